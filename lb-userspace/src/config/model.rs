@@ -1,0 +1,359 @@
+//! The validated configuration: what every later step works from.
+//!
+//! Values here have passed every check that does not need the running host. Text, defaults and sugar
+//! (a service's nested pool, `[defaults]`, `include`) are resolved; names are unique; ranges do not overlap.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// A complete, consistent configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Interfaces to attach to, in the order of the file.
+    pub interfaces: Vec<Interface>,
+    /// Next hop of routed backends where neighbour resolution is not wanted.
+    pub gateway_mac: Option<Mac>,
+    /// Largest IP packet towards the backends, in bytes; `None` takes the egress interface's.
+    pub mtu: Option<u16>,
+    /// Seed of the selection hash, equal on all instances that share VIPs.
+    pub hash_seed: u64,
+    /// Map sizes, fixed when the program is loaded.
+    pub limits: Limits,
+    /// Outer headers.
+    pub tunnel: Tunnel,
+    /// VIPs by name; a service that names an address directly has a VIP named like that address.
+    pub vips: BTreeMap<String, Vip>,
+    /// Pools by name; a service's own pool is named like the service.
+    pub pools: BTreeMap<String, Pool>,
+    /// Services by name.
+    pub services: BTreeMap<String, Service>,
+}
+
+/// An Ethernet address, in wire order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An interface that the program is attached to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interface {
+    /// Kernel name, for example `eth0`.
+    pub name: String,
+    /// Where the program runs.
+    pub xdp_mode: XdpMode,
+    /// Overrides [`Config::mtu`] for packets that leave here.
+    pub mtu: Option<u16>,
+    /// Overrides [`Config::gateway_mac`] for routed backends behind this interface.
+    pub gateway_mac: Option<Mac>,
+}
+
+/// How the program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver; an interface that cannot is an error.
+    Native,
+    /// In the driver, else generic, said loudly.
+    Auto,
+    /// On socket buffers.
+    Generic,
+}
+
+/// Map sizes (`[limits]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// IPv4 flows that fit.
+    pub flows_v4: u32,
+    /// IPv6 flows that fit.
+    pub flows_v6: u32,
+    /// Services, at most 65,535.
+    pub services: u32,
+    /// Backends (one per backend of a pool), at most 65,535.
+    pub backends: u32,
+    /// Slots of all Maglev tables together, with room for tables under replacement.
+    pub maglev_slots: u32,
+}
+
+/// Outer header settings (`[tunnel]`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tunnel {
+    /// Outer sources: at most one per family; a prefix shorter than the address gives entropy.
+    pub source: Vec<IpNet>,
+    /// UDP destination port of `gue`.
+    pub gue_port: u16,
+}
+
+/// Addresses that weir answers for (`[[vip]]`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vip {
+    /// Unique name.
+    pub name: String,
+    /// At least one address, no duplicates over all VIPs.
+    pub addresses: Vec<IpAddr>,
+    /// Whether echo requests are answered.
+    pub icmp_echo: bool,
+    /// What happens to packets for no service.
+    pub unmatched: Unmatched,
+}
+
+/// What happens to a VIP's packets that no service claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmatched {
+    /// Pass when the VIP is an address of the host, else reject.
+    Auto,
+    /// To the host's stack.
+    Pass,
+    /// Dropped.
+    Drop,
+    /// Answered with RST or port unreachable.
+    Reject,
+}
+
+/// Backends with weights and health checks (`[[pool]]`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Unique name.
+    pub name: String,
+    /// Share of a tier's usable weight below which the next tier replaces it, 0..=1.
+    pub tier_takeover_below: f64,
+    /// What selection does when no backend is usable.
+    pub last_resort: LastResort,
+    /// Largest share of the pool's weight that soft and passive findings may take out, 0..=1.
+    pub max_ejected: f64,
+    /// Time over which a backend's admit share ramps up after it came back.
+    pub slow_start: Duration,
+    /// First hold-down, from the third down within 60 s.
+    pub hold_down: Duration,
+    /// Longest hold-down.
+    pub hold_down_max: Duration,
+    /// Checks; a backend is up when all are.
+    pub checks: Vec<Check>,
+    /// Backends by name, the order that the Maglev tables are built in.
+    pub backends: BTreeMap<String, Backend>,
+}
+
+/// What selection does when no backend of a pool is usable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastResort {
+    /// Sends to the backends as if all were up.
+    Keep,
+    /// Answers TCP with RST.
+    Reset,
+    /// Drops.
+    Drop,
+}
+
+/// A health check (`[[pool.health]]`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Check {
+    /// What is sent and expected.
+    pub kind: CheckKind,
+    /// Destination port; `None` for checks without ports, filled from the service otherwise.
+    pub port: Option<u16>,
+    /// Time between probes, from 1 ms; probes overlap.
+    pub interval: Duration,
+    /// Longest wait for one probe's answer.
+    pub timeout: Duration,
+    /// Consecutive successes until up.
+    pub rise: u32,
+    /// Failures until down; for `ping` and `syn` unanswered probes besides the oldest one's age.
+    pub fall: u32,
+    /// Whether the check takes the service's tunnel.
+    pub through: Through,
+}
+
+/// The kinds of health check.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CheckKind {
+    /// Never checked: always up.
+    None,
+    /// Full connect.
+    Tcp,
+    /// Half-open connect, never reaches `accept`.
+    Syn,
+    /// A GET over plain HTTP/1.1.
+    Http(HttpCheck),
+    /// ICMP echo.
+    Ping,
+}
+
+/// Details of an `http` check.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HttpCheck {
+    /// Request target.
+    pub path: String,
+    /// `Host` header; the backend's address where `None`.
+    pub host: Option<String>,
+    /// Inclusive ranges of accepted status codes.
+    pub expect_status: Vec<(u16, u16)>,
+    /// Text that the first 64 KiB of the body must contain.
+    pub expect_body: Option<String>,
+}
+
+/// Which way a probe takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Through {
+    /// From the host's own address to the backend's `address`.
+    Direct,
+    /// Inside the backend's encapsulation, to the VIP.
+    Tunnel,
+}
+
+/// A server of a pool (`[[pool.backend]]`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// Unique in its pool.
+    pub name: String,
+    /// Where packets and probes go.
+    pub address: IpAddr,
+    /// Destination port in `nat` mode; `None` keeps the service's.
+    pub port: Option<u16>,
+    /// 0..=1000; 0 takes no new flows.
+    pub weight: u16,
+    /// Lower tiers serve first.
+    pub tier: u8,
+    /// Label for `--host`.
+    pub host: Option<String>,
+    /// Skips neighbour resolution.
+    pub mac: Option<Mac>,
+}
+
+/// VIP, ports, protocols, and how packets are forwarded (`[[service]]`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Unique, `[a-z0-9-]`.
+    pub name: String,
+    /// Key into [`Config::vips`].
+    pub vip: String,
+    /// Destination ports.
+    pub ports: Ports,
+    /// At least one, no duplicates.
+    pub protocols: Vec<Protocol>,
+    /// Key into [`Config::pools`].
+    pub pool: String,
+    /// How packets reach the backend.
+    pub mode: Mode,
+    /// How a backend is picked.
+    pub scheduler: Scheduler,
+    /// Slots of the pool's Maglev table, a prime; `None` derives it from the number of backends.
+    pub table_size: Option<u32>,
+    /// What happens to known flows of a backend that goes down.
+    pub on_down: OnDown,
+    /// Whether flows are remembered.
+    pub track: bool,
+    /// Idle times after which a flow entry may be reused.
+    pub timeouts: Timeouts,
+}
+
+/// A service's destination ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// Every port that no other service of the VIP claims.
+    Any,
+    /// Inclusive ranges, sorted, disjoint; a single port is a range of one.
+    Ranges(Vec<(u16, u16)>),
+}
+
+impl fmt::Display for Ports {
+    /// As in the config: `any`, `80`, `80,443,8000-8100`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Ranges(ranges) = self else { return f.write_str("any") };
+        for (index, (first, last)) in ranges.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            match first == last {
+                true => write!(f, "{comma}{first}")?,
+                false => write!(f, "{comma}{first}-{last}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Transport protocols that weir balances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// IP protocol 6.
+    Tcp,
+    /// IP protocol 17.
+    Udp,
+    /// IP protocol 132.
+    Sctp,
+}
+
+impl Protocol {
+    /// The name used in config, tables and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+/// How packets reach a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// MAC addresses rewritten, the packet left as it came.
+    DsrL2,
+    /// IP in IP, any pair of families.
+    Ipip,
+}
+
+impl Mode {
+    /// The name used in config, tables and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DsrL2 => "dsr-l2",
+            Self::Ipip => "ipip",
+        }
+    }
+}
+
+/// How a backend is picked for a new flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheduler {
+    /// Weighted Maglev over the 5-tuple.
+    Maglev,
+}
+
+/// What happens to known flows of a backend that goes down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDown {
+    /// Hard failure: selected anew; soft failure: they stay.
+    Auto,
+    /// Always selected anew.
+    Reselect,
+    /// Always stay.
+    Keep,
+}
+
+/// Idle times after which a flow entry may be reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Only a SYN was seen.
+    pub tcp_embryonic: Duration,
+    /// An established connection (TCP and SCTP).
+    pub tcp_established: Duration,
+    /// After the client's FIN.
+    pub tcp_closing: Duration,
+    /// UDP.
+    pub udp: Duration,
+}
