@@ -1,2 +1,21 @@
 //! What both sides of the kernel boundary agree on: map value layouts, and the packet logic itself.
-#![cfg_attr(not(test), no_std)]
+//!
+//! The logic is generic over [`packet::Packet`] and [`tables::Tables`]; the XDP program implements them over
+//! `XdpContext` and BPF maps, tests over byte buffers and plain memory. No aya, no maps, no I/O, no clock.
+#![cfg_attr(not(any(test, loom)), no_std)]
+
+pub mod cell;
+pub mod flow;
+pub mod forward;
+pub mod hash;
+pub mod layout;
+#[cfg(not(target_arch = "bpf"))]
+pub mod memory;
+pub mod packet;
+pub mod pipeline;
+pub mod reason;
+pub mod select;
+pub mod service;
+pub mod tables;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,101 @@
+//! Words that the data plane and the control plane, or several CPUs, read and write without locks.
+//!
+//! A BPF program has no atomic loads and stores below CPU v4, but an aligned volatile access is one
+//! instruction on every level; on the host the same words are relaxed atomics, under `--cfg loom` loom's.
+//! No ordering between two words is promised: protocols over them must hold for `Relaxed`.
+
+#[cfg(all(not(target_arch = "bpf"), not(loom)))]
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+macro_rules! shared_word {
+    ($(#[$doc:meta])* $name:ident, $int:ty, $atomic:ident) => {
+        $(#[$doc])*
+        #[cfg(target_arch = "bpf")]
+        #[repr(transparent)]
+        pub struct $name(core::cell::UnsafeCell<$int>);
+
+        // SAFETY: the only accesses are the aligned, single-instruction volatile ones below.
+        #[cfg(target_arch = "bpf")]
+        unsafe impl Sync for $name {}
+
+        #[cfg(target_arch = "bpf")]
+        impl $name {
+            /// A word that holds `value`.
+            #[must_use]
+            pub const fn new(value: $int) -> Self {
+                Self(core::cell::UnsafeCell::new(value))
+            }
+
+            /// The word's value.
+            #[inline(always)]
+            #[must_use]
+            pub fn get(&self) -> $int {
+                // SAFETY: the pointer comes from a live reference to an aligned integer.
+                unsafe { core::ptr::read_volatile(self.0.get()) }
+            }
+
+            /// Replaces the word's value by one store.
+            #[inline(always)]
+            pub fn set(&self, value: $int) {
+                // SAFETY: as in `get`; concurrent readers use volatile single-instruction loads.
+                unsafe { core::ptr::write_volatile(self.0.get(), value) }
+            }
+        }
+
+        $(#[$doc])*
+        #[cfg(not(target_arch = "bpf"))]
+        #[cfg_attr(not(loom), repr(transparent))]
+        #[derive(Debug, Default)]
+        pub struct $name($atomic);
+
+        #[cfg(not(target_arch = "bpf"))]
+        impl $name {
+            /// A word that holds `value`.
+            #[must_use]
+            #[cfg(not(loom))]
+            pub const fn new(value: $int) -> Self {
+                Self($atomic::new(value))
+            }
+
+            /// A word that holds `value`.
+            #[must_use]
+            #[cfg(loom)]
+            pub fn new(value: $int) -> Self {
+                Self($atomic::new(value))
+            }
+
+            /// The word's value.
+            #[must_use]
+            pub fn get(&self) -> $int {
+                self.0.load(Relaxed)
+            }
+
+            /// Replaces the word's value by one store.
+            pub fn set(&self, value: $int) {
+                self.0.store(value, Relaxed);
+            }
+        }
+
+        #[cfg(not(target_arch = "bpf"))]
+        impl Clone for $name {
+            fn clone(&self) -> Self {
+                Self::new(self.get())
+            }
+        }
+    };
+}
+
+shared_word!(
+    /// A shared 32-bit word, native byte order.
+    SharedU32,
+    u32,
+    AtomicU32
+);
+shared_word!(
+    /// A shared 64-bit word, native byte order.
+    SharedU64,
+    u64,
+    AtomicU64
+);

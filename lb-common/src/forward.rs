@@ -1,0 +1,179 @@
+//! Sending a packet on: the next hop's Ethernet addresses, with or without an outer header.
+//!
+//! The inner packet is left as it came. The outer header has TTL 64 and DF, the inner DSCP and ECN (RFC 6040 section
+//! 4.1, normal mode), and the backend's selected source (RFC 2003, RFC 2473, RFC 4213).
+
+use crate::hash;
+use crate::layout::{Backend, EgressWord, Family, Mode, NextHopCopy};
+use crate::packet::Packet;
+use crate::reason::Reason;
+use crate::tables::Tables;
+use crate::wire::{ETHERNET_LEN, Ethernet, Ipv4, Ipv6};
+
+const OUTER_TTL: u8 = 64;
+const DONT_FRAGMENT: u16 = 0x4000;
+
+/// What forwarding needs to know of the packet it sends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Inner {
+    /// Family of the packet.
+    pub family: Family,
+    /// DSCP and ECN.
+    pub traffic_class: u8,
+    /// Length of the IP packet in bytes.
+    pub length: u32,
+    /// The flow's bucket hash, for entropy in the outer header.
+    pub hash: u64,
+}
+
+/// Where a forwarded frame leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Egress {
+    /// Interface index.
+    pub port: u32,
+}
+
+/// Rewrites the frame for `backend` and says where it leaves.
+///
+/// # Errors
+/// The reason for which it cannot be sent; the frame is as it was.
+#[inline(always)]
+pub fn forward<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    backend: &Backend,
+    mode: Mode,
+    inner: Inner,
+) -> Result<Egress, Reason> {
+    let egress = EgressWord(backend.egress.get());
+    let next_hop = tables.next_hop(egress.next_hop()).ok_or(Reason::NoNextHop)?;
+    let copy = next_hop.current().ok_or(Reason::NoNextHop)?;
+    match mode {
+        Mode::DsrL2 => {
+            if inner.length > copy.mtu as u32 {
+                return Err(Reason::TooBig);
+            }
+            let ethernet: &mut Ethernet = packet.header_mut(0).ok_or(Reason::Inconsistent)?;
+            ethernet.macs = copy.macs;
+        }
+        Mode::Ipip => match egress.family() {
+            Family::V4 => encapsulate_v4(packet, backend, egress, copy, inner)?,
+            Family::V6 => encapsulate_v6(packet, backend, egress, copy, inner)?,
+        },
+    }
+    Ok(Egress { port: copy.port })
+}
+
+/// Bits of the flow's hash for the end of the outer source.
+#[inline(always)]
+fn entropy(egress: EgressWord, hash: u64) -> u32 {
+    let bits = egress.entropy_bits();
+    if bits == 0 { 0 } else { hash::again(hash, 2) as u32 >> (32 - bits.min(32)) }
+}
+
+#[inline(always)]
+fn protocol_of(family: Family) -> u8 {
+    match family {
+        Family::V4 => 4,
+        Family::V6 => 41,
+    }
+}
+
+#[inline(always)]
+fn ethernet(copy: &NextHopCopy, ethertype: u16) -> Ethernet {
+    Ethernet { macs: copy.macs, ethertype: ethertype.to_be_bytes() }
+}
+
+#[inline(always)]
+fn first4(address: &[u8; 16]) -> [u8; 4] {
+    let [a, b, c, d, ..] = *address;
+    [a, b, c, d]
+}
+
+#[inline(always)]
+fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+/// Sum of the outer IPv4 header's constant words (RFC 1071): version and length, DF, TTL, addresses.
+#[must_use]
+pub fn constant_sum(source: [u8; 4], destination: [u8; 4]) -> u16 {
+    let mut sum = 0x4500 + DONT_FRAGMENT as u32 + (OUTER_TTL as u32) * 256;
+    for [a, b, c, d] in [source, destination] {
+        sum += u16::from_be_bytes([a, b]) as u32 + u16::from_be_bytes([c, d]) as u32;
+    }
+    fold(sum)
+}
+
+#[inline(always)]
+fn encapsulate_v4<P: Packet>(
+    packet: &mut P,
+    backend: &Backend,
+    egress: EgressWord,
+    copy: &NextHopCopy,
+    inner: Inner,
+) -> Result<(), Reason> {
+    const LEN: usize = size_of::<Ipv4>();
+    let length = inner.length + LEN as u32;
+    if length > copy.mtu as u32 {
+        return Err(Reason::TooBig);
+    }
+    let protocol = protocol_of(inner.family);
+    let entropy = entropy(egress, inner.hash);
+    let source = u32::from_be_bytes(first4(&backend.sources[egress.source()])) | entropy;
+    let sum = egress.sum() as u32
+        + inner.traffic_class as u32
+        + length
+        + protocol as u32
+        + (entropy >> 16)
+        + (entropy & 0xffff);
+    let outer = Ipv4 {
+        version_ihl: 0x45,
+        traffic_class: inner.traffic_class,
+        total_length: (length as u16).to_be_bytes(),
+        id: [0; 2],
+        flags_offset: DONT_FRAGMENT.to_be_bytes(),
+        ttl: OUTER_TTL,
+        protocol,
+        checksum: (!fold(sum)).to_be_bytes(),
+        source: source.to_be_bytes(),
+        destination: first4(&backend.address),
+    };
+    packet.grow_front(LEN).map_err(|_| Reason::NoHeadroom)?;
+    *packet.header_mut(0).ok_or(Reason::Inconsistent)? = ethernet(copy, 0x0800);
+    *packet.header_mut(ETHERNET_LEN).ok_or(Reason::Inconsistent)? = outer;
+    Ok(())
+}
+
+#[inline(always)]
+fn encapsulate_v6<P: Packet>(
+    packet: &mut P,
+    backend: &Backend,
+    egress: EgressWord,
+    copy: &NextHopCopy,
+    inner: Inner,
+) -> Result<(), Reason> {
+    const LEN: usize = size_of::<Ipv6>();
+    if inner.length + LEN as u32 > copy.mtu as u32 {
+        return Err(Reason::TooBig);
+    }
+    // The label is the flow's entropy (RFC 6438); 0 would mean none.
+    let label = (inner.hash >> 44) as u32 | 1;
+    let mut source = backend.sources[egress.source()];
+    let [.., w, x, y, z] = &mut source;
+    let end = u32::from_be_bytes([*w, *x, *y, *z]) | entropy(egress, inner.hash);
+    [*w, *x, *y, *z] = end.to_be_bytes();
+    let outer = Ipv6 {
+        version_class_label: (6 << 28 | (inner.traffic_class as u32) << 20 | label).to_be_bytes(),
+        payload_length: (inner.length as u16).to_be_bytes(),
+        next_header: protocol_of(inner.family),
+        hop_limit: OUTER_TTL,
+        source,
+        destination: backend.address,
+    };
+    packet.grow_front(LEN).map_err(|_| Reason::NoHeadroom)?;
+    *packet.header_mut(0).ok_or(Reason::Inconsistent)? = ethernet(copy, 0x86dd);
+    *packet.header_mut(ETHERNET_LEN).ok_or(Reason::Inconsistent)? = outer;
+    Ok(())
+}

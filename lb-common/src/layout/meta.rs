@@ -1,0 +1,53 @@
+//! What the pinned maps say about themselves, and the numbers the program is loaded with.
+
+/// Marks maps as weir's: "weirmaps" as a big-endian number.
+pub const MAGIC: u64 = 0x7765_6972_6d61_7073;
+
+/// Version of the layouts in this module. An adopter of maps with another version builds new maps.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Sizes and secrets that the program needs; constants of the loaded program (`.rodata`), a copy is in [`Meta`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Geometry {
+    /// Key of the bucket hash.
+    pub secret: u64,
+    /// `CLOCK_MONOTONIC` nanoseconds that the program takes for now; 0 reads the clock.
+    pub fixed_now_ns: u64,
+    /// Lines of the IPv4 VIP index, less one. All masks are powers of two less one.
+    pub vip_v4_mask: u32,
+    /// Lines of the IPv6 VIP index, less one.
+    pub vip_v6_mask: u32,
+    /// Lines of the port index, less one.
+    pub port_mask: u32,
+    /// Buckets of the IPv4 flow table, less one.
+    pub flows_v4_mask: u32,
+    /// Buckets of the IPv6 flow table, less one.
+    pub flows_v6_mask: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The one value of the `meta` map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// [`MAGIC`].
+    pub magic: u64,
+    /// [`LAYOUT_VERSION`].
+    pub layout_version: u32,
+    /// Backends that fit, id 0 not counted.
+    pub backends: u32,
+    /// Services that fit, id 0 not counted.
+    pub services: u32,
+    /// Lines of the Maglev map.
+    pub maglev_lines: u32,
+    /// IPv4 flows that fit, as configured.
+    pub flows_v4: u32,
+    /// IPv6 flows that fit, as configured.
+    pub flows_v6: u32,
+    /// Of the loaded program.
+    pub geometry: Geometry,
+    /// Digest of the loaded object, to tell whether an upgrade replaces it.
+    pub object: [u8; 32],
+}

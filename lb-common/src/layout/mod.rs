@@ -1,0 +1,31 @@
+//! Map values: what the control plane writes and the data plane reads, or the other way round.
+//!
+//! Values hold integers, shared words and byte arrays only. A 64-byte value is one cache line. Fields that
+//! change together share one 64-bit word, so that a reader sees the old or the new, never a mix; larger records
+//! keep two copies and a word that selects one. Integers are in native byte order unless a field says otherwise.
+
+mod backend;
+mod counter;
+mod flow;
+mod index;
+mod info;
+mod maglev;
+mod meta;
+mod next_hop;
+mod pool;
+mod service;
+mod vip;
+
+pub use backend::{
+    AdminBits, Backend, BackendState, EgressWord, FailureBits, Family, HealthBits, HotWord, MAX_ADMIT,
+};
+pub use counter::Counter;
+pub use flow::{Bucket, Way};
+pub use index::{INDEX_WAYS, IndexLine, V6_WAYS, VipLineV6};
+pub use info::{BackendInfo, NAME_LEN, PORTS_LEN, PoolInfo, ServiceInfo, Text, VipInfo};
+pub use maglev::{MaglevLine, SLOTS_PER_LINE};
+pub use meta::{Geometry, LAYOUT_VERSION, MAGIC, Meta};
+pub use next_hop::{NextHop, NextHopCopy};
+pub use pool::{LastResort, Pool, Span};
+pub use service::{ForwardWord, Mode, OnDown, Service, TimeoutsWord};
+pub use vip::{RANGES_PER_LINE, RangeLine, RangeWord, Unmatched, Vip, VipPorts};

@@ -1,0 +1,126 @@
+//! A service's forwarding rules.
+
+use crate::cell::SharedU64;
+
+/// A service by id. Id 0 is never used.
+#[repr(C, align(64))]
+pub struct Service {
+    /// [`ForwardWord`].
+    pub forward: SharedU64,
+    /// [`TimeoutsWord`].
+    pub timeouts: SharedU64,
+    /// Zero.
+    pub reserved: [u64; 6],
+}
+
+const _: () = assert!(core::mem::size_of::<Service>() == 64);
+
+/// How packets reach a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mode {
+    /// Ethernet addresses rewritten.
+    DsrL2 = 1,
+    /// IP in IP (RFC 2003, 2473, 4213).
+    Ipip = 2,
+}
+
+/// What happens to known flows of a backend that is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum OnDown {
+    /// Hard failure: selected anew; soft failure: they stay.
+    Auto = 0,
+    /// Selected anew.
+    Reselect = 1,
+    /// They stay.
+    Keep = 2,
+}
+
+/// Bits 0–15 pool id, 16–19 mode, 20–23 on_down, bit 24 flows are remembered. 0 is no service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardWord(pub u64);
+
+impl ForwardWord {
+    /// A word with these parts; `track` says whether flows are remembered.
+    #[must_use]
+    pub const fn new(pool: u16, mode: Mode, on_down: OnDown, track: bool) -> Self {
+        Self(pool as u64 | (mode as u64) << 16 | (on_down as u64) << 20 | (track as u64) << 24)
+    }
+
+    /// Pool id.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pool(self) -> u32 {
+        self.0 as u16 as u32
+    }
+
+    /// Mode; `None` for a free id.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mode(self) -> Option<Mode> {
+        match (self.0 >> 16) & 0xf {
+            1 => Some(Mode::DsrL2),
+            2 => Some(Mode::Ipip),
+            _ => None,
+        }
+    }
+
+    /// What happens to known flows of a backend that is down.
+    #[inline(always)]
+    #[must_use]
+    pub const fn on_down(self) -> OnDown {
+        match (self.0 >> 20) & 0xf {
+            1 => OnDown::Reselect,
+            2 => OnDown::Keep,
+            _ => OnDown::Auto,
+        }
+    }
+
+    /// Whether flows are remembered.
+    #[inline(always)]
+    #[must_use]
+    pub const fn track(self) -> bool {
+        self.0 & 1 << 24 != 0
+    }
+}
+
+/// Idle times in ticks, 16 bits each: embryonic, established, closing, UDP (from bit 0 upwards).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeoutsWord(pub u64);
+
+impl TimeoutsWord {
+    /// A word with these idle times in ticks.
+    #[must_use]
+    pub const fn new(embryonic: u16, established: u16, closing: u16, udp: u16) -> Self {
+        Self(embryonic as u64 | (established as u64) << 16 | (closing as u64) << 32 | (udp as u64) << 48)
+    }
+
+    /// Only a SYN, or one packet of an unknown connection, was seen.
+    #[inline(always)]
+    #[must_use]
+    pub const fn embryonic(self) -> u32 {
+        self.0 as u16 as u32
+    }
+
+    /// An established connection.
+    #[inline(always)]
+    #[must_use]
+    pub const fn established(self) -> u32 {
+        (self.0 >> 16) as u16 as u32
+    }
+
+    /// After the client's FIN.
+    #[inline(always)]
+    #[must_use]
+    pub const fn closing(self) -> u32 {
+        (self.0 >> 32) as u16 as u32
+    }
+
+    /// UDP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn udp(self) -> u32 {
+        (self.0 >> 48) as u32
+    }
+}

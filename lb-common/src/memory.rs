@@ -1,0 +1,128 @@
+//! The pipeline's traits over byte buffers and plain memory, for tests, fuzzers and private instances.
+
+use crate::layout::{
+    Backend, Bucket, Geometry, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
+};
+use crate::packet::{NoHeadroom, Packet};
+use crate::reason::Reason;
+use crate::tables::Tables;
+use crate::time::Tick;
+use crate::wire::Header;
+
+/// A frame in a buffer with headroom before it.
+pub struct Frame<'a> {
+    buffer: &'a mut [u8],
+    start: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// The frame that starts `headroom` bytes into `buffer` and ends with it.
+    #[must_use]
+    pub fn new(buffer: &'a mut [u8], headroom: usize) -> Self {
+        Self { start: headroom.min(buffer.len()), buffer }
+    }
+
+    /// The frame's bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or(&[])
+    }
+}
+
+impl Packet for Frame<'_> {
+    fn length(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn header<H: Header>(&self, offset: usize) -> Option<&H> {
+        H::ref_from_prefix(self.bytes().get(offset..)?).ok().map(|(header, _)| header)
+    }
+
+    fn header_mut<H: Header>(&mut self, offset: usize) -> Option<&mut H> {
+        let bytes = self.buffer.get_mut(self.start..)?.get_mut(offset..)?;
+        H::mut_from_prefix(bytes).ok().map(|(header, _)| header)
+    }
+
+    fn grow_front(&mut self, bytes: usize) -> Result<(), NoHeadroom> {
+        self.start = self.start.checked_sub(bytes).ok_or(NoHeadroom)?;
+        Ok(())
+    }
+}
+
+/// Slices of map values, from mapped BPF maps or plain memory; an index past a slice's end gives `None`.
+#[derive(Clone, Copy)]
+#[expect(missing_docs, reason = "each field is the map of that name in `Tables`")]
+pub struct Slices<'a> {
+    pub vips_v4: &'a [IndexLine],
+    pub vips_v6: &'a [VipLineV6],
+    pub ports: &'a [IndexLine],
+    pub ranges: &'a [RangeLine],
+    pub vips: &'a [Vip],
+    pub services: &'a [Service],
+    pub pools: &'a [Pool],
+    pub maglev: &'a [MaglevLine],
+    pub backends: &'a [Backend],
+    pub next_hops: &'a [NextHop],
+    pub flows_v4: &'a [Bucket<1>],
+    pub flows_v6: &'a [Bucket<3>],
+}
+
+/// Called with every packet that leaves: its reason and length in bytes.
+pub type OnCount<'a> = &'a dyn Fn(Reason, u64);
+/// Called with every forwarded packet: service id, backend id, length in bytes.
+pub type OnForwarded<'a> = &'a dyn Fn(u32, u32, u64);
+
+/// The pipeline's tables over [`Slices`].
+pub struct Memory<'a> {
+    /// The map values.
+    pub slices: Slices<'a>,
+    /// Sizes and secrets.
+    pub geometry: Geometry,
+    /// The time that the pipeline sees.
+    pub now: Tick,
+    /// Receives the counts.
+    pub on_count: OnCount<'a>,
+    /// Receives the counts of forwarded packets.
+    pub on_forwarded: OnForwarded<'a>,
+}
+
+macro_rules! look_up {
+    ($($name:ident: $value:ty = $field:ident;)*) => {
+        $(fn $name(&self, index: u32) -> Option<&$value> {
+            self.slices.$field.get(index as usize)
+        })*
+    };
+}
+
+impl Tables for Memory<'_> {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn now(&self) -> Tick {
+        self.now
+    }
+
+    look_up! {
+        vip_line_v4: IndexLine = vips_v4;
+        vip_line_v6: VipLineV6 = vips_v6;
+        port_line: IndexLine = ports;
+        range_line: RangeLine = ranges;
+        vip: Vip = vips;
+        service: Service = services;
+        pool: Pool = pools;
+        maglev_line: MaglevLine = maglev;
+        backend: Backend = backends;
+        next_hop: NextHop = next_hops;
+        flows_v4: Bucket<1> = flows_v4;
+        flows_v6: Bucket<3> = flows_v6;
+    }
+
+    fn count(&self, reason: Reason, bytes: u64) {
+        (self.on_count)(reason, bytes);
+    }
+
+    fn count_forwarded(&self, service: u32, backend: u32, bytes: u64) {
+        (self.on_forwarded)(service, backend, bytes);
+    }
+}

@@ -1,0 +1,25 @@
+//! Access to one frame.
+
+use crate::wire::Header;
+
+/// A frame with bounded access; growing it ends every reference into it.
+pub trait Packet {
+    /// Bytes from the first to the last.
+    fn length(&self) -> usize;
+
+    /// The header at `offset`; `None` where the frame ends before it does.
+    fn header<H: Header>(&self, offset: usize) -> Option<&H>;
+
+    /// The header at `offset`, to be written.
+    fn header_mut<H: Header>(&mut self, offset: usize) -> Option<&mut H>;
+
+    /// Adds `bytes` of unspecified content before the first byte.
+    ///
+    /// # Errors
+    /// Where there is no headroom; the frame is as it was.
+    fn grow_front(&mut self, bytes: usize) -> Result<(), NoHeadroom>;
+}
+
+/// The frame cannot grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoHeadroom;

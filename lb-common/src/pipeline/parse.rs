@@ -1,0 +1,90 @@
+//! From bytes to a packet for a VIP whose lengths the frame holds.
+
+use super::ip::{Ip, Payload};
+use crate::packet::Packet;
+use crate::reason::Reason;
+use crate::service;
+use crate::tables::Tables;
+use crate::wire::{ETHERNET_LEN, Ports, Protocol, SctpStart, Segment, TcpStart};
+
+/// A packet for a VIP, as selection needs it.
+pub(super) struct Parsed<A> {
+    pub(super) source: A,
+    pub(super) destination: A,
+    pub(super) vip: u32,
+    pub(super) protocol: Protocol,
+    /// Source and destination port, host order.
+    pub(super) ports: (u16, u16),
+    pub(super) segment: Segment,
+    pub(super) traffic_class: u8,
+    /// Length of the IP packet in bytes.
+    pub(super) length: u32,
+}
+
+#[inline(always)]
+pub(super) fn parse<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+) -> Result<Parsed<I::Address>, Reason> {
+    let network = I::read(packet).ok_or(Reason::Truncated)?;
+    let vip = I::vip(tables, network.destination).ok_or(Reason::NotVip)?;
+    if !network.sound || ETHERNET_LEN + network.length as usize > packet.length() {
+        return Err(Reason::Malformed);
+    }
+    if network.fragment {
+        return Err(Reason::Fragment);
+    }
+    let (protocol, offset) = match I::payload(packet, &network)? {
+        Payload::Transport(protocol, offset) => (protocol, offset),
+        Payload::Icmp => return Err(Reason::Icmp),
+        Payload::Other => return Err(service::unmatched_protocol(tables, vip)),
+    };
+    let end = ETHERNET_LEN + network.length as usize;
+    if offset + protocol.header_length() > end {
+        return Err(Reason::Malformed);
+    }
+    let (ports, segment) = transport(packet, protocol, offset, end)?;
+    Ok(Parsed {
+        source: network.source,
+        destination: network.destination,
+        vip,
+        protocol,
+        ports: (u16::from_be_bytes(ports.source), u16::from_be_bytes(ports.destination)),
+        segment,
+        traffic_class: network.traffic_class,
+        length: network.length,
+    })
+}
+
+/// Reads the transport header at `offset`; the IP packet ends at `end`.
+#[inline(always)]
+fn transport<P: Packet>(
+    packet: &P,
+    protocol: Protocol,
+    offset: usize,
+    end: usize,
+) -> Result<(Ports, Segment), Reason> {
+    match protocol {
+        Protocol::Tcp => {
+            let tcp: &TcpStart = packet.header(offset).ok_or(Reason::Malformed)?;
+            let length = ((tcp.data_offset >> 4) as usize) << 2;
+            if length < size_of::<TcpStart>() || offset + length > end {
+                return Err(Reason::Malformed);
+            }
+            Ok((tcp.ports, Segment::of_tcp(tcp.flags)))
+        }
+        Protocol::Udp => {
+            let udp: &[[u8; 2]; 4] = packet.header(offset).ok_or(Reason::Malformed)?;
+            let [source, destination, length, _] = *udp;
+            let length = u16::from_be_bytes(length) as usize;
+            if length < 8 || offset + length > end {
+                return Err(Reason::Malformed);
+            }
+            Ok((Ports { source, destination }, Segment::Datagram))
+        }
+        Protocol::Sctp => {
+            let sctp: &SctpStart = packet.header(offset).ok_or(Reason::Malformed)?;
+            Ok((sctp.ports, Segment::of_sctp(sctp.chunk)))
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! From a packet for a VIP to the backend that gets it.
+
+use super::ip::Ip;
+use super::parse::Parsed;
+use crate::flow::{self, Continuation, FlowKey, Meta, NewFlows, continuation, opening_class};
+use crate::forward::Inner;
+use crate::layout::{Backend, ForwardWord, HotWord, Mode, Pool, TimeoutsWord, Way};
+use crate::reason::Reason;
+use crate::select::{self, Request, Selected};
+use crate::service;
+use crate::tables::Tables;
+use crate::time::Tick;
+use crate::wire::Segment;
+
+/// A packet that has its backend.
+pub(super) struct Steered<'a> {
+    pub(super) service: u32,
+    /// Backend id.
+    pub(super) id: u32,
+    pub(super) backend: &'a Backend,
+    pub(super) mode: Mode,
+    pub(super) inner: Inner,
+    pub(super) reason: Reason,
+}
+
+/// The rules of the packet's service.
+struct Rules<'a> {
+    forward: ForwardWord,
+    timeouts: TimeoutsWord,
+    pool: &'a Pool,
+}
+
+#[inline(always)]
+pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
+    tables: &'a T,
+    packet: &Parsed<I::Address>,
+) -> Result<Steered<'a>, Reason> {
+    let id = service::service(tables, packet.vip, packet.protocol, packet.ports.1)?;
+    let record = tables.service(id).ok_or(Reason::Inconsistent)?;
+    let forward = ForwardWord(record.forward.get());
+    let mode = forward.mode().ok_or(Reason::Inconsistent)?;
+    let pool = tables.pool(forward.pool()).ok_or(Reason::Inconsistent)?;
+    let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()), pool };
+    let key = I::key(tables.geometry().secret, packet.source, packet.ports, packet.vip, packet.protocol);
+    let (selected, reason) = if forward.track() {
+        tracked::<W, I, T>(tables, packet, &rules, &key)?
+    } else {
+        let hash = flow_hash::<W, I>(packet, pool);
+        (select::select(tables, pool, Request::New, hash, tables.now())?, Reason::Untracked)
+    };
+    Ok(Steered {
+        service: id,
+        id: selected.id,
+        backend: selected.backend,
+        mode,
+        inner: Inner {
+            family: I::FAMILY,
+            traffic_class: packet.traffic_class,
+            length: packet.length,
+            hash: key.hash,
+        },
+        reason,
+    })
+}
+
+#[inline(always)]
+fn flow_hash<const W: usize, I: Ip<W>>(packet: &Parsed<I::Address>, pool: &Pool) -> u64 {
+    let ends = (packet.ports.0 as u64) << 48 | (packet.ports.1 as u64) << 32 | (packet.protocol as u64) << 16;
+    I::flow_hash(pool.seed.get(), packet.source, packet.destination, ends)
+}
+
+#[inline(always)]
+fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
+    tables: &'a T,
+    packet: &Parsed<I::Address>,
+    rules: &Rules<'_>,
+    key: &FlowKey<W>,
+) -> Result<(Selected<'a>, Reason), Reason> {
+    let now = tables.now();
+    let (first, second) = key.buckets(I::flows_mask(tables));
+    let first = I::bucket(tables, first).ok_or(Reason::Inconsistent)?;
+    if let Some(found) = flow::find(first, key) {
+        return known::<W, I, T>(tables, packet, rules, key, found, now);
+    }
+    let second = I::bucket(tables, second).ok_or(Reason::Inconsistent)?;
+    if let Some(found) = flow::find(second, key) {
+        return known::<W, I, T>(tables, packet, rules, key, found, now);
+    }
+    let request = match packet.segment {
+        Segment::Open | Segment::Datagram => Request::New,
+        Segment::Data | Segment::Close | Segment::Abort => Request::Resume,
+    };
+    let selected = select::select(tables, rules.pool, request, flow_hash::<W, I>(packet, rules.pool), now)?;
+    let reason = match request {
+        Request::New => Reason::FlowNew,
+        Request::Resume => Reason::FlowResumed,
+    };
+    match flow::place(first, second, now) {
+        Some(way) => {
+            open(way, packet.segment, key, &selected, rules, packet.protocol, now);
+            Ok((selected, reason))
+        }
+        None => Ok((selected, Reason::FlowTableFull)),
+    }
+}
+
+/// A packet that found its flow's entry.
+#[inline(always)]
+fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
+    tables: &'a T,
+    packet: &Parsed<I::Address>,
+    rules: &Rules<'_>,
+    key: &FlowKey<W>,
+    found: flow::Found<'_, W>,
+    now: Tick,
+) -> Result<(Selected<'a>, Reason), Reason> {
+    let id = found.binding.backend();
+    let backend = tables.backend(id).ok_or(Reason::Inconsistent)?;
+    let hot = HotWord(backend.hot.get());
+    let serves =
+        hot.generation() == found.meta.generation() && select::serves_known(hot, rules.forward.on_down());
+    let reason = if serves {
+        let new_flows = match packet.segment {
+            Segment::Open if !select::takes_new(hot, flow_hash::<W, I>(packet, rules.pool)) => {
+                NewFlows::Refused
+            }
+            _ => NewFlows::Taken,
+        };
+        match continuation(found.meta, packet.segment, packet.protocol, rules.timeouts, new_flows, now) {
+            Continuation::Keep(meta) => {
+                if meta != found.meta {
+                    found.way.meta.set(meta.0);
+                }
+                return Ok((Selected { id, backend, hot }, Reason::FlowKnown));
+            }
+            Continuation::Anew => Reason::FlowNew,
+        }
+    } else {
+        Reason::FlowRehomed
+    };
+    let hash = flow_hash::<W, I>(packet, rules.pool);
+    let selected = select::select(tables, rules.pool, Request::New, hash, now)?;
+    open(found.way, packet.segment, key, &selected, rules, packet.protocol, now);
+    Ok((selected, reason))
+}
+
+/// Makes `way` the entry of a flow that starts with this segment.
+#[inline(always)]
+fn open<const W: usize>(
+    way: &Way<W>,
+    segment: Segment,
+    key: &FlowKey<W>,
+    selected: &Selected<'_>,
+    rules: &Rules<'_>,
+    protocol: crate::wire::Protocol,
+    now: Tick,
+) {
+    let Some(class) = opening_class(segment) else { return };
+    let deadline = now.plus(class.ticks(rules.timeouts, protocol));
+    flow::write(way, key, selected.id, Meta::new(deadline, class, selected.hot.generation()));
+}

@@ -1,0 +1,113 @@
+//! Why a packet left as it did, and the one table from reasons to verdicts.
+
+/// What the program returns to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Out of the interface it came in by, or by another one.
+    Forward,
+    /// To the host's stack, byte for byte as it came.
+    Pass,
+    /// Nowhere.
+    Drop,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal => $verdict:ident,)*) => {
+        /// Why a packet left as it did; every packet has exactly one. The number is the counter's index.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Reason {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The name in `status`, JSON and metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+
+            /// What happens to a packet with this reason. Nothing else decides verdicts.
+            #[inline(always)]
+            #[must_use]
+            pub const fn verdict(self) -> Verdict {
+                match self {
+                    $(Self::$name => Verdict::$verdict,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Of a flow that the table knows.
+    FlowKnown = "flow_known" => Forward,
+    /// First packet of a flow; the table remembers it.
+    FlowNew = "flow_new" => Forward,
+    /// TCP or SCTP in mid-flow without an entry; the table remembers it.
+    FlowResumed = "flow_resumed" => Forward,
+    /// Of a flow whose backend is down or gone: selected anew.
+    FlowRehomed = "flow_rehomed" => Forward,
+    /// No place in the flow table: forwarded by the Maglev table alone.
+    FlowTableFull = "flow_table_full" => Forward,
+    /// Of a service that remembers no flows.
+    Untracked = "untracked" => Forward,
+    /// Neither IPv4 nor IPv6.
+    NotIp = "not_ip" => Pass,
+    /// VLAN-tagged.
+    Vlan = "vlan" => Pass,
+    /// Too short to tell whether it is for a VIP.
+    Truncated = "truncated" => Pass,
+    /// Not for a VIP.
+    NotVip = "not_vip" => Pass,
+    /// ICMP or ICMPv6 to a VIP.
+    Icmp = "icmp" => Pass,
+    /// For a VIP but for no service, and the VIP's policy is to pass.
+    UnmatchedPass = "unmatched_pass" => Pass,
+    /// For a VIP but for no service, and the VIP's policy is to drop.
+    UnmatchedDrop = "unmatched_drop" => Drop,
+    /// For a VIP but for no service, and the VIP's policy is to reject.
+    UnmatchedReject = "unmatched_reject" => Drop,
+    /// For a VIP, with a header or length that the frame does not hold.
+    Malformed = "malformed" => Drop,
+    /// A fragment for a VIP.
+    Fragment = "fragment" => Drop,
+    /// For a VIP, with more IPv6 extension headers than weir walks.
+    ExtensionHeaders = "extension_headers" => Drop,
+    /// No backend of the pool is usable, and its last resort is to drop.
+    NoBackend = "no_backend" => Drop,
+    /// No backend of the pool is usable, and its last resort is to reset.
+    NoBackendReset = "no_backend_reset" => Drop,
+    /// The backend has no route or its neighbour no address.
+    NoNextHop = "no_next_hop" => Drop,
+    /// Longer than the next hop's MTU once encapsulated.
+    TooBig = "too_big" => Drop,
+    /// The driver left no headroom for the outer header.
+    NoHeadroom = "no_headroom" => Drop,
+    /// A table names a record that does not exist: a defect of weir.
+    Inconsistent = "inconsistent" => Drop,
+}
+
+impl Reason {
+    /// Number of reasons, the size of the counter array.
+    pub const COUNT: usize = Self::ALL.len();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_indexes_and_names_are_unique() {
+        let mut names = std::collections::HashSet::new();
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+            assert!(names.insert(reason.name()), "{}", reason.name());
+        }
+    }
+}

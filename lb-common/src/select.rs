@@ -1,0 +1,158 @@
+//! Which backend a flow gets: the Maglev slot, then the backend's state.
+
+use crate::hash;
+use crate::layout::{Backend, BackendState, HotWord, LastResort, OnDown, Pool, SLOTS_PER_LINE, Span};
+use crate::reason::Reason;
+use crate::tables::Tables;
+use crate::time::{TICK_NS, Tick};
+
+/// Further slots that a refused flow tries before the list of usable backends.
+const WALK: u64 = 4;
+/// Entries of the list of usable backends that a refused flow tries.
+const USABLE_TRIES: u32 = 8;
+/// How long the table before the current one is honoured, in ticks: 10 minutes.
+pub const PREVIOUS_TICKS: u32 = (600_000_000_000 / TICK_NS) as u32 + 1;
+
+/// What is asked of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Take a new flow.
+    New,
+    /// Go on with a flow that another instance or an earlier table bound: only down refuses.
+    Resume,
+}
+
+/// A backend that was picked.
+pub struct Selected<'a> {
+    /// Its id.
+    pub id: u32,
+    /// Its record.
+    pub backend: &'a Backend,
+    /// Its state when it was picked.
+    pub hot: HotWord,
+}
+
+/// The selection hash of a flow: wire fields and the config's seed only, so that every instance gives the same.
+///
+/// `ends` is source port, destination port, protocol from bit 48 downwards in 16-bit steps.
+#[inline(always)]
+#[must_use]
+pub fn flow_hash<const N: usize>(seed: u64, addresses: [u64; N], ends: u64) -> u64 {
+    let mut state = seed;
+    for word in addresses {
+        state = hash::absorb(state, word);
+    }
+    hash::finish(hash::absorb(state, ends))
+}
+
+/// Whether a backend in this state takes the new flow with this hash.
+#[inline(always)]
+#[must_use]
+pub fn takes_new(hot: HotWord, flow_hash: u64) -> bool {
+    let share = ((flow_hash as u32 as u64 * 1000) >> 32) as u16;
+    matches!(hot.state(), BackendState::Active) && share < hot.admit()
+}
+
+/// Whether a backend in this state goes on with flows it is bound to, under the service's `on_down`.
+#[inline(always)]
+#[must_use]
+pub fn serves_known(hot: HotWord, on_down: OnDown) -> bool {
+    match hot.state() {
+        BackendState::Active | BackendState::Draining | BackendState::Suspect => true,
+        BackendState::DownSoft => !matches!(on_down, OnDown::Reselect),
+        BackendState::Down => matches!(on_down, OnDown::Keep),
+        BackendState::Absent => false,
+    }
+}
+
+#[inline(always)]
+fn accepts(request: Request, hot: HotWord, flow_hash: u64) -> bool {
+    match request {
+        Request::New => takes_new(hot, flow_hash),
+        Request::Resume => {
+            matches!(hot.state(), BackendState::Active | BackendState::Draining | BackendState::Suspect)
+        }
+    }
+}
+
+/// The id at `position` of a region.
+#[inline(always)]
+fn id_at<T: Tables>(tables: &T, span: Span, position: u32) -> Option<u32> {
+    let line = tables.maglev_line(span.line() + position / SLOTS_PER_LINE)?;
+    Some(line.ids[(position % SLOTS_PER_LINE) as usize] as u32)
+}
+
+#[inline(always)]
+fn look<T: Tables>(tables: &T, id: u32) -> Option<Selected<'_>> {
+    let backend = tables.backend(id)?;
+    Some(Selected { id, backend, hot: HotWord(backend.hot.get()) })
+}
+
+/// Picks a backend.
+///
+/// # Errors
+/// [`Reason::NoBackend`] or [`Reason::NoBackendReset`] when none is usable and the last resort is not to keep.
+#[inline(always)]
+pub fn select<'a, T: Tables>(
+    tables: &'a T,
+    pool: &Pool,
+    request: Request,
+    flow_hash: u64,
+    now: Tick,
+) -> Result<Selected<'a>, Reason> {
+    let current = Span(pool.current.get());
+    if let Request::Resume = request {
+        let previous = Span(pool.previous.get());
+        if !previous.is_empty() && now.since(Tick::from_bits(pool.changed.get() as u32)) < PREVIOUS_TICKS {
+            let slot = hash::scale(flow_hash, previous.len());
+            if let Some(selected) = id_at(tables, previous, slot).and_then(|id| look(tables, id))
+                && accepts(request, selected.hot, flow_hash)
+            {
+                return Ok(selected);
+            }
+        }
+    }
+    if !current.is_empty() {
+        let mut slot_hash = flow_hash;
+        for step in 0..=WALK {
+            let slot = hash::scale(slot_hash, current.len());
+            if let Some(selected) = id_at(tables, current, slot).and_then(|id| look(tables, id))
+                && accepts(request, selected.hot, flow_hash)
+            {
+                return Ok(selected);
+            }
+            slot_hash = hash::again(flow_hash, step + 1);
+        }
+    }
+    let usable = Span(pool.usable.get());
+    if !usable.is_empty() {
+        let start = hash::scale(hash::again(flow_hash, WALK + 1), usable.len());
+        for step in 0..USABLE_TRIES {
+            let position = start + step;
+            let position = if position >= usable.len() { position - usable.len() } else { position };
+            if position >= usable.len() {
+                break;
+            }
+            if let Some(selected) = id_at(tables, usable, position).and_then(|id| look(tables, id))
+                && matches!(selected.hot.state(), BackendState::Active)
+            {
+                return Ok(selected);
+            }
+        }
+    }
+    match LastResort::from_word(pool.last_resort.get()) {
+        LastResort::Keep => keep(tables, current, flow_hash),
+        LastResort::Reset => Err(Reason::NoBackendReset),
+        LastResort::Drop => Err(Reason::NoBackend),
+    }
+}
+
+/// The last resort `keep`: the Maglev slot's backend, whatever its state.
+#[inline(always)]
+fn keep<T: Tables>(tables: &T, current: Span, flow_hash: u64) -> Result<Selected<'_>, Reason> {
+    if current.is_empty() {
+        return Err(Reason::NoBackend);
+    }
+    let slot = hash::scale(flow_hash, current.len());
+    id_at(tables, current, slot).and_then(|id| look(tables, id)).ok_or(Reason::NoBackend)
+}

@@ -1,0 +1,43 @@
+//! Access to the maps.
+
+use crate::layout::{
+    Backend, Bucket, Geometry, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
+};
+use crate::reason::Reason;
+use crate::time::Tick;
+
+/// The maps that the packet logic reads and writes. A look-up past the end of a map gives `None`.
+pub trait Tables {
+    /// Sizes and secrets.
+    fn geometry(&self) -> &Geometry;
+    /// The current tick.
+    fn now(&self) -> Tick;
+    /// A line of the IPv4 VIP index.
+    fn vip_line_v4(&self, line: u32) -> Option<&IndexLine>;
+    /// A line of the IPv6 VIP index.
+    fn vip_line_v6(&self, line: u32) -> Option<&VipLineV6>;
+    /// A line of the port index.
+    fn port_line(&self, line: u32) -> Option<&IndexLine>;
+    /// A line of port ranges.
+    fn range_line(&self, line: u32) -> Option<&RangeLine>;
+    /// A VIP's record by id.
+    fn vip(&self, id: u32) -> Option<&Vip>;
+    /// A service's record by id.
+    fn service(&self, id: u32) -> Option<&Service>;
+    /// A pool's record by id.
+    fn pool(&self, id: u32) -> Option<&Pool>;
+    /// A line of backend ids.
+    fn maglev_line(&self, line: u32) -> Option<&MaglevLine>;
+    /// A backend's record by id.
+    fn backend(&self, id: u32) -> Option<&Backend>;
+    /// A next hop's record by id.
+    fn next_hop(&self, id: u32) -> Option<&NextHop>;
+    /// A bucket of the IPv4 flow table.
+    fn flows_v4(&self, bucket: u32) -> Option<&Bucket<1>>;
+    /// A bucket of the IPv6 flow table.
+    fn flows_v6(&self, bucket: u32) -> Option<&Bucket<3>>;
+    /// Counts a packet that left for `reason`.
+    fn count(&self, reason: Reason, bytes: u64);
+    /// Counts a packet that was forwarded.
+    fn count_forwarded(&self, service: u32, backend: u32, bytes: u64);
+}
