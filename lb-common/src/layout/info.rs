@@ -89,10 +89,12 @@ pub struct ServiceInfo {
     pub ports: Text<PORTS_LEN>,
     /// Protocols, bit 0 TCP, 1 UDP, 2 SCTP.
     pub protocols: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// Scheduler; 0 is Maglev.
+    pub scheduler: u8,
     /// Pool id.
     pub pool: u16,
+    /// Slots of the Maglev table.
+    pub table_size: u32,
 }
 
 /// A pool's labels. An empty name is a free id.

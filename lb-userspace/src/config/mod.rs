@@ -1,0 +1,3 @@
+//! Configuration: what the operator asks for.
+
+pub mod model;

@@ -1,0 +1,76 @@
+//! How many values each map has, from the configured limits.
+
+use lb_common::layout::{Geometry, SLOTS_PER_LINE};
+
+use crate::config::model::Limits;
+
+/// VIP addresses that fit, of each family.
+pub const MAX_VIPS: u32 = 16_383;
+
+/// Values of each map; every map is an array from index 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is the map of that name")]
+pub struct Sizes {
+    pub vips_v4: u32,
+    pub vips_v6: u32,
+    pub ports: u32,
+    pub ranges: u32,
+    pub vips: u32,
+    pub services: u32,
+    pub pools: u32,
+    pub maglev: u32,
+    pub backends: u32,
+    pub next_hops: u32,
+    pub flows_v4: u32,
+    pub flows_v6: u32,
+}
+
+/// Lines per service in the port index: with 4 exact ports a service, two neighbouring lines hold 2 of 14 on average.
+const PORT_LINES: u32 = 4;
+/// Lines per service in the IPv6 VIP index (3 entries a line).
+const VIP_V6_LINES: u32 = 8;
+/// Port-range lines per service.
+const RANGE_LINES: u32 = 2;
+/// Ways of a flow bucket.
+const WAYS: u32 = 4;
+
+impl Sizes {
+    /// The sizes for `limits`. Index tables and flow tables are powers of two; flow tables have at least twice as many
+    /// ways as flows fit.
+    #[must_use]
+    pub fn of(limits: &Limits) -> Self {
+        let ids = |count: u32| count + 1;
+        let services = limits.services.next_power_of_two();
+        let buckets = |flows: u32| (flows.saturating_mul(2).div_ceil(WAYS)).next_power_of_two().max(2);
+        Self {
+            vips_v4: services.max(2),
+            vips_v6: (services * VIP_V6_LINES).max(2),
+            ports: (services * PORT_LINES).max(2),
+            ranges: services * RANGE_LINES,
+            vips: ids(limits.services.saturating_mul(2).min(MAX_VIPS)),
+            services: ids(limits.services),
+            pools: ids(limits.services.saturating_mul(2).min(65_535)),
+            // The lists of usable backends, two for each pool under replacement, share the map with the tables.
+            maglev: limits.maglev_slots.div_ceil(SLOTS_PER_LINE) + limits.services + limits.backends / 4,
+            backends: ids(limits.backends),
+            next_hops: ids(limits.backends.min(65_535)),
+            flows_v4: buckets(limits.flows_v4),
+            flows_v6: buckets(limits.flows_v6),
+        }
+    }
+
+    /// The masks that go with these sizes.
+    #[must_use]
+    pub fn geometry(&self, secret: u64) -> Geometry {
+        Geometry {
+            secret,
+            fixed_now_ns: 0,
+            vip_v4_mask: self.vips_v4 - 1,
+            vip_v6_mask: self.vips_v6 - 1,
+            port_mask: self.ports - 1,
+            flows_v4_mask: self.flows_v4 - 1,
+            flows_v6_mask: self.flows_v6 - 1,
+            reserved: 0,
+        }
+    }
+}
