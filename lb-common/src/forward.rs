@@ -8,7 +8,7 @@ use crate::layout::{Backend, EgressWord, Family, Mode, NextHopCopy};
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::tables::Tables;
-use crate::wire::{ETHERNET_LEN, Ethernet, Ipv4, Ipv6};
+use crate::wire::{ETHERNET_LEN, Ethernet, Ipv4, Ipv6, halves};
 
 const OUTER_TTL: u8 = 64;
 const DONT_FRAGMENT: u16 = 0x4000;
@@ -54,7 +54,7 @@ pub fn forward<P: Packet, T: Tables>(
                 return Err(Reason::TooBig);
             }
             let ethernet: &mut Ethernet = packet.header_mut(0).ok_or(Reason::Inconsistent)?;
-            ethernet.macs = copy.macs;
+            ethernet.macs = macs(copy);
         }
         Mode::Ipip => match egress.family() {
             Family::V4 => encapsulate_v4(packet, backend, egress, copy, inner)?,
@@ -81,13 +81,25 @@ fn protocol_of(family: Family) -> u8 {
 
 #[inline(always)]
 fn ethernet(copy: &NextHopCopy, ethertype: u16) -> Ethernet {
-    Ethernet { macs: copy.macs, ethertype: ethertype.to_be_bytes() }
+    Ethernet { macs: macs(copy), ethertype: ethertype.to_be_bytes() }
+}
+
+/// The Ethernet addresses as words: a copy of byte arrays becomes a call of memmove, which BPF does not have.
+#[inline(always)]
+fn macs(copy: &NextHopCopy) -> [[u8; 4]; 3] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = copy.macs;
+    let words = [
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+    ];
+    words.map(u32::to_ne_bytes)
 }
 
 #[inline(always)]
 fn first4(address: &[u8; 16]) -> [u8; 4] {
     let [a, b, c, d, ..] = *address;
-    [a, b, c, d]
+    u32::from_ne_bytes([a, b, c, d]).to_ne_bytes()
 }
 
 #[inline(always)]
@@ -160,17 +172,16 @@ fn encapsulate_v6<P: Packet>(
     }
     // The label is the flow's entropy (RFC 6438); 0 would mean none.
     let label = (inner.hash >> 44) as u32 | 1;
-    let mut source = backend.sources[egress.source()];
-    let [.., w, x, y, z] = &mut source;
-    let end = u32::from_be_bytes([*w, *x, *y, *z]) | entropy(egress, inner.hash);
-    [*w, *x, *y, *z] = end.to_be_bytes();
+    let (high, low) = halves(&backend.sources[egress.source()]);
+    let source = [high.to_be_bytes(), (low | entropy(egress, inner.hash) as u64).to_be_bytes()];
+    let (high, low) = halves(&backend.address);
     let outer = Ipv6 {
         version_class_label: (6 << 28 | (inner.traffic_class as u32) << 20 | label).to_be_bytes(),
         payload_length: (inner.length as u16).to_be_bytes(),
         next_header: protocol_of(inner.family),
         hop_limit: OUTER_TTL,
         source,
-        destination: backend.address,
+        destination: [high.to_be_bytes(), low.to_be_bytes()],
     };
     packet.grow_front(LEN).map_err(|_| Reason::NoHeadroom)?;
     *packet.header_mut(0).ok_or(Reason::Inconsistent)? = ethernet(copy, 0x86dd);

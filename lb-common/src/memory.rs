@@ -94,9 +94,22 @@ macro_rules! look_up {
     };
 }
 
+macro_rules! geometry {
+    ($($field:ident: $number:ty;)*) => {
+        $(fn $field(&self) -> $number {
+            self.geometry.$field
+        })*
+    };
+}
+
 impl Tables for Memory<'_> {
-    fn geometry(&self) -> &Geometry {
-        &self.geometry
+    geometry! {
+        secret: u64;
+        vip_v4_mask: u32;
+        vip_v6_mask: u32;
+        port_mask: u32;
+        flows_v4_mask: u32;
+        flows_v6_mask: u32;
     }
 
     fn now(&self) -> Tick {

@@ -12,14 +12,14 @@ pub const MAX_RANGE_LINES: u32 = 4;
 /// The VIP id of an IPv4 address, given as a big-endian number.
 #[inline(always)]
 pub fn vip_v4<T: Tables>(tables: &T, address: u32) -> Option<u32> {
-    let line = hash::index(address) & tables.geometry().vip_v4_mask;
+    let line = hash::index(address) & tables.vip_v4_mask();
     find(address, line, |line| tables.vip_line_v4(line))
 }
 
 /// The VIP id of an IPv6 address, given as two big-endian numbers.
 #[inline(always)]
 pub fn vip_v6<T: Tables>(tables: &T, (high, low): (u64, u64)) -> Option<u32> {
-    let number = hash::index_v6(high, low) & tables.geometry().vip_v6_mask;
+    let number = hash::index_v6(high, low) & tables.vip_v6_mask();
     let line = tables.vip_line_v6(number)?;
     match line.find(high, low) {
         None if line.overflow.get() != 0 => tables.vip_line_v6(number ^ 1)?.find(high, low),
@@ -41,7 +41,7 @@ pub const fn port_key(vip: u32, protocol: Protocol, port: u16) -> u32 {
 #[inline(always)]
 pub fn service<T: Tables>(tables: &T, vip: u32, protocol: Protocol, port: u16) -> Result<u32, Reason> {
     let key = port_key(vip, protocol, port);
-    let line = hash::index(key) & tables.geometry().port_mask;
+    let line = hash::index(key) & tables.port_mask();
     if let Some(service) = find(key, line, |line| tables.port_line(line)) {
         return Ok(service);
     }

@@ -1,15 +1,25 @@
 //! Access to the maps.
 
 use crate::layout::{
-    Backend, Bucket, Geometry, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
+    Backend, Bucket, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
 };
 use crate::reason::Reason;
 use crate::time::Tick;
 
 /// The maps that the packet logic reads and writes. A look-up past the end of a map gives `None`.
 pub trait Tables {
-    /// Sizes and secrets.
-    fn geometry(&self) -> &Geometry;
+    /// Key of the bucket hash.
+    fn secret(&self) -> u64;
+    /// Lines of the IPv4 VIP index, less one; like all masks a power of two less one.
+    fn vip_v4_mask(&self) -> u32;
+    /// Lines of the IPv6 VIP index, less one.
+    fn vip_v6_mask(&self) -> u32;
+    /// Lines of the port index, less one.
+    fn port_mask(&self) -> u32;
+    /// Buckets of the IPv4 flow table, less one.
+    fn flows_v4_mask(&self) -> u32;
+    /// Buckets of the IPv6 flow table, less one.
+    fn flows_v6_mask(&self) -> u32;
     /// The current tick.
     fn now(&self) -> Tick;
     /// A line of the IPv4 VIP index.

@@ -2,20 +2,40 @@
 #![no_std]
 #![no_main]
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+mod maps;
+mod packet;
 
-/// Picks a backend for every packet.
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use lb_common::pipeline;
+use lb_common::reason::Verdict;
+use maps::Maps;
+use packet::XdpPacket;
+
+/// Picks a backend for every packet for a VIP.
 #[xdp]
-pub fn weir(_ctx: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
+pub(crate) fn weir(context: XdpContext) -> u32 {
+    let ingress = context.ingress_ifindex() as u32;
+    let outcome = pipeline::process(&mut XdpPacket::new(context), &Maps);
+    match (outcome.reason.verdict(), outcome.egress) {
+        (Verdict::Pass, _) => XDP_PASS,
+        (Verdict::Forward, Some(egress)) if egress.port == ingress => XDP_TX,
+        (Verdict::Forward, Some(egress)) => match maps::TX_PORTS.redirect(egress.port, u64::from(XDP_DROP)) {
+            Ok(_) => XDP_REDIRECT,
+            Err(_) => XDP_DROP,
+        },
+        (Verdict::Forward, None) | (Verdict::Drop, _) => XDP_DROP,
+    }
 }
 
+/// The packet logic has no panicking code; the build fails where the object has any.
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-// SAFETY: the kernel reads this section as the program's licence; nothing else defines the symbol.
+// SAFETY: the kernel reads this section as the program's licence and runs nothing from it.
 #[unsafe(link_section = "license")]
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]

@@ -2,10 +2,7 @@
 
 use crate::layout::TimeoutsWord;
 use crate::time::Tick;
-use crate::wire::{Protocol, Segment};
-
-/// Ticks that an entry is kept after a reset.
-const RESET_TICKS: u32 = 2;
+use crate::wire::Segment;
 
 /// What is known of a flow from the packets seen in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,13 +18,62 @@ pub enum Class {
     Young = 3,
     /// Refreshed in a later tick, or a SYN and two packets: never taken while live.
     Proven = 4,
-    /// Was proven; the client sent a FIN. Kept like a proven one, for a shorter time.
+    /// Was proven; the client sent a FIN or RST. Protected like a proven one, for a shorter time.
     Closing = 5,
-    /// Was proven; the client sent a RST.
-    Reset = 6,
     /// Closed or reset before it was proven.
-    Ended = 7,
+    Ended = 6,
 }
+
+/// The class after a packet: for each segment a nibble for each class, first without, then with a later tick.
+///
+/// A table instead of branches: each branch on the way of a packet doubles the paths that the verifier follows.
+static AFTER: [u64; 8] = {
+    let mut tables = [0; 8];
+    let mut segment = 0;
+    while segment < 5 {
+        let mut class = 0;
+        while class < 8 {
+            tables[segment] |= after(segment as u8, class, false) << (class * 4);
+            tables[segment] |= after(segment as u8, class, true) << (class * 4 + 32);
+            class += 1;
+        }
+        segment += 1;
+    }
+    tables
+};
+
+const fn after(segment: u8, class: u64, later: bool) -> u64 {
+    const OPEN: u8 = Segment::Open as u8;
+    const CLOSE: u8 = Segment::Close as u8;
+    const ABORT: u8 = Segment::Abort as u8;
+    let class = Class::from_code(class as u32);
+    let next = match (segment, class) {
+        (OPEN, _) => class,
+        (CLOSE | ABORT, Class::Proven | Class::Closing) => Class::Closing,
+        (CLOSE | ABORT, _) => Class::Ended,
+        (_, Class::Embryonic) => Class::Answered,
+        (_, Class::Answered | Class::Proven) => Class::Proven,
+        (_, Class::Closing) => Class::Closing,
+        (_, Class::Empty | Class::Young | Class::Ended) => {
+            if later {
+                Class::Proven
+            } else {
+                Class::Young
+            }
+        }
+    };
+    next as u64
+}
+
+/// Where a class's idle time stands in a [`TimeoutsWord`]: a shift in a byte for each class.
+const TIMEOUT_SHIFTS: u64 = {
+    const ESTABLISHED: u64 = 16;
+    const CLOSING: u64 = 32;
+    ESTABLISHED << (Class::Proven as u32 * 8)
+        | CLOSING << (Class::Closing as u32 * 8)
+        | CLOSING << (Class::Ended as u32 * 8)
+};
+const UDP_SHIFT: u64 = 48;
 
 impl Class {
     #[inline(always)]
@@ -38,50 +84,26 @@ impl Class {
             3 => Self::Young,
             4 => Self::Proven,
             5 => Self::Closing,
-            6 => Self::Reset,
-            7 => Self::Ended,
+            6 => Self::Ended,
             _ => Self::Empty,
         }
     }
 
-    /// The class after `segment`; `later` says that the entry was last refreshed in an earlier tick.
+    /// The class after `segment`; `later` is 1 where the entry was last refreshed in an earlier tick, else 0.
     #[inline(always)]
     #[must_use]
-    pub const fn after(self, segment: Segment, later: bool) -> Self {
-        match (segment, self) {
-            (Segment::Open, _) => self,
-            (Segment::Close, Self::Proven | Self::Closing | Self::Reset) => Self::Closing,
-            (Segment::Abort, Self::Proven | Self::Closing | Self::Reset) => Self::Reset,
-            (Segment::Close | Segment::Abort, _) => Self::Ended,
-            (Segment::Data | Segment::Datagram, _) => match self {
-                Self::Embryonic => Self::Answered,
-                Self::Answered | Self::Proven => Self::Proven,
-                Self::Young | Self::Ended => {
-                    if later {
-                        Self::Proven
-                    } else {
-                        Self::Young
-                    }
-                }
-                Self::Closing | Self::Reset => Self::Closing,
-                Self::Empty => Self::Young,
-            },
-        }
+    pub fn after(self, segment: Segment, later: u32) -> Self {
+        Self::from_code((AFTER[segment as usize & 7] >> ((self as u32 + later * 8) * 4)) as u32)
     }
 
     /// How long an entry of this class is kept without a packet, in ticks.
     #[inline(always)]
     #[must_use]
-    pub const fn ticks(self, timeouts: TimeoutsWord, protocol: Protocol) -> u32 {
-        if let Protocol::Udp = protocol {
-            return timeouts.udp();
-        }
-        match self {
-            Self::Proven => timeouts.established(),
-            Self::Closing | Self::Ended => timeouts.closing(),
-            Self::Reset => RESET_TICKS,
-            Self::Empty | Self::Embryonic | Self::Answered | Self::Young => timeouts.embryonic(),
-        }
+    pub const fn ticks(self, timeouts: TimeoutsWord, segment: Segment) -> u32 {
+        let datagram = segment as u64 >> 2;
+        let shift = (TIMEOUT_SHIFTS >> (self as u32 * 8)) & 0x3f | datagram * UDP_SHIFT;
+        // UDP_SHIFT has every bit of the other shifts.
+        (timeouts.0 >> shift) as u16 as u32
     }
 
     /// The name in lists and JSON.
@@ -92,7 +114,7 @@ impl Class {
             Self::Embryonic => "embryonic",
             Self::Answered | Self::Young => "young",
             Self::Proven => "proven",
-            Self::Closing | Self::Reset | Self::Ended => "closing",
+            Self::Closing | Self::Ended => "closing",
         }
     }
 }
@@ -150,42 +172,57 @@ mod tests {
 
     #[test]
     fn a_handshake_and_one_more_packet_prove_a_flow_within_a_tick() {
-        let answered = Class::Embryonic.after(Segment::Data, false);
+        let answered = Class::Embryonic.after(Segment::Data, 0);
         assert_eq!(answered, Class::Answered);
-        assert_eq!(answered.after(Segment::Data, false), Class::Proven);
+        assert_eq!(answered.after(Segment::Data, 0), Class::Proven);
     }
 
     #[test]
     fn packets_within_a_tick_never_prove_a_flow_without_a_syn() {
         for segment in [Segment::Data, Segment::Datagram] {
-            assert_eq!(Class::Young.after(segment, false), Class::Young);
-            assert_eq!(Class::Young.after(segment, true), Class::Proven);
+            assert_eq!(Class::Young.after(segment, 0), Class::Young);
+            assert_eq!(Class::Young.after(segment, 1), Class::Proven);
         }
     }
 
     #[test]
     fn only_a_proven_flow_closes_into_a_protected_class() {
-        for class in [Class::Embryonic, Class::Answered, Class::Young, Class::Ended] {
-            assert_eq!(class.after(Segment::Close, true), Class::Ended);
-            assert_eq!(class.after(Segment::Abort, true), Class::Ended);
+        for segment in [Segment::Close, Segment::Abort] {
+            for class in [Class::Embryonic, Class::Answered, Class::Young, Class::Ended] {
+                assert_eq!(class.after(segment, 1), Class::Ended);
+            }
+            assert_eq!(Class::Proven.after(segment, 0), Class::Closing);
         }
-        assert_eq!(Class::Proven.after(Segment::Close, false), Class::Closing);
-        assert_eq!(Class::Proven.after(Segment::Abort, false), Class::Reset);
-        assert_eq!(Class::Reset.after(Segment::Data, false), Class::Closing);
-        assert_eq!(Class::Closing.after(Segment::Data, true), Class::Closing);
+        assert_eq!(Class::Closing.after(Segment::Data, 1), Class::Closing);
     }
 
     #[test]
     fn a_syn_never_demotes() {
         for class in [Class::Embryonic, Class::Answered, Class::Young, Class::Proven, Class::Closing] {
-            assert_eq!(class.after(Segment::Open, true), class);
+            assert_eq!(class.after(Segment::Open, 1), class);
+        }
+    }
+
+    #[test]
+    fn each_class_has_its_idle_time() {
+        let cases = [
+            (Class::Embryonic, 14),
+            (Class::Answered, 14),
+            (Class::Young, 14),
+            (Class::Proven, 1817),
+            (Class::Closing, 15),
+            (Class::Ended, 15),
+        ];
+        for (class, ticks) in cases {
+            assert_eq!(class.ticks(TIMEOUTS, Segment::Data), ticks, "{class:?}");
+            assert_eq!(class.ticks(TIMEOUTS, Segment::Datagram), 28, "{class:?}");
         }
     }
 
     #[test]
     fn idle_time_counts_from_the_last_refresh() {
         let start = Tick::from_bits(1000);
-        let kept = Class::Proven.ticks(TIMEOUTS, Protocol::Tcp);
+        let kept = Class::Proven.ticks(TIMEOUTS, Segment::Data);
         let meta = Meta::new(start.plus(kept), Class::Proven, 9);
         for idle in [0, 1, 1817, 5000] {
             assert_eq!(meta.idle(start.plus(idle), kept), idle);

@@ -3,7 +3,7 @@
 use super::class::{Class, Meta};
 use crate::layout::TimeoutsWord;
 use crate::time::Tick;
-use crate::wire::{Protocol, Segment};
+use crate::wire::Segment;
 
 /// Idle ticks after which a SYN on an entry of a backend without new flows starts a new flow.
 const SYN_IDLE_TICKS: u32 = 2;
@@ -35,19 +35,17 @@ pub enum Continuation {
 pub fn continuation(
     meta: Meta,
     segment: Segment,
-    protocol: Protocol,
     timeouts: TimeoutsWord,
     new_flows: NewFlows,
     now: Tick,
 ) -> Continuation {
     let class = meta.class();
-    let kept = class.ticks(timeouts, protocol);
+    let kept = class.ticks(timeouts, segment);
     let expired = meta.deadline().remaining(now).is_none();
     match segment {
         Segment::Datagram if expired => return Continuation::Anew,
         Segment::Open => {
-            let over =
-                expired || matches!(class, Class::Closing | Class::Reset | Class::Ended | Class::Empty);
+            let over = expired || matches!(class, Class::Closing | Class::Ended | Class::Empty);
             let refused = matches!(new_flows, NewFlows::Refused)
                 && (matches!(class, Class::Embryonic) || meta.idle(now, kept) >= SYN_IDLE_TICKS);
             if over || refused {
@@ -56,9 +54,10 @@ pub fn continuation(
         }
         _ => {}
     }
-    let later = meta.deadline().bits() != now.plus(kept).bits();
+    let moved = meta.deadline().bits() ^ now.plus(kept).bits();
+    let later = (moved | moved.wrapping_neg()) >> 31;
     let next = class.after(segment, later);
-    Continuation::Keep(Meta::new(now.plus(next.ticks(timeouts, protocol)), next, meta.generation()))
+    Continuation::Keep(Meta::new(now.plus(next.ticks(timeouts, segment)), next, meta.generation()))
 }
 
 /// The class of a new entry; `None` for a packet that leaves none.

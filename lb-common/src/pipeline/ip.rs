@@ -110,7 +110,7 @@ impl Ip<1> for V4 {
 
     #[inline(always)]
     fn flows_mask<T: Tables>(tables: &T) -> u32 {
-        tables.geometry().flows_v4_mask
+        tables.flows_v4_mask()
     }
 
     #[inline(always)]
@@ -124,6 +124,11 @@ pub(super) struct V6;
 /// An address as two big-endian numbers.
 type Halves = (u64, u64);
 
+#[inline(always)]
+fn numbers([high, low]: [[u8; 8]; 2]) -> Halves {
+    (u64::from_be_bytes(high), u64::from_be_bytes(low))
+}
+
 impl Ip<3> for V6 {
     const FAMILY: Family = Family::V6;
     type Address = Halves;
@@ -136,8 +141,8 @@ impl Ip<3> for V6 {
             return None;
         }
         Some(Network {
-            source: crate::wire::halves(&header.source),
-            destination: crate::wire::halves(&header.destination),
+            source: numbers(header.source),
+            destination: numbers(header.destination),
             traffic_class: (word >> 20) as u8,
             sound: true,
             length: u16::from_be_bytes(header.payload_length) as u32 + size_of::<Ipv6>() as u32,
@@ -191,7 +196,7 @@ impl Ip<3> for V6 {
 
     #[inline(always)]
     fn flows_mask<T: Tables>(tables: &T) -> u32 {
-        tables.geometry().flows_v6_mask
+        tables.flows_v6_mask()
     }
 
     #[inline(always)]

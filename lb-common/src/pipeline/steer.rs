@@ -41,7 +41,7 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
     let mode = forward.mode().ok_or(Reason::Inconsistent)?;
     let pool = tables.pool(forward.pool()).ok_or(Reason::Inconsistent)?;
     let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()), pool };
-    let key = I::key(tables.geometry().secret, packet.source, packet.ports, packet.vip, packet.protocol);
+    let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);
     let (selected, reason) = if forward.track() {
         tracked::<W, I, T>(tables, packet, &rules, &key)?
     } else {
@@ -79,69 +79,73 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
     let now = tables.now();
     let (first, second) = key.buckets(I::flows_mask(tables));
     let first = I::bucket(tables, first).ok_or(Reason::Inconsistent)?;
-    if let Some(found) = flow::find(first, key) {
-        return known::<W, I, T>(tables, packet, rules, key, found, now);
+    let mut found = flow::find(first, key);
+    let mut place = None;
+    if found.is_none() {
+        let second = I::bucket(tables, second).ok_or(Reason::Inconsistent)?;
+        found = flow::find(second, key);
+        if found.is_none() {
+            place = flow::place(first, second, key.hash as u32 >> 16, now);
+        }
     }
-    let second = I::bucket(tables, second).ok_or(Reason::Inconsistent)?;
-    if let Some(found) = flow::find(second, key) {
-        return known::<W, I, T>(tables, packet, rules, key, found, now);
-    }
-    let request = match packet.segment {
-        Segment::Open | Segment::Datagram => Request::New,
-        Segment::Data | Segment::Close | Segment::Abort => Request::Resume,
+    let (request, reason) = match &found {
+        Some(found) => match known::<W, I, T>(tables, packet, rules, found, now)? {
+            Known::Kept(selected) => return Ok((selected, Reason::FlowKnown)),
+            Known::Over(reason) => {
+                place = Some(found.way);
+                (Request::New, reason)
+            }
+        },
+        None => match packet.segment {
+            Segment::Open | Segment::Datagram => (Request::New, Reason::FlowNew),
+            Segment::Data | Segment::Close | Segment::Abort => (Request::Resume, Reason::FlowResumed),
+        },
     };
     let selected = select::select(tables, rules.pool, request, flow_hash::<W, I>(packet, rules.pool), now)?;
-    let reason = match request {
-        Request::New => Reason::FlowNew,
-        Request::Resume => Reason::FlowResumed,
-    };
-    match flow::place(first, second, now) {
+    match place {
         Some(way) => {
-            open(way, packet.segment, key, &selected, rules, packet.protocol, now);
+            open(way, packet.segment, key, &selected, rules, now);
             Ok((selected, reason))
         }
         None => Ok((selected, Reason::FlowTableFull)),
     }
 }
 
-/// A packet that found its flow's entry.
+/// What became of a packet that found its flow's entry.
+enum Known<'a> {
+    /// It goes on with the entry's backend.
+    Kept(Selected<'a>),
+    /// A backend is selected anew, for this reason; the entry's place can be taken.
+    Over(Reason),
+}
+
 #[inline(always)]
 fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
     tables: &'a T,
     packet: &Parsed<I::Address>,
     rules: &Rules<'_>,
-    key: &FlowKey<W>,
-    found: flow::Found<'_, W>,
+    found: &flow::Found<'_, W>,
     now: Tick,
-) -> Result<(Selected<'a>, Reason), Reason> {
+) -> Result<Known<'a>, Reason> {
     let id = found.binding.backend();
     let backend = tables.backend(id).ok_or(Reason::Inconsistent)?;
     let hot = HotWord(backend.hot.get());
-    let serves =
-        hot.generation() == found.meta.generation() && select::serves_known(hot, rules.forward.on_down());
-    let reason = if serves {
-        let new_flows = match packet.segment {
-            Segment::Open if !select::takes_new(hot, flow_hash::<W, I>(packet, rules.pool)) => {
-                NewFlows::Refused
-            }
-            _ => NewFlows::Taken,
-        };
-        match continuation(found.meta, packet.segment, packet.protocol, rules.timeouts, new_flows, now) {
-            Continuation::Keep(meta) => {
-                if meta != found.meta {
-                    found.way.meta.set(meta.0);
-                }
-                return Ok((Selected { id, backend, hot }, Reason::FlowKnown));
-            }
-            Continuation::Anew => Reason::FlowNew,
-        }
-    } else {
-        Reason::FlowRehomed
+    if hot.generation() != found.meta.generation() || !select::serves_known(hot, rules.forward.on_down()) {
+        return Ok(Known::Over(Reason::FlowRehomed));
+    }
+    let new_flows = match packet.segment {
+        Segment::Open if !select::takes_new(hot, flow_hash::<W, I>(packet, rules.pool)) => NewFlows::Refused,
+        _ => NewFlows::Taken,
     };
-    let hash = flow_hash::<W, I>(packet, rules.pool);
-    let selected = select::select(tables, rules.pool, Request::New, hash, now)?;
-    open(found.way, packet.segment, key, &selected, rules, packet.protocol, now);
-    Ok((selected, reason))
+    match continuation(found.meta, packet.segment, rules.timeouts, new_flows, now) {
+        Continuation::Keep(meta) => {
+            if meta != found.meta {
+                found.way.meta.set(meta.0);
+            }
+            Ok(Known::Kept(Selected { id, backend, hot }))
+        }
+        Continuation::Anew => Ok(Known::Over(Reason::FlowNew)),
+    }
 }
 
 /// Makes `way` the entry of a flow that starts with this segment.
@@ -152,10 +156,9 @@ fn open<const W: usize>(
     key: &FlowKey<W>,
     selected: &Selected<'_>,
     rules: &Rules<'_>,
-    protocol: crate::wire::Protocol,
     now: Tick,
 ) {
     let Some(class) = opening_class(segment) else { return };
-    let deadline = now.plus(class.ticks(rules.timeouts, protocol));
+    let deadline = now.plus(class.ticks(rules.timeouts, segment));
     flow::write(way, key, selected.id, Meta::new(deadline, class, selected.hot.generation()));
 }

@@ -10,7 +10,7 @@ pub const ETHERNET_LEN: usize = 14;
 #[derive(Clone, Copy, FromBytes, IntoBytes, Unaligned, Immutable, KnownLayout)]
 pub struct Ethernet {
     /// Destination, then source address.
-    pub macs: [u8; 12],
+    pub macs: [[u8; 4]; 3],
     /// Type of the payload, big-endian.
     pub ethertype: [u8; 2],
 }

@@ -14,10 +14,10 @@ pub struct Ipv6 {
     pub next_header: u8,
     /// Hop limit.
     pub hop_limit: u8,
-    /// Source address.
-    pub source: [u8; 16],
-    /// Destination address.
-    pub destination: [u8; 16],
+    /// Source address, in halves.
+    pub source: [[u8; 8]; 2],
+    /// Destination address, in halves.
+    pub destination: [[u8; 8]; 2],
 }
 
 impl Ipv6 {

@@ -1,0 +1,156 @@
+//! The maps, and the packet logic's access to them. Sizes here are placeholders: the loader sets them.
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::btf_maps::{Array, DevMapHash, PerCpuArray};
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::macros::btf_map;
+use lb_common::layout::{
+    Backend, BackendInfo, Bucket, Counter, Geometry, IndexLine, MaglevLine, Meta, NextHop, Pool, PoolInfo,
+    RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+};
+use lb_common::reason::Reason;
+use lb_common::tables::Tables;
+use lb_common::time::Tick;
+
+/// An array that userspace maps.
+type Shared<T> = Array<T, 1, { BPF_F_MMAPABLE as usize }>;
+
+macro_rules! shared_maps {
+    ($($name:ident: $value:ty;)*) => {
+        $(#[btf_map]
+        pub(crate) static $name: Shared<$value> = Shared::new();)*
+    };
+}
+
+shared_maps! {
+    META: Meta;
+    VIPS_V4: IndexLine;
+    VIPS_V6: VipLineV6;
+    PORTS: IndexLine;
+    RANGES: RangeLine;
+    VIPS: Vip;
+    SERVICES: Service;
+    POOLS: Pool;
+    MAGLEV: MaglevLine;
+    BACKENDS: Backend;
+    NEXT_HOPS: NextHop;
+    FLOWS_V4: Bucket<1>;
+    FLOWS_V6: Bucket<3>;
+    BACKEND_INFO: BackendInfo;
+    SERVICE_INFO: ServiceInfo;
+    POOL_INFO: PoolInfo;
+    VIP_INFO: VipInfo;
+}
+
+/// Packets by reason.
+#[btf_map]
+static REASON_COUNTERS: PerCpuArray<Counter, 1> = PerCpuArray::new();
+/// Forwarded packets by service id.
+#[btf_map]
+static SERVICE_COUNTERS: PerCpuArray<Counter, 1> = PerCpuArray::new();
+/// Forwarded packets by backend id.
+#[btf_map]
+static BACKEND_COUNTERS: PerCpuArray<Counter, 1> = PerCpuArray::new();
+
+/// Interfaces that frames may leave by, keyed by interface index.
+#[btf_map]
+pub(crate) static TX_PORTS: DevMapHash<256> = DevMapHash::new();
+
+/// Set by the loader; a constant to the verifier.
+#[unsafe(no_mangle)]
+static GEOMETRY: Geometry = Geometry {
+    secret: 0,
+    fixed_now_ns: 0,
+    vip_v4_mask: 0,
+    vip_v6_mask: 0,
+    port_mask: 0,
+    flows_v4_mask: 0,
+    flows_v6_mask: 0,
+    reserved: 0,
+};
+
+/// The loaded program's maps.
+pub(crate) struct Maps;
+
+macro_rules! geometry {
+    ($($field:ident: $number:ty;)*) => {
+        $(#[inline(always)]
+        fn $field(&self) -> $number {
+            // SAFETY: a field of a live static; volatile, since the loader rewrites the section's bytes.
+            unsafe { core::ptr::read_volatile(&raw const GEOMETRY.$field) }
+        })*
+    };
+}
+
+macro_rules! look_up {
+    ($($name:ident: $value:ty = $map:ident;)*) => {
+        $(#[inline(always)]
+        fn $name(&self, index: u32) -> Option<&$value> {
+            $map.get(index)
+        })*
+    };
+}
+
+impl Maps {
+    #[inline(always)]
+    fn fixed_now_ns() -> u64 {
+        // SAFETY: as for the other fields of `GEOMETRY`.
+        unsafe { core::ptr::read_volatile(&raw const GEOMETRY.fixed_now_ns) }
+    }
+}
+
+impl Tables for Maps {
+    geometry! {
+        secret: u64;
+        vip_v4_mask: u32;
+        vip_v6_mask: u32;
+        port_mask: u32;
+        flows_v4_mask: u32;
+        flows_v6_mask: u32;
+    }
+
+    #[inline(always)]
+    fn now(&self) -> Tick {
+        match Self::fixed_now_ns() {
+            // SAFETY: the helper has no preconditions.
+            0 => Tick::from_ns(unsafe { bpf_ktime_get_coarse_ns() }),
+            fixed => Tick::from_ns(fixed),
+        }
+    }
+
+    look_up! {
+        vip_line_v4: IndexLine = VIPS_V4;
+        vip_line_v6: VipLineV6 = VIPS_V6;
+        port_line: IndexLine = PORTS;
+        range_line: RangeLine = RANGES;
+        vip: Vip = VIPS;
+        service: Service = SERVICES;
+        pool: Pool = POOLS;
+        maglev_line: MaglevLine = MAGLEV;
+        backend: Backend = BACKENDS;
+        next_hop: NextHop = NEXT_HOPS;
+        flows_v4: Bucket<1> = FLOWS_V4;
+        flows_v6: Bucket<3> = FLOWS_V6;
+    }
+
+    #[inline(always)]
+    fn count(&self, reason: Reason, bytes: u64) {
+        add(&REASON_COUNTERS, reason as u32, bytes);
+    }
+
+    #[inline(always)]
+    fn count_forwarded(&self, service: u32, backend: u32, bytes: u64) {
+        add(&SERVICE_COUNTERS, service, bytes);
+        add(&BACKEND_COUNTERS, backend, bytes);
+    }
+}
+
+#[inline(always)]
+fn add(counters: &PerCpuArray<Counter, 1>, index: u32, bytes: u64) {
+    if let Some(counter) = counters.get_ptr_mut(index) {
+        // SAFETY: this CPU's own value, alive as long as the program; XDP is not preempted by XDP on one CPU.
+        let counter = unsafe { &mut *counter };
+        counter.packets += 1;
+        counter.bytes += bytes;
+    }
+}
