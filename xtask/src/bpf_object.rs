@@ -1,0 +1,84 @@
+//! The packet program's object as it is embedded in `weir`: where cargo put it, and that nothing in it panics.
+//!
+//! A panic in the kernel has nowhere to go: the handler is an endless loop, which the verifier refuses at best.
+//! So no symbol of the panic machinery may be left, and no jump to itself, which is how an inlined handler looks.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind};
+
+use crate::process;
+
+/// The name of `lb-ebpf`'s binary.
+const PROGRAM: &str = "weir-xdp";
+
+/// `goto -1`: an unconditional jump to itself.
+const ENDLESS_LOOP: [u8; 8] = [0x05, 0, 0xff, 0xff, 0, 0, 0, 0];
+
+/// Parts of the names that rustc gives to what only a panic calls.
+const PANIC_NAMES: [&str; 3] = ["panic", "rust_begin_unwind", "unwrap_failed"];
+
+/// Builds `lb-userspace`, whose build script compiles the object, and tells where it is.
+pub(crate) fn build() -> Result<PathBuf> {
+    let mut cargo = process::cargo();
+    cargo.args(["build", "--package", "lb-userspace", "--message-format", "json"]);
+    let messages = process::output(&mut cargo)?;
+    let out_dir = messages.lines().find_map(build_script_folder);
+    let path = out_dir
+        .context("find the packet program: cargo told no output folder of lb-userspace's build script")?;
+    Ok(path.join(PROGRAM))
+}
+
+/// The output folder, if the message tells the one of `lb-userspace`.
+fn build_script_folder(message: &str) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let of_interest = message["reason"] == "build-script-executed"
+        && message["package_id"].as_str().is_some_and(|id| id.contains("/lb-userspace#"));
+    of_interest.then(|| message["out_dir"].as_str().map(PathBuf::from))?
+}
+
+/// Checks an object; the answer says how large its programs are.
+///
+/// # Errors
+/// When it is no object file, or something in it can panic.
+pub(crate) fn check(bytes: &[u8]) -> Result<String> {
+    let object = object::File::parse(bytes).context("read the packet program")?;
+    let names = object.symbols().filter_map(|symbol| symbol.name().ok());
+    let panics: Vec<&str> = names.filter(|name| PANIC_NAMES.iter().any(|part| name.contains(part))).collect();
+    if !panics.is_empty() {
+        bail!("the packet program can panic; its object has the symbols {}", panics.join(", "));
+    }
+    let mut instructions = 0;
+    for section in object.sections().filter(|section| section.kind() == SectionKind::Text) {
+        let name = section.name().unwrap_or("?");
+        let code = section.data().with_context(|| format!("read section {name}"))?;
+        let endless = code.chunks_exact(8).position(|instruction| instruction == ENDLESS_LOOP);
+        if let Some(at) = endless {
+            bail!("the packet program can panic; section {name} has an endless loop at instruction {at}");
+        }
+        instructions += code.len() / 8;
+    }
+    if instructions == 0 {
+        bail!("the packet program has no code");
+    }
+    Ok(format!("ok, {instructions} instructions, nothing panics"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_the_build_script_is_read_from_cargos_messages() {
+        let message = r#"{"reason":"build-script-executed","package_id":"path+file:///src/weir/lb-userspace#0.1.0","out_dir":"/t/out"}"#;
+        assert_eq!(build_script_folder(message), Some("/t/out".into()));
+        assert_eq!(build_script_folder(&message.replace("lb-userspace", "libc")), None);
+        assert_eq!(build_script_folder("Compiling"), None);
+    }
+
+    #[test]
+    fn bytes_that_are_no_object_are_refused() {
+        assert!(check(b"not an object").is_err());
+    }
+}

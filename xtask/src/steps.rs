@@ -1,0 +1,225 @@
+//! A run of steps: each a command whose output is passed on and read for test results, with its time, and the
+//! sum of all at the end.
+
+use std::{
+    io::{BufRead as _, BufReader, IsTerminal as _, Read},
+    process::{Command, Stdio},
+    sync::Mutex,
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::process;
+
+/// The steps so far and what they added up to.
+#[derive(Default)]
+pub(crate) struct Steps {
+    tally: Tally,
+    /// Steps that failed otherwise than by failed tests.
+    broken: Vec<&'static str>,
+}
+
+/// Counts of tests.
+#[derive(Debug, Default, PartialEq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    /// The missing capability of each skipped test.
+    skipped: Vec<String>,
+}
+
+impl Steps {
+    /// Runs `command` and passes its output on. A failure is noted, and the run goes on.
+    ///
+    /// # Errors
+    /// When the command cannot be started.
+    pub(crate) fn run(&mut self, name: &'static str, command: &mut Command) -> Result<()> {
+        println!("\n== {name}: {}", process::shell_line(command));
+        let started = Instant::now();
+        if std::io::stdout().is_terminal() {
+            command.env("CARGO_TERM_COLOR", "always");
+        }
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("run {}", process::shell_line(command)))?;
+        let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+        let tally = Mutex::new(Tally::default());
+        thread::scope(|scope| {
+            scope.spawn(|| pass_on(stderr, &tally));
+            pass_on(stdout, &tally);
+        });
+        let status = child.wait()?;
+        let tally = tally.into_inner().expect("readers end without panic");
+        if !status.success() && tally.failed == 0 {
+            self.broken.push(name);
+        }
+        println!("== {name}: {} ({:.1} s)", tally.verdict(status.success()), started.elapsed().as_secs_f64());
+        self.tally.add(tally);
+        Ok(())
+    }
+
+    /// Runs a step that is not a command. A failure is noted, and the run goes on.
+    pub(crate) fn check(&mut self, name: &'static str, check: impl FnOnce() -> Result<String>) {
+        println!("\n== {name}");
+        let started = Instant::now();
+        let verdict = match check() {
+            Ok(detail) => detail,
+            Err(error) => {
+                println!("{error:#}");
+                self.broken.push(name);
+                "FAILED".into()
+            }
+        };
+        println!("== {name}: {verdict} ({:.1} s)", started.elapsed().as_secs_f64());
+    }
+
+    /// Counts tests that could not run at all.
+    pub(crate) fn skip(&mut self, capability: &str) {
+        println!("\nSKIPPED: {capability}");
+        self.tally.skipped.push(capability.into());
+    }
+
+    /// Prints what failed and was skipped.
+    ///
+    /// # Errors
+    /// When a step failed; when a test was skipped while `CI` is `true`.
+    pub(crate) fn finish(self) -> Result<()> {
+        self.close(Closing::Quiet)
+    }
+
+    /// Prints what failed and was skipped, and the sum of all test runs as the last line.
+    ///
+    /// # Errors
+    /// As for [`Steps::finish`].
+    pub(crate) fn finish_with_sum(self) -> Result<()> {
+        self.close(Closing::Sum)
+    }
+
+    fn close(self, closing: Closing) -> Result<()> {
+        println!();
+        let Tally { passed, failed, ignored, skipped } = self.tally;
+        for capability in &skipped {
+            println!("skipped for want of: {capability}");
+        }
+        if ignored > 0 {
+            println!("ignored: {ignored}");
+        }
+        for name in &self.broken {
+            println!("failed step: {name}");
+        }
+        let skips_fail = !skipped.is_empty() && std::env::var("CI").is_ok_and(|ci| ci == "true");
+        if skips_fail {
+            println!("CI=true: a skipped test is a failure");
+        }
+        let failed = failed + self.broken.len() as u64 + if skips_fail { skipped.len() as u64 } else { 0 };
+        if let Closing::Sum = closing {
+            println!("{passed} passed, {failed} failed");
+        }
+        if failed > 0 {
+            // The lines above said what; an error message after the sum would hide it.
+            if let Closing::Sum = closing {
+                std::process::exit(1);
+            }
+            bail!("a step failed: {}", self.broken.join(", "));
+        }
+        Ok(())
+    }
+}
+
+enum Closing {
+    Quiet,
+    Sum,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        self.skipped.extend(other.skipped);
+    }
+
+    /// Takes in one line of a test run's output.
+    fn read(&mut self, line: &str) {
+        if let Some((_, capability)) = line.split_once("SKIPPED: ") {
+            self.skipped.push(capability.trim().into());
+        }
+        if let Some(counts) = line.strip_prefix("test result: ") {
+            for part in counts.split(['.', ';']) {
+                match part.trim().split_once(' ') {
+                    Some((number, "passed")) => self.passed += number.parse::<u64>().unwrap_or(0),
+                    Some((number, "failed")) => self.failed += number.parse::<u64>().unwrap_or(0),
+                    Some((number, "ignored")) => self.ignored += number.parse::<u64>().unwrap_or(0),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn verdict(&self, success: bool) -> String {
+        let word = if success { "ok" } else { "FAILED" };
+        match self {
+            Self { passed: 0, failed: 0, .. } => word.into(),
+            Self { passed, failed, .. } => format!("{word}, {passed} passed, {failed} failed"),
+        }
+    }
+}
+
+/// Prints each line as it comes, and reads it.
+fn pass_on(stream: impl Read, tally: &Mutex<Tally>) {
+    let mut listing = false;
+    for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        tally.lock().expect("readers end without panic").read(&line);
+        // With --show-output, libtest names the successful tests again after their output.
+        listing = line == "successes:" || listing && (line.is_empty() || line.starts_with("    "));
+        if !listing {
+            println!("{line}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_several_test_runs_add_up() {
+        let mut tally = Tally::default();
+        tally.read(
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        );
+        tally.read("test flows::a_flow_keeps_its_backend ... ok");
+        tally.read("test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
+        assert_eq!(tally, Tally { passed: 7, failed: 2, ignored: 1, skipped: vec![] });
+    }
+
+    #[test]
+    fn a_skipped_test_is_counted_with_the_capability_it_lacks() {
+        let mut tally = Tally::default();
+        tally.read("test drain::ends ... SKIPPED: CAP_NET_ADMIN");
+        assert_eq!(tally.skipped, ["CAP_NET_ADMIN"]);
+    }
+
+    #[test]
+    fn a_step_that_fails_without_a_failed_test_is_named() {
+        let mut steps = Steps::default();
+        steps.run("broken", process::command("sh").args(["-c", "exit 1"])).unwrap();
+        assert_eq!(steps.broken, ["broken"]);
+        assert_eq!(steps.finish().unwrap_err().to_string(), "a step failed: broken");
+    }
+
+    #[test]
+    fn both_streams_of_a_step_are_read() {
+        let script =
+            "echo 'test result: ok. 2 passed; 0 failed'; echo 'test result: ok. 1 passed; 0 failed' >&2";
+        let mut steps = Steps::default();
+        steps.run("two", process::command("sh").args(["-c", script])).unwrap();
+        assert_eq!(steps.tally.passed, 3);
+    }
+}
