@@ -6,7 +6,7 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
 /// Picks a backend for every packet.
 #[xdp]
-pub fn weir(_ctx: XdpContext) -> u32 {
+fn weir(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 

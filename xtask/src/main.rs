@@ -4,6 +4,8 @@
 //! other members, so that it compiles in seconds on a machine that cannot build them yet.
 #![forbid(unsafe_code)]
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 mod bpf_object;
@@ -30,11 +32,18 @@ enum Task {
     Test(test::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Xtask::parse().task {
+fn main() -> ExitCode {
+    let result = match Xtask::parse().task {
         Task::Setup(args) => setup::run(args),
         Task::Build(args) => build::run(args),
         Task::Lint(args) => lint::run(args),
         Task::Test(args) => test::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
