@@ -17,7 +17,7 @@ const PROGRAM: &str = "weir-xdp";
 const ENDLESS_LOOP: [u8; 8] = [0x05, 0, 0xff, 0xff, 0, 0, 0, 0];
 
 /// Parts of the names that rustc gives to what only a panic calls.
-const PANIC_NAMES: [&str; 3] = ["panic", "rust_begin_unwind", "unwrap_failed"];
+const PANIC_NAMES: [&str; 4] = ["panic", "rust_begin_unwind", "unwrap_failed", "expect_failed"];
 
 /// Builds `lb-userspace`, whose build script compiles the object, and tells where it is.
 pub(crate) fn build() -> Result<PathBuf> {
@@ -67,7 +67,55 @@ pub(crate) fn check(bytes: &[u8]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use object::{
+        Architecture, BinaryFormat, Endianness, SymbolFlags, SymbolKind, SymbolScope,
+        write::{Object, Symbol, SymbolSection},
+    };
+
     use super::*;
+
+    const EXIT: [u8; 8] = [0x95, 0, 0, 0, 0, 0, 0, 0];
+
+    /// An object with one program.
+    fn program(symbol: &str, code: &[[u8; 8]]) -> Vec<u8> {
+        let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
+        let section = object.add_section(Vec::new(), b"xdp".to_vec(), SectionKind::Text);
+        object.append_section_data(section, code.as_flattened(), 8);
+        object.add_symbol(Symbol {
+            name: symbol.into(),
+            value: 0,
+            size: code.as_flattened().len() as u64,
+            kind: SymbolKind::Text,
+            scope: SymbolScope::Linkage,
+            weak: false,
+            section: SymbolSection::Section(section),
+            flags: SymbolFlags::None,
+        });
+        object.write().unwrap()
+    }
+
+    #[test]
+    fn a_program_that_only_returns_is_accepted() {
+        assert!(check(&program("weir", &[EXIT])).unwrap().contains("1 instructions"));
+    }
+
+    #[test]
+    fn a_symbol_of_the_panic_machinery_is_found() {
+        let error = check(&program("_RNvNtCs1_4core9panicking9panic_fmt", &[EXIT])).unwrap_err();
+        assert!(error.to_string().contains("panic_fmt"), "{error}");
+    }
+
+    #[test]
+    fn an_inlined_panic_handler_is_found() {
+        let error = check(&program("weir", &[EXIT, ENDLESS_LOOP])).unwrap_err();
+        assert!(error.to_string().contains("section xdp has an endless loop at instruction 1"), "{error}");
+    }
+
+    #[test]
+    fn bytes_without_a_program_are_refused() {
+        assert!(check(b"not an object").is_err());
+        assert!(check(&program("weir", &[])).is_err());
+    }
 
     #[test]
     fn the_folder_of_the_build_script_is_read_from_cargos_messages() {
@@ -75,10 +123,5 @@ mod tests {
         assert_eq!(build_script_folder(message), Some("/t/out".into()));
         assert_eq!(build_script_folder(&message.replace("lb-userspace", "libc")), None);
         assert_eq!(build_script_folder("Compiling"), None);
-    }
-
-    #[test]
-    fn bytes_that_are_no_object_are_refused() {
-        assert!(check(b"not an object").is_err());
     }
 }
