@@ -57,7 +57,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(stdout)
 }
 
-/// The command as it is typed in a shell.
+/// The command as it is typed in a shell, with the program by its name.
 pub(crate) fn shell_line(command: &Command) -> String {
     let mut line = String::new();
     for (name, value) in command.get_envs() {
@@ -65,7 +65,8 @@ pub(crate) fn shell_line(command: &Command) -> String {
             let _ = write!(line, "{}={} ", name.to_string_lossy(), quoted(value));
         }
     }
-    line += &quoted(command.get_program());
+    let program = Path::new(command.get_program());
+    line += &quoted(program.file_name().unwrap_or(program.as_os_str()));
     for arg in command.get_args() {
         line.push(' ');
         line += &quoted(arg);
@@ -85,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_command_reads_as_it_is_typed() {
-        let mut command = Command::new("cargo");
+        let mut command = Command::new("/toolchains/stable/bin/cargo");
         command.env("RUSTFLAGS", "--cfg loom").args(["test", "-p", "lb-common"]);
         assert_eq!(shell_line(&command), "RUSTFLAGS='--cfg loom' cargo test -p lb-common");
     }

@@ -83,6 +83,10 @@ pub(super) fn ensure_host_components(installer: &mut Installer) -> Result<()> {
         installer.ok("rustfmt, clippy", "beside cargo");
         return Ok(());
     }
+    if process::find("rustup").is_none() {
+        return installer
+            .install_packages("rustfmt, clippy", &["rustfmt-web", "rust-web-clippy"].map(str::to_owned));
+    }
     let mut rustup = process::command("rustup");
     rustup.args(["component", "add", "rustfmt", "clippy"]);
     installer.install("rustfmt, clippy", "rustfmt clippy", vec![rustup])
