@@ -81,6 +81,15 @@ impl Steps {
         self.tally.skipped.push(capability.into());
     }
 
+    /// Takes a filter that let no test through for a mistake.
+    pub(crate) fn expect_tests(&mut self, filter: &str) {
+        let Tally { passed, failed, ref skipped, .. } = self.tally;
+        if passed + failed == 0 && skipped.is_empty() && self.broken.is_empty() {
+            println!("\nno test has `{filter}` in its name");
+            self.broken.push("filter");
+        }
+    }
+
     /// Prints what failed and was skipped.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use crate::{lint, process, setup, steps::Steps};
 /// Checks and tests everything, or the tests asked for.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only tests whose name contains this.
+    /// Only tests whose name contains this, without the slow documentation and loom tests.
     filter: Option<String>,
     /// Only tests that need neither root nor a network: unit, documentation and loom tests.
     #[arg(long, conflicts_with = "lab")]
@@ -36,6 +36,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if !args.unit {
         lab(&mut steps, filter)?;
     }
+    if let Some(filter) = filter {
+        steps.expect_tests(filter);
+    }
     steps.finish_with_sum()
 }
 
@@ -46,7 +49,6 @@ fn unit(steps: &mut Steps, filter: Option<&str>) -> Result<()> {
         cargo
     };
     steps.run("unit tests", &mut tests(&["--lib", "--bins", "--tests"]))?;
-    // With a filter the inner loop counts, and documentation tests link one by one.
     if filter.is_none() {
         steps.run(
             "documentation tests",
@@ -65,6 +67,7 @@ fn loom() -> Command {
     let mut cargo = cargo_test();
     cargo.env("RUSTFLAGS", "--cfg loom").args(["--package", "lb-common", "--test", "loom", "--release"]);
     cargo.arg("--target-dir").arg(process::target_dir().join("loom"));
+    cargo.args(["--", "--show-output"]);
     cargo
 }
 

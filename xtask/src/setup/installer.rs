@@ -86,10 +86,10 @@ impl Installer {
     /// When apt-get fails, or would have to remove a package.
     pub(super) fn install_packages(&mut self, item: &str, packages: &[String]) -> Result<()> {
         let _services = if self.installs() { HeldServices::hold()? } else { None };
-        let mut commands = self.refresh_lists();
+        self.refresh_lists();
         let mut install = self.apt_get();
         install.args(["install", "--yes", "--no-install-recommends", "--no-remove"]).args(packages);
-        commands.push(install);
+        let mut commands = vec![install];
         let daemons = packages.iter().filter_map(|package| match package.as_str() {
             "nginx-light" => Some("nginx"),
             "haproxy" => Some("haproxy"),
@@ -114,10 +114,7 @@ impl Installer {
             return true;
         }
         if self.installs() {
-            for mut command in self.refresh_lists() {
-                // A failing update leaves the old lists, which answer as well as they can.
-                let _ = process::output(&mut command);
-            }
+            self.refresh_lists();
         }
         let policy = process::output(process::command("apt-cache").args(["policy", package]));
         policy.is_ok_and(|text| {
@@ -141,13 +138,18 @@ impl Installer {
         }
     }
 
-    fn refresh_lists(&mut self) -> Vec<Command> {
+    /// Fetches the lists of packages, once a run.
+    fn refresh_lists(&mut self) {
         if std::mem::replace(&mut self.lists_are_fresh, true) {
-            return Vec::new();
+            return;
         }
         let mut update = self.apt_get();
         update.arg("update");
-        vec![update]
+        match &mut self.means {
+            // Where one source of several does not answer, what comes next still may be on the other lists.
+            Means::Install => drop(process::output(&mut update)),
+            Means::Tell { commands, .. } => commands.push(process::shell_line(&update)),
+        }
     }
 
     fn apt_get(&self) -> Command {
