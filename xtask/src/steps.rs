@@ -19,15 +19,18 @@ pub(crate) struct Steps {
     tally: Tally,
     /// Steps that failed otherwise than by failed tests.
     broken: Vec<&'static str>,
+    /// What was missing for groups of tests that were not even started.
+    not_started: Vec<String>,
 }
 
 /// Counts of tests.
 #[derive(Debug, Default, PartialEq)]
 struct Tally {
+    /// Skipped tests among them: libtest knows no other outcome for them.
     passed: u64,
     failed: u64,
     ignored: u64,
-    /// The missing capability of each skipped test.
+    /// The missing capability of each test that skipped itself.
     skipped: Vec<String>,
 }
 
@@ -78,13 +81,13 @@ impl Steps {
     /// Counts tests that could not run at all.
     pub(crate) fn skip(&mut self, capability: &str) {
         println!("\nSKIPPED: {capability}");
-        self.tally.skipped.push(capability.into());
+        self.not_started.push(capability.into());
     }
 
     /// Takes a filter that let no test through for a mistake.
     pub(crate) fn expect_tests(&mut self, filter: &str) {
-        let Tally { passed, failed, ref skipped, .. } = self.tally;
-        if passed + failed == 0 && skipped.is_empty() && self.broken.is_empty() {
+        let Tally { passed, failed, .. } = self.tally;
+        if passed + failed == 0 && self.not_started.is_empty() && self.broken.is_empty() {
             println!("\nno test has `{filter}` in its name");
             self.broken.push("filter");
         }
@@ -117,6 +120,8 @@ impl Steps {
     fn close(self, closing: Closing) -> Result<()> {
         println!();
         let Tally { passed, failed, ignored, skipped } = self.tally;
+        let passed = passed.saturating_sub(skipped.len() as u64);
+        let skipped = [skipped, self.not_started].concat();
         for capability in &skipped {
             println!("skipped for want of: {capability}");
         }
@@ -132,7 +137,9 @@ impl Steps {
         }
         let failed = failed + self.broken.len() as u64 + if skips_fail { skipped.len() as u64 } else { 0 };
         if let Closing::Sum = closing {
-            println!("{passed} passed, {failed} failed");
+            let skips =
+                if skipped.is_empty() { String::new() } else { format!(", {} skipped", skipped.len()) };
+            println!("{passed} passed, {failed} failed{skips}");
         }
         if failed > 0 {
             // The lines above said what; an error message after the sum would hide it.
