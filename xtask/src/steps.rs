@@ -202,11 +202,18 @@ fn pass_on(stream: impl Read, mut to: impl Write, tally: &Mutex<Tally>) {
         tally.lock().expect("readers end without panic").read(&line);
         // With --show-output, libtest names the successful tests again after their output.
         listing = line == "successes:" || listing && (line.is_empty() || line.starts_with("    "));
-        if !listing {
+        if !listing && !is_replayed(&line) {
             // Whoever closed our output still wants the exit code.
             let _ = writeln!(to, "{line}");
         }
     }
+}
+
+/// Whether cargo repeats the progress of the packet program's build, which it keeps as warnings of the build
+/// script and prints again at every step.
+fn is_replayed(line: &str) -> bool {
+    let progress = ["   Compiling ", "    Finished ", " Downloading ", "  Downloaded ", "    Blocking "];
+    line.contains("lb-userspace@") && progress.iter().any(|word| line.contains(word))
 }
 
 #[cfg(test)]
@@ -238,6 +245,13 @@ mod tests {
         steps.note("unit tests", false, Tally { passed: 2, failed: 1, ..Tally::default() });
         assert_eq!(steps.broken, ["build"]);
         assert_eq!((steps.tally.passed, steps.tally.failed), (2, 1));
+    }
+
+    #[test]
+    fn only_the_progress_of_the_packet_programs_build_is_left_out() {
+        assert!(is_replayed("warning: lb-userspace@0.1.0:    Compiling core v0.0.0 (/rust/library/core)"));
+        assert!(!is_replayed("warning: lb-userspace@0.1.0: warning: unused variable: `n`"));
+        assert!(!is_replayed("   Compiling lb-userspace v0.1.0 (/src/weir/lb-userspace)"));
     }
 
     #[test]

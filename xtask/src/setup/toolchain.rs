@@ -118,8 +118,10 @@ pub(super) fn ensure(installer: &mut Installer, preference: Preference) -> Resul
 
 fn install_nightly(installer: &mut Installer) -> Result<BpfToolchain> {
     let mut rustup = process::command("rustup");
-    // Where nothing answers, Debian's compiler is the better use of the time.
-    rustup.env("RUSTUP_MAX_RETRIES", "1");
+    if installer.installs() {
+        // Where nothing answers, Debian's compiler is the better use of the time.
+        rustup.env("RUSTUP_MAX_RETRIES", "1");
+    }
     let name = match inspect(installer, "nightly") {
         Err(Unready::Incomplete) => {
             rustup.args(["component", "add", "--toolchain", "nightly", "rust-src", "clippy"]);
