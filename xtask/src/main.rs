@@ -1,2 +1,49 @@
-//! weir.
-fn main() {}
+//! Tasks of weir's developers: `cargo xtask setup | build | lint | test`.
+//!
+//! One module per subcommand, each with its `Args` and a `run`. The crate does not depend on the workspace's
+//! other members, so that it compiles in seconds on a machine that cannot build them yet.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bpf_object;
+mod build;
+mod lint;
+mod process;
+mod setup;
+mod steps;
+mod test;
+
+/// Builds, tests and sets up weir.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Xtask {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Setup(setup::Args),
+    Build(build::Args),
+    Lint(lint::Args),
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Xtask::parse().task {
+        Task::Setup(args) => setup::run(args),
+        Task::Build(args) => build::run(args),
+        Task::Lint(args) => lint::run(args),
+        Task::Test(args) => test::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
