@@ -86,7 +86,8 @@ fn link(message: LinkMessage) -> Option<Link> {
     if lower_is_elsewhere {
         link.lower = None;
     }
-    Some(link)
+    // Wireless events come as link messages that describe nothing else.
+    (!link.name.is_empty()).then_some(link)
 }
 
 fn link_kind(infos: &[LinkInfo]) -> Option<LinkKind> {
@@ -178,7 +179,8 @@ fn neighbour_key(message: &NeighbourMessage) -> Option<NeighbourKey> {
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
         _ => None,
     })?;
-    Some((message.header.ifindex, ip))
+    // Multicast "neighbours" are derived from the group, come unannounced, and are nobody's next hop.
+    (!ip.is_multicast()).then_some((message.header.ifindex, ip))
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {

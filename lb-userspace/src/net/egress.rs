@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::lookup::{Route, RouteKind};
 use super::snapshot::{Address, Link, LinkKind, NetState, Scope, Usability, VlanTag};
-use crate::config::model::Mac;
+use crate::config::model::{Interface, Mac};
 
 /// Deepest stack of links above a port that is followed.
 const MAX_DEPTH: usize = 4;
@@ -37,6 +37,16 @@ pub struct Egress {
     pub mtu: u32,
     /// Tags, outermost first; empty unless the route leaves by a VLAN link.
     pub vlans: Vec<VlanTag>,
+}
+
+impl Egress {
+    /// The largest IP packet towards the backends: the configured one of the port's interface, else the global
+    /// one, else the route's.
+    #[must_use]
+    pub fn mtu_towards_backends(&self, interfaces: &[Interface], global: Option<u16>) -> u32 {
+        let own = interfaces.iter().find(|interface| interface.name == self.ifname);
+        own.and_then(|interface| interface.mtu).or(global).map_or(self.mtu, u32::from)
+    }
 }
 
 /// Why packets to a destination cannot leave.

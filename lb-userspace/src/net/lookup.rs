@@ -16,7 +16,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::egress::{Egress, EgressError, egress};
 use super::requests::{Answer, Requests};
-use super::snapshot::NetState;
+use super::watch::NetWatch;
 
 /// The kernel's answer to a route look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,8 @@ impl RouteLookup {
         Ok(Self { requests: Requests::open()? })
     }
 
-    /// Looks up all `destinations`, pipelined, and answers in their order. Blocks: about 5 µs a destination.
+    /// Looks up all `destinations`, pipelined, and answers in their order. Blocks for some
+    /// microseconds a destination.
     ///
     /// # Errors
     /// When the netlink socket fails as a whole; a destination without a route is an answer.
@@ -78,17 +79,20 @@ impl RouteLookup {
     }
 }
 
-/// Resolves backends' addresses to the way that packets to them leave: look-up, then [`egress`].
+/// Resolves backends' addresses to the way that packets to them leave: look-up, then [`egress`] on the state as
+/// it is after the look-up. The state is not held while the kernel is asked, so notifications go on.
 ///
 /// # Errors
 /// When the netlink socket fails as a whole.
 pub fn resolve(
     lookup: &mut RouteLookup,
-    net: &NetState,
+    watch: &NetWatch,
     vips: &BTreeSet<IpAddr>,
     destinations: &[IpAddr],
 ) -> io::Result<Vec<Result<Egress, EgressError>>> {
-    Ok(lookup.lookup(destinations)?.iter().map(|route| egress(net, vips, route)).collect())
+    let routes = lookup.lookup(destinations)?;
+    let net = watch.read();
+    Ok(routes.iter().map(|route| egress(&net, vips, route)).collect())
 }
 
 fn question(destination: IpAddr) -> RouteNetlinkMessage {

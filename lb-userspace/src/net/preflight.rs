@@ -164,35 +164,28 @@ fn stack(facts: &InterfaceFacts, plan: &Plan) -> Vec<Finding> {
 }
 
 /// Whether full-size packets from `ingress` still fit towards a backend, once an outer header is added.
-/// `mtu` is the configured one, which replaces the egress interface's.
+/// `mtu` is the largest IP packet towards the backends ([`Egress::mtu_towards_backends`]).
 #[must_use]
-pub fn headroom(
-    ingress: &Link,
-    egress: &Egress,
-    backend: IpAddr,
-    mode: Mode,
-    mtu: Option<u16>,
-) -> Option<Finding> {
+pub fn headroom(ingress: &Link, egress: &Egress, backend: IpAddr, mode: Mode, mtu: u32) -> Option<Finding> {
     let outer = match (mode, backend) {
         (Mode::DsrL2, _) => 0,
         (Mode::Ipip, IpAddr::V4(_)) => 20,
         (Mode::Ipip, IpAddr::V6(_)) => 40,
     };
     let need = ingress.mtu + outer;
-    let have = mtu.map_or(egress.mtu, u32::from);
     let (from, to) = (&ingress.name, &egress.ifname);
-    (have < need).then(|| {
+    (mtu < need).then(|| {
         Finding::new(
             Severity::Warn,
             format!(
                 "{to}: packets of {} bytes from {from} do not fit: {need} bytes with {outer} of outer header \
-                 towards {backend}, the MTU is {have}",
+                 towards {backend}, the MTU is {mtu}",
                 ingress.mtu
             ),
             format!(
                 "raise the MTU of {to} and of all links to the backend to {need}, or have servers announce \
                  an MSS for {} bytes",
-                have.saturating_sub(outer)
+                mtu.saturating_sub(outer)
             ),
         )
     })

@@ -414,8 +414,12 @@ impl NetState {
     }
 
     /// Makes the state equal to a full dump, except for the subjects in `newer`, about which a change arrived
-    /// while the dump was taken. Returns the events, and how many objects differed.
-    pub fn reconcile(&mut self, dump: Vec<Change>, newer: &HashSet<Subject>) -> (Vec<NetEvent>, usize) {
+    /// while the dump was taken. Returns the events, and the subjects that differed.
+    pub fn reconcile(
+        &mut self,
+        dump: Vec<Change>,
+        newer: &HashSet<Subject>,
+    ) -> (Vec<NetEvent>, Vec<Subject>) {
         let present: BTreeSet<Subject> = dump.iter().map(Change::subject).collect();
         let gone = self.subjects().into_iter().filter(|subject| !present.contains(subject));
         let removals: Vec<Change> = gone
@@ -427,16 +431,27 @@ impl NetState {
             })
             .collect();
         let mut events = Vec::new();
-        let mut objects = 0;
+        let mut repaired = Vec::new();
         for change in removals.into_iter().chain(dump) {
-            if newer.contains(&change.subject()) {
+            let subject = change.subject();
+            if newer.contains(&subject) {
                 continue;
             }
+            let before = self.mac_of(subject);
             let told = self.apply(change);
-            objects += usize::from(!told.is_empty());
+            // The kernel does not announce every neighbour entry that has no MAC (yet, or any more).
+            let silent = matches!(subject, Subject::Neighbour(_)) && before == self.mac_of(subject);
+            if !told.is_empty() && !silent {
+                repaired.push(subject);
+            }
             events.extend(told);
         }
-        (events, objects)
+        (events, repaired)
+    }
+
+    fn mac_of(&self, subject: Subject) -> Option<Mac> {
+        let Subject::Neighbour(key) = subject else { return None };
+        self.neighbours.get(&key)?.mac
     }
 
     fn subjects(&self) -> Vec<Subject> {

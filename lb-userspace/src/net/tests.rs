@@ -153,10 +153,10 @@ fn a_full_dump_repairs_what_was_missed_and_counts_it() {
         let addresses = kernel.addresses().copied().map(Change::Address);
         links.chain(addresses).chain(kernel.neighbours().copied().map(Change::Neighbour)).collect::<Vec<_>>()
     };
-    let (events, objects) = net.reconcile(dump(), &HashSet::new());
-    assert_eq!(objects, 3, "{events:?}");
+    let (events, repaired) = net.reconcile(dump(), &HashSet::new());
+    assert_eq!(repaired.len(), 3, "{events:?}");
     assert_eq!(net, kernel);
-    assert_eq!(net.reconcile(dump(), &HashSet::new()).1, 0);
+    assert_eq!(net.reconcile(dump(), &HashSet::new()), (Vec::new(), Vec::new()));
 }
 
 #[test]
@@ -165,8 +165,8 @@ fn a_notification_during_a_dump_is_newer_than_the_dump() {
     let dump: Vec<Change> = host().links().cloned().map(Change::Link).collect();
     net.apply(Change::LinkGone(2));
     let newer = HashSet::from([Subject::Link(2), Subject::Address(1, ip("198.51.100.10"), 32)]);
-    let (_, objects) = net.reconcile(dump, &newer);
-    assert_eq!(objects, 0);
+    let (_, repaired) = net.reconcile(dump, &newer);
+    assert_eq!(repaired, []);
     assert!(net.link(2).is_none());
     assert!(net.addresses().any(|address| address.ip == ip("198.51.100.10")));
 }
@@ -205,11 +205,17 @@ fn a_link_message_becomes_a_link_with_vlan_lower_and_xdp_programs() {
 
 #[test]
 fn a_peer_in_another_namespace_is_no_lower_link() {
-    let message = link_message(vec![LinkAttribute::Link(2), LinkAttribute::LinkNetNsId(0)]);
+    let name = LinkAttribute::IfName("veth0".into());
+    let message = link_message(vec![name, LinkAttribute::Link(2), LinkAttribute::LinkNetNsId(0)]);
     let Some(Change::Link(link)) = decode::change(RouteNetlinkMessage::NewLink(message)) else {
         panic!("not a link")
     };
     assert_eq!(link.lower, None);
+}
+
+#[test]
+fn a_message_that_does_not_describe_the_link_changes_nothing() {
+    assert_eq!(decode::change(RouteNetlinkMessage::NewLink(link_message(Vec::new()))), None);
 }
 
 #[test]
@@ -302,6 +308,21 @@ fn a_route_over_a_vlan_leaves_by_the_port_below_with_its_tag() {
     assert_eq!((egress.ifindex, egress.ifname.as_str(), egress.route_ifindex), (2, "eth0", 3));
     assert_eq!(egress.vlans, [VlanTag { protocol: 0x8100, id: 100 }]);
     assert_eq!(egress.mtu, 1400);
+}
+
+#[test]
+fn the_configured_mtu_replaces_the_routes_and_the_interfaces_own_comes_first() {
+    let egress = way("10.0.0.9", None);
+    let interface =
+        |mtu| Interface { name: "eth0".into(), xdp_mode: XdpMode::Native, mtu, gateway_mac: None };
+    for (own, global, expected) in [
+        (None, None, 1500),
+        (None, Some(1600), 1600),
+        (Some(1700), Some(1600), 1700),
+        (Some(1400), None, 1400),
+    ] {
+        assert_eq!(egress.mtu_towards_backends(&[interface(own)], global), expected);
+    }
 }
 
 #[test]
@@ -452,11 +473,11 @@ fn headroom_counts_the_outer_header_of_the_backends_family() {
     let out = way("10.0.0.9", None);
     let (v4, v6) = (ip("10.0.0.9"), ip("2001:db8::9"));
     for (mode, backend, mtu, fits) in [
-        (Mode::DsrL2, v4, None, true),
-        (Mode::Ipip, v4, None, false),
-        (Mode::Ipip, v4, Some(1520), true),
-        (Mode::Ipip, v6, Some(1520), false),
-        (Mode::Ipip, v6, Some(1540), true),
+        (Mode::DsrL2, v4, 1500, true),
+        (Mode::Ipip, v4, 1500, false),
+        (Mode::Ipip, v4, 1520, true),
+        (Mode::Ipip, v6, 1520, false),
+        (Mode::Ipip, v6, 1540, true),
     ] {
         assert_eq!(
             headroom(&link(2, "eth0"), &out, backend, mode, mtu).is_none(),

@@ -89,6 +89,9 @@ impl NetWatch {
     /// Subscribes in the namespace of the calling thread and returns once the first dump is in the state.
     /// A full dump is compared every `resync`. Must run on a tokio runtime.
     ///
+    /// The events must be read: the state waits for a reader that is 4,096 events behind. They end when the
+    /// netlink socket fails; start a new watch then.
+    ///
     /// # Errors
     /// When the socket cannot be opened or the first dump fails.
     pub async fn start(resync: Duration) -> io::Result<(Self, mpsc::Receiver<Observed>)> {
@@ -110,8 +113,11 @@ impl NetWatch {
             routes: Routes::Quiet,
         };
         let task = tokio::spawn(async move {
-            if let Err(error) = follower.run(requests, resync).await {
-                tracing::error!(%error, "netlink watch ended: routes and neighbours are no longer followed");
+            match follower.run(requests, resync).await {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    tracing::error!(%error, "netlink watch ended: routes and neighbours are not followed");
+                }
+                _ => {}
             }
         });
         Ok((Self { state, counters, task }, receiver))
@@ -199,6 +205,7 @@ struct Follower {
 }
 
 impl Follower {
+    /// Runs until the socket fails or nobody reads the events.
     async fn run(mut self, requests: Requests, resync: Duration) -> io::Result<()> {
         let mut datagram = Vec::with_capacity(DATAGRAM);
         let mut ticks = interval_at(tokio::time::Instant::now() + resync, resync);
@@ -276,14 +283,19 @@ impl Follower {
                 return Ok(());
             }
         };
-        let (mut events, objects) = {
+        let (mut events, repaired) = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             state.reconcile(dump, &newer)
         };
         self.counters.resyncs.fetch_add(1, Relaxed);
+        let objects = repaired.len();
         self.counters.repaired.fetch_add(objects as u64, Relaxed);
         if objects > 0 {
-            tracing::warn!(objects, "netlink resync: state differed from the kernel's and was repaired");
+            tracing::warn!(
+                objects,
+                ?repaired,
+                "netlink resync: state differed from the kernel's and was repaired"
+            );
             // So may notifications about routes.
             events.extend([NetEvent::Repaired { objects }, NetEvent::RoutesChanged]);
         }
