@@ -273,6 +273,36 @@ fn a_router_that_changes_its_mac_changes_one_next_hop() {
 }
 
 #[test]
+fn routes_that_change_are_told_and_lead_elsewhere() {
+    let lab = Lab::new();
+    lab.near("nexthop add id 7 via 10.0.0.2 dev near0");
+    lab.near("route add 10.9.0.0/16 nhid 7");
+    inside(&lab.near, async || {
+        let (watch, mut events) = NetWatch::start(NEVER).await.unwrap();
+        let mut lookup = RouteLookup::open().unwrap();
+        let backend = [address("10.9.0.1")];
+        let mut gateway = || {
+            let ways = resolve(&mut lookup, &watch, &BTreeSet::new(), &backend).unwrap();
+            ways[0].as_ref().ok().and_then(|way| way.gateway)
+        };
+        assert_eq!(gateway(), Some(address("10.0.0.2")));
+        for (command, expected) in [
+            ("nexthop replace id 7 via 10.0.0.3 dev near0", Some("10.0.0.3")),
+            ("route add 10.9.0.0/24 via 10.0.0.4", Some("10.0.0.4")),
+            ("rule add to 10.9.0.1 blackhole", None),
+            ("rule delete to 10.9.0.1 blackhole", Some("10.0.0.4")),
+            ("route delete 10.9.0.0/24", Some("10.0.0.3")),
+            ("link set near0 down", None),
+        ] {
+            lab.near(command);
+            wait_for(&mut events, |event| *event == NetEvent::RoutesChanged).await;
+            assert_eq!(gateway(), expected.map(address), "{command}");
+        }
+        assert_eq!(watch.stats().unread, 0);
+    });
+}
+
+#[test]
 fn a_recreated_interface_is_seen_to_vanish_and_come_back_under_another_number() {
     let lab = Lab::new();
     inside(&lab.near, async || {
