@@ -118,8 +118,8 @@ impl Topology {
     /// Adds routes of both families to a gateway: the default ones, or those to a segment.
     pub(crate) fn route(&mut self, host: &str, to: Option<Segment>, via: Addresses) {
         let [v4, v6] = to.map_or(["default".into(), "default".into()], |segment| segment.prefixes());
-        self.line(host, &format!("-4 route add {v4} via {}", via.v4));
-        self.line(host, &format!("-6 route add {v6} via {}", via.v6));
+        self.line(host, &format!("route add {v4} via {}", via.v4));
+        self.line(host, &format!("route add {v6} via {}", via.v6));
     }
 
     /// Adds a veth between two hosts.
