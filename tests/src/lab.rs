@@ -116,6 +116,9 @@ impl LabBuilder {
         topology.router("edge");
         topology.bridge("edge", "clients", CLIENTS, GATEWAY, self.client_mtu);
         topology.bridge("edge", "direct", DIRECT, GATEWAY, self.inside_mtu);
+        // Answers to spoofed sources end here, silently.
+        topology.line("edge", "route add blackhole 0.0.0.0/0");
+        topology.line("edge", "route add blackhole ::/0");
         self.wire_weir(&mut topology);
         self.wire_router(&mut topology);
         for client in 0..self.clients {

@@ -91,13 +91,13 @@ impl Segment {
     pub const fn host(&self, number: u8) -> Addresses {
         let [a, b, c] = self.v4;
         let [e, f, g, h] = self.v6;
-        let digits = (number as u16 / 100) << 8 | (number as u16 / 10 % 10) << 4 | number as u16 % 10;
+        let digits = ((number as u16 / 100) << 8) | ((number as u16 / 10 % 10) << 4) | (number as u16 % 10);
         Addresses { v4: Ipv4Addr::new(a, b, c, number), v6: Ipv6Addr::new(e, f, g, h, 0, 0, 0, digits) }
     }
 
     /// The locally administered MAC address of a host number.
-    pub fn mac(&self, number: u8) -> String {
-        format!("02:00:00:00:{:02x}:{number:02x}", self.mac)
+    pub const fn mac(&self, number: u8) -> [u8; 6] {
+        [2, 0, 0, 0, self.mac, number]
     }
 
     /// The IPv4 prefix and the IPv6 prefix.

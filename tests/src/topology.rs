@@ -64,7 +64,7 @@ pub(crate) struct Topology {
 pub(crate) struct End<'a> {
     pub(crate) host: &'a str,
     pub(crate) device: &'a str,
-    pub(crate) mac: Option<String>,
+    pub(crate) mac: Option<[u8; 6]>,
 }
 
 impl Topology {
@@ -96,7 +96,7 @@ impl Topology {
 
     /// Adds a bridge with the gateway's address of a segment.
     pub(crate) fn bridge(&mut self, host: &str, device: &str, segment: Segment, number: u8, mtu: u16) {
-        let mac = segment.mac(number);
+        let mac = mac_text(segment.mac(number));
         let options = "type bridge stp_state 0 forward_delay 0 mcast_snooping 0";
         self.line(host, &format!("link add {device} address {mac} mtu {mtu} {options}"));
         self.address(host, device, segment.host(number));
@@ -125,7 +125,7 @@ impl Topology {
     /// Adds a veth between two hosts.
     pub(crate) fn veth(&mut self, one: End<'_>, other: End<'_>, mtu: u16) {
         let describe = |End { host, device, mac }: &End<'_>| {
-            let mac = mac.as_ref().map(|mac| format!(" address {mac}")).unwrap_or_default();
+            let mac = mac.map(|mac| format!(" address {}", mac_text(mac))).unwrap_or_default();
             format!("name {device}{mac} mtu {mtu} netns {}-{host}", self.prefix)
         };
         let (left, right) = (describe(&one), describe(&other));
@@ -168,6 +168,10 @@ impl Topology {
         })?;
         Ok(namespaces)
     }
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 fn settings(plan: &Plan) -> Result<()> {

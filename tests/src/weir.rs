@@ -89,26 +89,28 @@ impl WeirProc {
         command.envs(self.options.environment.iter().map(|(key, value)| (key, value)));
         command.stdout(log.try_clone()?).stderr(log);
         self.process = Some(self.host.spawn(command)?);
-        let wait = self.options.wait;
-        self.wait_until(|weir| match wait {
-            Wait::Ready => Ok(weir.cli(&["ready"])?.status.success()),
-            Wait::Socket => Ok(weir.socket().exists()),
-            Wait::Nothing => Ok(true),
-        })
+        match self.options.wait {
+            Wait::Ready => self.wait_until(|weir| Ok(weir.cli(&["ready"])?.status.success())),
+            Wait::Socket => self.wait_until(|weir| Ok(weir.socket().exists())),
+            Wait::Nothing => Ok(()),
+        }
     }
 
     fn wait_until(&mut self, done: impl Fn(&Self) -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + self.options.limit;
-        while !done(self)? {
+        loop {
+            let done = done(self)?;
             if let Some(status) = self.process.as_mut().and_then(Process::exited) {
                 bail!("weir ended ({status}) before it was ready:\n{}", self.log());
+            }
+            if done {
+                return Ok(());
             }
             if Instant::now() > deadline {
                 bail!("weir is not ready after {:?}:\n{}", self.options.limit, self.log());
             }
             thread::sleep(Duration::from_millis(10));
         }
-        Ok(())
     }
 
     /// A command of the binary with the paths of this instance, to be run on weir's host.

@@ -233,12 +233,92 @@ fn frames_sent_by_hand_arrive_untouched() -> Result<()> {
     server.set_read_timeout(Some(WITHIN))?;
     let from = SocketAddr::new(lab.client().address(Family::V4), 1234);
     let packet = frame::udp(from, vip, b"by layer 2");
-    let frame = frame::ethernet([2, 0, 0, 0, 1, plan::FIRST_BACKEND], [2, 0, 0, 0, 1, 2], &packet);
+    let frame = frame::ethernet(
+        plan::DIRECT.mac(plan::FIRST_BACKEND),
+        plan::DIRECT.mac(plan::BEHIND_GATEWAY),
+        &packet,
+    );
     sender.run(|| FrameSocket::open("eth1")?.send(&frame).context("send frame"))?;
     let mut buffer = [0; 64];
     let (len, source) = server.recv_from(&mut buffer)?;
     assert_eq!((&buffer[..len], source), (&b"by layer 2"[..], from));
     Ok(())
+}
+
+#[test]
+fn packets_reach_weirs_host_with_complete_checksums() -> Result<()> {
+    let lab = Lab::builder().direct(0).start()?;
+    let (client, weir) = (lab.client(), lab.weir_host());
+    let protocol = Some(socket2::Protocol::UDP);
+    let open = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, protocol);
+    let mut seen = weir.run(open)?;
+    seen.set_read_timeout(Some(WITHIN))?;
+    let socket = client.run(|| UdpSocket::bind((client.address(Family::V4), 0)))?;
+    let target = weir.socket(Family::V4, 9);
+    socket.send_to(b"a datagram from a real stack", target)?;
+    let mut buffer = [0; 256];
+    let len = std::io::Read::read(&mut seen, &mut buffer)?;
+    let expected = frame::udp(socket.local_addr()?, target, b"a datagram from a real stack");
+    assert_eq!(buffer[20..len], expected[20..]);
+    Ok(())
+}
+
+#[test]
+fn far_ends_of_weirs_veths_run_xdp_natively_so_that_they_take_redirected_frames() -> Result<()> {
+    let lab = Lab::builder().direct(0).start()?;
+    for peer in ["to-weir", "weir-direct"] {
+        let link = lab.edge().ip(&format!("link show dev {peer}"))?;
+        assert!(link.contains(" xdp "), "{link}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_daemon_that_ends_before_it_is_ready_is_reported() -> Result<()> {
+    let lab = Lab::builder().direct(0).start()?;
+    let error = lab.weir("no such key").err().context("weir must not be ready")?;
+    assert!(error.to_string().contains("weir ended"), "{error:#}");
+    Ok(())
+}
+
+/// Makes the test below act as the process that dies.
+const DIE: &str = "WEIR_LAB_DIE";
+
+#[test]
+fn a_killed_process_leaves_no_server_and_a_sweep_removes_the_rest() -> Result<()> {
+    if std::env::var_os(DIE).is_some() {
+        let lab = Lab::builder().direct(1).start()?;
+        println!("lab={}", lab.name());
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)?;
+    }
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command.args([
+        "--exact",
+        "--nocapture",
+        "a_killed_process_leaves_no_server_and_a_sweep_removes_the_rest",
+    ]);
+    let output = command.env(DIE, "1").output()?;
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let name =
+        text.split("lab=").nth(1).and_then(|rest| rest.lines().next()).context("find the lab's name")?;
+    eventually("nginx ends with the process", || {
+        let found = std::process::Command::new("pgrep").args(["-f", name]).output();
+        found.is_ok_and(|found| found.stdout.is_empty())
+    });
+    // Another test's start may have swept before.
+    Lab::sweep_stale()?;
+    assert_eq!(namespaces_of(name)?, [""; 0]);
+    assert!(!Path::new("/run/weir-lab").join(name).exists());
+    Ok(())
+}
+
+/// Names of the namespaces of a lab.
+fn namespaces_of(lab: &str) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir("/run/netns")?.map(|entry| entry.map(|entry| entry.file_name()));
+    let names = entries.map(|entry| entry.map(|name| name.to_string_lossy().into_owned()));
+    let names = names.collect::<Result<Vec<String>, _>>()?;
+    Ok(names.into_iter().filter(|entry| entry.starts_with(&format!("{lab}-"))).collect())
 }
 
 #[test]
@@ -295,20 +375,18 @@ fn labs_coexist_and_a_panic_leaves_nothing_behind() -> Result<()> {
     }));
     assert!(panicked.is_err());
     let name = name_of_the_other.recv()?;
-    let left = |name: &str| -> Result<Vec<String>> {
-        let entries = std::fs::read_dir("/run/netns")?.map(|entry| entry.map(|entry| entry.file_name()));
-        let names = entries.map(|entry| entry.map(|name| name.to_string_lossy().into_owned()));
-        let names = names.collect::<Result<Vec<String>, _>>()?;
-        Ok(names.into_iter().filter(|entry| entry.starts_with(&format!("{name}-"))).collect())
-    };
-    assert_eq!(left(&name)?, [""; 0]);
+    assert_eq!(namespaces_of(&name)?, [""; 0]);
     assert!(!Path::new("/run/weir-lab").join(&name).exists());
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
     assert!(!mounts.contains(&name), "a mount is left:\n{mounts}");
     let commands = std::process::Command::new("pgrep").args(["-f", &name]).output()?;
     assert!(commands.stdout.is_empty(), "processes are left: {}", String::from_utf8_lossy(&commands.stdout));
 
-    assert_eq!(left(other.name())?.len(), 5, "client, edge, weir, router and backend of the other lab");
+    assert_eq!(
+        namespaces_of(other.name())?.len(),
+        5,
+        "client, edge, weir, router and backend of the other lab"
+    );
     assert!(Lab::sweep_stale()?.is_empty(), "a sweep leaves living labs alone");
     lab_answers(&other)
 }
