@@ -23,6 +23,7 @@
 //! running executable; `WEIR_BIN` names another.
 
 mod backend;
+mod builder;
 mod claim;
 mod download;
 pub mod frame;
@@ -40,11 +41,12 @@ mod topology;
 mod weir;
 
 pub use backend::{Attachment, Backend};
+pub use builder::LabBuilder;
 pub use download::{Download, Downloads};
 pub use gate::{Witness, monotonic};
 pub use host::Host;
 pub use http::{Get, HttpError, Response, Stage, any_port, source_port, url};
-pub use lab::{Lab, LabBuilder, STEP_LIMIT, eventually};
+pub use lab::{Lab, STEP_LIMIT, eventually};
 pub use load::{Load, Rate, Shot};
 pub use netns::Netns;
 pub use nginx::{Access, Web};
