@@ -1,7 +1,7 @@
 //! Processes inside namespaces that never outlive the lab.
 
 use std::{
-    io,
+    fs, io,
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, Command, ExitStatus},
     sync::mpsc,
@@ -16,6 +16,9 @@ use crate::netns::Netns;
 
 /// How often a wait looks again.
 const POLL: Duration = Duration::from_millis(1);
+
+/// How long killed descendants may take to end.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
 
 /// Starts processes from one thread that lives as long as the lab.
 ///
@@ -92,11 +95,16 @@ impl Process {
         kill_process(self.pid(), signal).with_context(|| format!("signal {}", self.program))
     }
 
-    /// Kills the process and its descendants at once (SIGKILL), and waits for their end.
+    /// Kills the process and its descendants at once (SIGKILL), and waits for their end: their ports
+    /// are free then.
     pub fn kill(&mut self) {
         // Refused only when nobody is left in the group.
         let _ = kill_process_group(self.pid(), Signal::KILL);
         let _ = self.child.wait();
+        let deadline = Instant::now() + KILL_LIMIT;
+        while group_lives(self.pid()) && Instant::now() < deadline {
+            thread::sleep(POLL);
+        }
     }
 
     /// Waits for the process to end by itself.
@@ -112,6 +120,20 @@ impl Process {
             thread::sleep(POLL);
         }
     }
+}
+
+/// Whether a process group has a member that is no zombie: a zombie has closed its sockets.
+fn group_lives(group: Pid) -> bool {
+    let Ok(entries) = fs::read_dir("/proc") else { return false };
+    let lives = |stat: String| {
+        // pid (name) state parent group …; the name may hold anything.
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        let state = fields.next()?;
+        let of: i32 = fields.nth(1)?.parse().ok()?;
+        Some(of == group.as_raw_nonzero().get() && state != "Z" && state != "X")
+    };
+    let stats = entries.flatten().filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    stats.filter_map(lives).any(|lives| lives)
 }
 
 impl Drop for Process {
