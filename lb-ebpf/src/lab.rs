@@ -2,14 +2,15 @@
 //!
 //! `pass` sits at the far end of the weir host's veths, because a veth delivers XDP_TX and
 //! XDP_REDIRECT only to a peer that runs an XDP program. `gate_in` and `gate_out` sit on the switch
-//! port of a backend: they cut off a frozen host and witness what was sent to it.
+//! port of a backend: they cut off a frozen host and witness what was sent to it. `steer` stands in for
+//! weir where the lab itself is tested.
 #![no_std]
 #![no_main]
 
 use aya_ebpf::{
     bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action},
     btf_maps::{Array, PerCpuArray},
-    helpers::generated::bpf_ktime_get_ns,
+    helpers::generated::{bpf_ktime_get_ns, bpf_redirect},
     macros::{btf_map, classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -26,6 +27,45 @@ static FROZEN: Array<u32, PORTS> = Array::new();
 /// TCP SYNs among them, time of the last one. Times are CLOCK_MONOTONIC in nanoseconds.
 #[btf_map]
 static TO_VIP: PerCpuArray<[u64; 4], PORTS> = PerCpuArray::new();
+
+/// Where `steer` sends a packet for a VIP: the MAC address in the upper six bytes of a big-endian word,
+/// and an ifindex, or 0 for back where it came from. Written by userspace.
+#[btf_map]
+static STEER: Array<[u64; 2], 1> = Array::new();
+
+/// Stands in for weir where the lab itself is tested: the smallest DSR there is, one next hop for all.
+#[xdp]
+fn steer(ctx: XdpContext) -> u32 {
+    rewrite(&ctx).unwrap_or(xdp_action::XDP_PASS)
+}
+
+#[inline(always)]
+fn rewrite(ctx: &XdpContext) -> Option<u32> {
+    let frame = ctx.data();
+    if frame + 54 > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: 54 bytes are there, and unaligned reads suit any address.
+    let ethertype = u16::from_be(unsafe { ((frame + 12) as *const u16).read_unaligned() });
+    let to_vip = match ethertype {
+        // SAFETY: as above.
+        0x0800 => is_vip_v4(unsafe { ((frame + 30) as *const u32).read_unaligned() }),
+        // SAFETY: as above.
+        0x86dd => is_vip_v6(unsafe { ((frame + 38) as *const u64).read_unaligned() }),
+        _ => false,
+    };
+    let [mac, ifindex] = *STEER.get(0).filter(|_| to_vip)?;
+    let mac = mac.to_be();
+    // SAFETY: as above, and the frame is writable.
+    unsafe { (frame as *mut u32).write_unaligned(mac as u32) };
+    // SAFETY: as above, and the frame is writable.
+    unsafe { ((frame + 4) as *mut u16).write_unaligned((mac >> 32) as u16) };
+    if ifindex == 0 {
+        return Some(xdp_action::XDP_TX);
+    }
+    // SAFETY: the helper has no preconditions.
+    Some(unsafe { bpf_redirect(ifindex as u32, 0) } as u32)
+}
 
 /// Passes everything.
 #[xdp]
@@ -124,25 +164,31 @@ fn kind(ctx: &TcContext, header: &Header, transport: usize) -> Option<ToVip> {
 // Fields are loaded one by one, as words: the compiler reads byte arrays on the stack in pieces of any
 // size, and the verifier refuses those ("misaligned stack access").
 
-/// VIPs of the lab are in 198.51.100.0/24.
 #[inline(always)]
 fn ipv4(ctx: &TcContext, at: usize) -> Option<Header> {
     let version_ihl: u8 = ctx.load(at).ok()?;
     let protocol: u8 = ctx.load(at + 9).ok()?;
-    let destination = u32::from_be(ctx.load(at + 16).ok()?);
-    Some(Header {
-        len: usize::from(version_ihl & 0x0f) * 4,
-        protocol,
-        to_vip: destination & 0xffff_ff00 == 0xc633_6400,
-    })
+    let to_vip = is_vip_v4(ctx.load(at + 16).ok()?);
+    Some(Header { len: usize::from(version_ihl & 0x0f) * 4, protocol, to_vip })
 }
 
-/// VIPs of the lab are in 2001:db8::/64.
 #[inline(always)]
 fn ipv6(ctx: &TcContext, at: usize) -> Option<Header> {
     let protocol: u8 = ctx.load(at + 6).ok()?;
-    let network = u64::from_be(ctx.load(at + 24).ok()?);
-    Some(Header { len: 40, protocol, to_vip: network == 0x2001_0db8_0000_0000 })
+    let to_vip = is_vip_v6(ctx.load(at + 24).ok()?);
+    Some(Header { len: 40, protocol, to_vip })
+}
+
+/// VIPs of the lab are in 198.51.100.0/24; the address is in network byte order.
+#[inline(always)]
+fn is_vip_v4(address: u32) -> bool {
+    u32::from_be(address) & 0xffff_ff00 == 0xc633_6400
+}
+
+/// VIPs of the lab are in 2001:db8::/64; the first half of the address is in network byte order.
+#[inline(always)]
+fn is_vip_v6(network: u64) -> bool {
+    u64::from_be(network) == 0x2001_0db8_0000_0000
 }
 
 #[panic_handler]
