@@ -3,3 +3,4 @@
 pub mod config;
 pub mod maps;
 pub mod net;
+pub mod objects;

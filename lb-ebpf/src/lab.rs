@@ -1,0 +1,203 @@
+//! Programs of the test lab's switches: not part of the product.
+//!
+//! `pass` sits at the far end of the weir host's veths, because a veth delivers XDP_TX and
+//! XDP_REDIRECT only to a peer that runs an XDP program. `gate_in` and `gate_out` sit on the switch
+//! port of a backend: they cut off a frozen host and witness what was sent to it. `steer` stands in for
+//! weir where the lab itself is tested.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action},
+    btf_maps::{Array, PerCpuArray},
+    helpers::generated::{bpf_ktime_get_ns, bpf_redirect},
+    macros::{btf_map, classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+
+/// Ports are told apart by ifindex, which starts at 1 in each of the lab's namespaces.
+const PORTS: usize = 256;
+
+/// Whether the host behind a port is frozen (not 0): nothing reaches it and nothing leaves it.
+/// Written by userspace.
+#[btf_map]
+static FROZEN: Array<u32, PORTS> = Array::new();
+
+/// What went to the host behind a port for a VIP, tunnelled or not: packets, time of the last one,
+/// TCP SYNs among them, time of the last one. Times are CLOCK_MONOTONIC in nanoseconds.
+#[btf_map]
+static TO_VIP: PerCpuArray<[u64; 4], PORTS> = PerCpuArray::new();
+
+/// Where `steer` sends a packet for a VIP: the MAC address in the upper six bytes of a big-endian word,
+/// and an ifindex, or 0 for back where it came from. Written by userspace.
+#[btf_map]
+static STEER: Array<[u64; 2], 1> = Array::new();
+
+/// Stands in for weir where the lab itself is tested: the smallest DSR there is, one next hop for all.
+#[xdp]
+fn steer(ctx: XdpContext) -> u32 {
+    rewrite(&ctx).unwrap_or(xdp_action::XDP_PASS)
+}
+
+#[inline(always)]
+fn rewrite(ctx: &XdpContext) -> Option<u32> {
+    let frame = ctx.data();
+    if frame + 54 > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: 54 bytes are there, and unaligned reads suit any address.
+    let ethertype = u16::from_be(unsafe { ((frame + 12) as *const u16).read_unaligned() });
+    let to_vip = match ethertype {
+        // SAFETY: as above.
+        0x0800 => is_vip_v4(unsafe { ((frame + 30) as *const u32).read_unaligned() }),
+        // SAFETY: as above.
+        0x86dd => is_vip_v6(unsafe { ((frame + 38) as *const u64).read_unaligned() }),
+        _ => false,
+    };
+    let [mac, ifindex] = *STEER.get(0).filter(|_| to_vip)?;
+    let mac = mac.to_be();
+    // SAFETY: as above, and the frame is writable.
+    unsafe { (frame as *mut u32).write_unaligned(mac as u32) };
+    // SAFETY: as above, and the frame is writable.
+    unsafe { ((frame + 4) as *mut u16).write_unaligned((mac >> 32) as u16) };
+    if ifindex == 0 {
+        return Some(xdp_action::XDP_TX);
+    }
+    // SAFETY: the helper has no preconditions.
+    Some(unsafe { bpf_redirect(ifindex as u32, 0) } as u32)
+}
+
+/// Passes everything.
+#[xdp]
+fn pass(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// Frames from the host behind the port.
+#[classifier]
+fn gate_in(ctx: TcContext) -> i32 {
+    gate(port(&ctx))
+}
+
+/// Frames to the host behind the port.
+#[classifier]
+fn gate_out(ctx: TcContext) -> i32 {
+    let port = port(&ctx);
+    if let Some(kind) = to_vip(&ctx) {
+        // Frames that a frozen host never sees were sent to it all the same.
+        witness(port, kind);
+    }
+    gate(port)
+}
+
+#[inline(always)]
+fn port(ctx: &TcContext) -> u32 {
+    // SAFETY: the context outlives the program, and the field is part of its stable layout.
+    unsafe { (*ctx.skb.skb).ifindex }
+}
+
+#[inline(always)]
+fn gate(port: u32) -> i32 {
+    match FROZEN.get(port) {
+        Some(0) | None => TC_ACT_OK,
+        Some(_) => TC_ACT_SHOT,
+    }
+}
+
+/// A packet to a VIP.
+#[derive(Clone, Copy)]
+enum ToVip {
+    /// A TCP SYN.
+    Syn,
+    /// Any other.
+    Other,
+}
+
+#[inline(always)]
+fn witness(port: u32, kind: ToVip) {
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(seen) = TO_VIP.get_ptr_mut(port) else { return };
+    // SAFETY: the element is this CPU's; a softirq of another CPU has its own.
+    let [packets, last_packet, syns, last_syn] = unsafe { &mut *seen };
+    *packets += 1;
+    *last_packet = now;
+    if let ToVip::Syn = kind {
+        *syns += 1;
+        *last_syn = now;
+    }
+}
+
+/// A network header: its length, what it carries and whether it is addressed to a VIP of the lab.
+struct Header {
+    len: usize,
+    protocol: u8,
+    to_vip: bool,
+}
+
+#[inline(always)]
+fn to_vip(ctx: &TcContext) -> Option<ToVip> {
+    let outer = match u16::from_be(ctx.load(12).ok()?) {
+        0x0800 => ipv4(ctx, 14)?,
+        0x86dd => ipv6(ctx, 14)?,
+        _ => return None,
+    };
+    let transport = 14 + outer.len;
+    match outer.protocol {
+        4 => ipv4(ctx, transport).and_then(|inner| kind(ctx, &inner, transport + inner.len)),
+        41 => ipv6(ctx, transport).and_then(|inner| kind(ctx, &inner, transport + inner.len)),
+        _ => kind(ctx, &outer, transport),
+    }
+}
+
+#[inline(always)]
+fn kind(ctx: &TcContext, header: &Header, transport: usize) -> Option<ToVip> {
+    if !header.to_vip {
+        return None;
+    }
+    if header.protocol == 6 && ctx.load::<u8>(transport + 13).ok()? & 0x12 == 0x02 {
+        return Some(ToVip::Syn);
+    }
+    Some(ToVip::Other)
+}
+
+// Fields are loaded one by one, as words: the compiler reads byte arrays on the stack in pieces of any
+// size, and the verifier refuses those ("misaligned stack access").
+
+#[inline(always)]
+fn ipv4(ctx: &TcContext, at: usize) -> Option<Header> {
+    let version_ihl: u8 = ctx.load(at).ok()?;
+    let protocol: u8 = ctx.load(at + 9).ok()?;
+    let to_vip = is_vip_v4(ctx.load(at + 16).ok()?);
+    Some(Header { len: usize::from(version_ihl & 0x0f) * 4, protocol, to_vip })
+}
+
+#[inline(always)]
+fn ipv6(ctx: &TcContext, at: usize) -> Option<Header> {
+    let protocol: u8 = ctx.load(at + 6).ok()?;
+    let to_vip = is_vip_v6(ctx.load(at + 24).ok()?);
+    Some(Header { len: 40, protocol, to_vip })
+}
+
+/// VIPs of the lab are in 198.51.100.0/24; the address is in network byte order.
+#[inline(always)]
+fn is_vip_v4(address: u32) -> bool {
+    u32::from_be(address) & 0xffff_ff00 == 0xc633_6400
+}
+
+/// VIPs of the lab are in 2001:db8::/64; the first half of the address is in network byte order.
+#[inline(always)]
+fn is_vip_v6(network: u64) -> bool {
+    u64::from_be(network) == 0x2001_0db8_0000_0000
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+// SAFETY: the kernel reads this section as the program's licence; nothing else defines the symbol.
+#[unsafe(link_section = "license")]
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

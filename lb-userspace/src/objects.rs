@@ -1,0 +1,8 @@
+//! The BPF objects built with this crate, as ELF files ready for `aya::EbpfLoader`.
+
+/// Takes outer headers off on a backend (program `decap`; maps `VIPS_V4`, `VIPS_V6`, `DECAPSULATED`).
+pub static DECAP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-decap"));
+
+/// Switch programs of the test lab (programs `pass`, `gate_in`, `gate_out`, `steer`; maps `FROZEN`,
+/// `TO_VIP`, `STEER`).
+pub static LAB: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-lab"));

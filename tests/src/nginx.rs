@@ -1,0 +1,187 @@
+//! nginx on a backend: its configuration, its start and its access log.
+#![forbid(unsafe_code)]
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::{IpAddr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use crate::{host::Host, plan::Family, process::Process};
+
+/// How long nginx may take until it accepts connections.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the web servers of a lab serve, and where.
+#[derive(Clone, Debug)]
+pub struct Web {
+    /// The ports; on every address of the host, its VIPs included.
+    pub ports: Vec<u16>,
+    /// The size of `/big` in bytes.
+    pub big_bytes: u64,
+    /// How fast `/big` is sent on each connection, in bytes a second.
+    pub big_rate: u64,
+}
+
+impl Default for Web {
+    /// Port 80; `/big` takes eight seconds.
+    fn default() -> Self {
+        Self { ports: vec![80], big_bytes: 512 << 10, big_rate: 64 << 10 }
+    }
+}
+
+/// One request that an nginx has answered, from its access log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Access {
+    /// When the answer was complete, in milliseconds precision.
+    pub time: SystemTime,
+    /// The client.
+    pub client: SocketAddr,
+    /// The address it asked.
+    pub server: SocketAddr,
+    /// The HTTP status.
+    pub status: u16,
+    /// Bytes of the body sent.
+    pub body_bytes: u64,
+    /// From the first byte of the request to the end of the answer.
+    pub took: Duration,
+    /// The path asked for.
+    pub path: String,
+}
+
+/// nginx's files on one backend.
+#[derive(Debug)]
+pub(crate) struct Nginx {
+    directory: PathBuf,
+    ports: Vec<u16>,
+}
+
+impl Nginx {
+    /// Writes the configuration into a directory of the backend's own; `big` is the file behind `/big`.
+    pub(crate) fn new(directory: PathBuf, backend: &str, web: &Web, big: &Path) -> Result<Self> {
+        fs::create_dir_all(&directory)?;
+        fs::write(directory.join("nginx.conf"), configuration(&directory, backend, web, big))?;
+        Ok(Self { directory, ports: web.ports.clone() })
+    }
+
+    /// Starts nginx without waiting for it.
+    pub(crate) fn start(&self, host: &Host) -> Result<Process> {
+        let file = |name: &str| self.directory.join(name);
+        let mut command = Command::new("nginx");
+        command
+            .arg("-e")
+            .arg(file("error.log"))
+            .arg("-c")
+            .arg(file("nginx.conf"))
+            .arg("-p")
+            .arg(&self.directory);
+        command.stdout(fs::File::create(file("stdout.log"))?).stderr(fs::File::create(file("stderr.log"))?);
+        // On SIGTERM the master ends its workers too; on SIGKILL they would stay.
+        host.spawn_with(command, Signal::TERM).context("is nginx installed? `cargo xtask setup` does it")
+    }
+
+    /// Waits until nginx accepts connections on every port of the host's own addresses.
+    pub(crate) fn wait_ready(&self, host: &Host, process: &mut Process) -> Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        for family in Family::BOTH {
+            for port in &self.ports {
+                let socket = host.socket(family, *port);
+                while host.run(|| TcpStream::connect_timeout(&socket, Duration::from_millis(200))).is_err() {
+                    if process.exited().is_some() || Instant::now() > deadline {
+                        bail!("nginx does not answer on {socket}: {}", self.errors());
+                    }
+                    thread::sleep(Duration::from_millis(2));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn errors(&self) -> String {
+        fs::read_to_string(self.directory.join("error.log")).unwrap_or_default()
+    }
+
+    /// Everything answered so far, in the order of the log.
+    pub(crate) fn log(&self) -> Result<Vec<Access>> {
+        let path = self.directory.join("access.log");
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        // The last line may be half written.
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        complete
+            .lines()
+            .map(|line| parse(line).with_context(|| format!("parse access log: {line}")))
+            .collect()
+    }
+}
+
+fn configuration(directory: &Path, backend: &str, web: &Web, big: &Path) -> String {
+    let at = directory.display();
+    let listens = web.ports.iter().fold(String::new(), |mut text, port| {
+        let _ = write!(text, "listen 0.0.0.0:{port} backlog=4096; listen [::]:{port} backlog=4096; ");
+        text
+    });
+    format!(
+        r#"daemon off;
+user root;
+worker_processes 1;
+pid {at}/nginx.pid;
+error_log {at}/error.log warn;
+events {{ worker_connections 4096; }}
+http {{
+    log_format lab "$msec $remote_addr $remote_port $server_addr $server_port $status $body_bytes_sent $request_time $uri";
+    access_log {at}/access.log lab;
+    client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;
+    uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;
+    default_type text/plain;
+    add_header X-Backend {backend} always;
+    server {{
+        {listens}
+        location = / {{ return 200 "{backend}\n"; }}
+        location = /healthz {{ return 200 "ok\n"; }}
+        location = /big {{ alias {big}; limit_rate {rate}; }}
+        location / {{ return 404; }}
+    }}
+}}
+"#,
+        big = big.display(),
+        rate = web.big_rate,
+    )
+}
+
+fn parse(line: &str) -> Option<Access> {
+    let mut words = line.splitn(9, ' ');
+    let mut word = || words.next();
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs_f64(word()?.parse().ok()?);
+    let client = SocketAddr::new(address(word()?)?, word()?.parse().ok()?);
+    let server = SocketAddr::new(address(word()?)?, word()?.parse().ok()?);
+    let status = word()?.parse().ok()?;
+    let body_bytes = word()?.parse().ok()?;
+    let took = Duration::from_secs_f64(word()?.parse().ok()?);
+    Some(Access { time, client, server, status, body_bytes, took, path: word()?.to_owned() })
+}
+
+fn address(text: &str) -> Option<IpAddr> {
+    text.trim_matches(['[', ']']).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_log_line_is_read_back() {
+        let access =
+            parse("1795221000.125 2001:db8:c::10 40001 2001:db8::10 80 200 6 0.002 /").expect("valid line");
+        assert_eq!(access.client, "[2001:db8:c::10]:40001".parse().expect("socket address"));
+        assert_eq!((access.status, access.body_bytes, access.path.as_str()), (200, 6, "/"));
+        assert_eq!(access.took, Duration::from_millis(2));
+        assert!(parse("1795221000.125 2001:db8:c::10").is_none());
+    }
+}
