@@ -49,7 +49,6 @@ pub(crate) struct ServicePlaces {
     pub(crate) ports: Place,
     /// The port written first; `None` for any port.
     pub(crate) first_port: Option<u16>,
-    pub(crate) vip: Place,
     pub(crate) mode: Place,
     pub(crate) table_size: Option<Place>,
     pub(crate) place: Place,
@@ -168,7 +167,6 @@ fn add_service(
         duplicate(findings, &draft.place, &draft.subject, &first.place);
         return;
     }
-    let vip_place = draft.vip.as_ref().map(|(_, place)| place.clone());
     let vip = draft.vip.and_then(|(vip, place)| {
         look_up_vip(vip, vip_defaults, config, places, &place)
             .map_err(|message| findings.error(&place, &draft.subject, "vip", message))
@@ -182,8 +180,7 @@ fn add_service(
         }
         known
     });
-    let (Some(vip), Some(vip_place), Some(ports), Some((pool, _))) = (vip, vip_place, draft.ports, pool)
-    else {
+    let (Some(vip), Some(ports), Some((pool, _))) = (vip, draft.ports, pool) else {
         return;
     };
     if draft.name.is_empty() || draft.protocols.is_empty() {
@@ -210,7 +207,6 @@ fn add_service(
         subject: draft.subject,
         ports: ports.place,
         first_port: ports.first,
-        vip: vip_place,
         mode: mode_place,
         table_size: table_size_place,
         place: draft.place,
