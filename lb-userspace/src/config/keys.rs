@@ -170,11 +170,21 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>)
     let similarity = |candidate: &str| {
         // An abbreviation shares its beginning: `prot` is nearer to `protocol` than to `port`.
         let prefix = word.len() >= 3 && (candidate.starts_with(word) || word.starts_with(candidate));
-        strsim::jaro_winkler(word, candidate).max(if prefix { 0.99 } else { 0.0 })
+        // Swapped letters weigh too much in short words.
+        let typing_error = word.len() >= 3 && strsim::osa_distance(word, candidate) == 1;
+        let floor = match (prefix, typing_error) {
+            (true, _) => 1.0,
+            (false, true) => 0.99,
+            (false, false) => 0.0,
+        };
+        strsim::jaro_winkler(word, candidate).max(floor)
     };
-    candidates
-        .map(|candidate| (similarity(candidate), candidate))
-        .filter(|(score, _)| *score >= 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
+    let mut best = None;
+    for candidate in candidates {
+        let score = similarity(candidate);
+        if score >= 0.8 && best.is_none_or(|(highest, _)| score > highest) {
+            best = Some((score, candidate));
+        }
+    }
+    best.map(|(_, candidate)| candidate)
 }

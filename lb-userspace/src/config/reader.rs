@@ -279,7 +279,10 @@ impl<'a> Node<'a> {
                 DeValue::Table(entries) => entries.get("name").and_then(|name| name.get_ref().as_str()),
                 _ => None,
             };
-            let number = || format!("{subject} {}", index + 1);
+            let number = || match self.is_array() {
+                true => format!("{subject} {}", index + 1),
+                false => subject.to_owned(),
+            };
             item.table(name.map_or_else(number, |name| format!("{subject} {name:?}")), keys)
         };
         self.items().into_iter().enumerate().filter_map(named).collect()

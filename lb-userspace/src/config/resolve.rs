@@ -20,6 +20,8 @@ pub(crate) struct Places {
     pub(crate) vips: BTreeMap<String, Place>,
     pub(crate) pools: BTreeMap<String, PoolPlaces>,
     pub(crate) services: BTreeMap<String, ServicePlaces>,
+    /// Every service written, also those left out.
+    service_names: BTreeMap<String, Place>,
 }
 
 /// Where a pool is written.
@@ -105,9 +107,12 @@ fn add_pool(draft: PoolDraft, order: usize, config: &mut Config, places: &mut Pl
         return;
     }
     if let Some(first) = places.pools.get(&draft.name) {
-        let own = match draft.subject.starts_with("service") || first.subject.starts_with("service") {
-            true => " (a service's own tables make a pool with the service's name)",
-            false => "",
+        let from_service = [&draft.subject, &first.subject].map(|subject| subject.starts_with("service"));
+        let own = match from_service {
+            // Two services of one name: said of the services.
+            [true, true] => return,
+            [false, false] => "",
+            _ => " (a service's own tables make a pool with the service's name)",
         };
         let message = format!("pool {:?} is given twice, first at {}{own}", draft.name, first.place.brief());
         findings.error(&draft.place, &draft.subject, "name", message);
@@ -163,10 +168,11 @@ fn add_service(
     places: &mut Places,
     findings: &Findings,
 ) {
-    if let Some(first) = places.services.get(&draft.name) {
-        duplicate(findings, &draft.place, &draft.subject, &first.place);
+    if let Some(first) = places.service_names.get(&draft.name).filter(|_| !draft.name.is_empty()) {
+        duplicate(findings, &draft.place, &draft.subject, first);
         return;
     }
+    places.service_names.insert(draft.name.clone(), draft.place.clone());
     let vip = draft.vip.and_then(|(vip, place)| {
         look_up_vip(vip, vip_defaults, config, places, &place)
             .map_err(|message| findings.error(&place, &draft.subject, "vip", message))

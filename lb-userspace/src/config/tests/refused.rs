@@ -440,10 +440,7 @@ fn what_later_versions_take_is_not_called_unknown() {
 fn names_are_unique_and_references_resolve() {
     assert_text(
         &format!("{BASE}{}", changed("interfaces = [\"eth0\"]\n", "")),
-        &[
-            "11: service \"web\": name is given twice, first at weir.toml:2: choose another",
-            "11: service \"web\": pool \"web\" is given twice, first at weir.toml:2 (a service's own tables make a pool with the service's name)",
-        ],
+        &["11: service \"web\": name is given twice, first at weir.toml:2: choose another"],
     );
     refused(
         "\"10.0.0.11\"",
