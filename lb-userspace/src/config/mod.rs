@@ -4,6 +4,8 @@
 //! way: text → spanned tree → drafts (each table alone) → resolved → validated. Never writes a file, and
 //! reads none but the config, what it includes, and the hash seed's.
 
+#![forbid(unsafe_code)]
+
 pub mod model;
 
 mod check;
