@@ -1,0 +1,267 @@
+//! From drafts to one configuration: names looked up, own VIPs made, names unique.
+//!
+//! What cannot be resolved is left out and has its finding, so that later checks see whole objects.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::draft::Drafts;
+use super::findings::Findings;
+use super::keys;
+use super::model::{Config, Mode, Pool, Service, Vip};
+use super::pool::PoolDraft;
+use super::service::{ServiceDraft, VipRef};
+use super::source::Place;
+use super::vip;
+
+/// Where the objects of a [`Config`] are written, by name.
+#[derive(Default)]
+pub(crate) struct Places {
+    pub(crate) vips: BTreeMap<String, Place>,
+    pub(crate) pools: BTreeMap<String, PoolPlaces>,
+    pub(crate) services: BTreeMap<String, ServicePlaces>,
+    /// Every service written, also those left out.
+    service_names: BTreeMap<String, Place>,
+}
+
+/// Where a pool is written.
+pub(crate) struct PoolPlaces {
+    pub(crate) order: usize,
+    pub(crate) subject: String,
+    pub(crate) place: Place,
+    /// Name and place of each check, in the order of [`Pool::checks`].
+    pub(crate) checks: Vec<(String, Place)>,
+    pub(crate) backends: BTreeMap<String, BackendPlaces>,
+    /// Backends written, valid or not.
+    pub(crate) backends_written: usize,
+}
+
+/// Where a backend is written.
+pub(crate) struct BackendPlaces {
+    pub(crate) subject: String,
+    pub(crate) name: Place,
+    pub(crate) address: Place,
+    pub(crate) port: Option<Place>,
+}
+
+/// Where a service is written.
+pub(crate) struct ServicePlaces {
+    pub(crate) order: usize,
+    pub(crate) subject: String,
+    pub(crate) ports: Place,
+    /// The port written first; `None` for any port.
+    pub(crate) first_port: Option<u16>,
+    pub(crate) mode: Place,
+    pub(crate) table_size: Option<Place>,
+    pub(crate) place: Place,
+}
+
+/// Builds the configuration.
+pub(crate) fn resolve(drafts: Drafts, findings: &Findings) -> (Config, Places) {
+    let mut places = Places::default();
+    let mut config = Config {
+        interfaces: drafts.interfaces,
+        gateway_mac: drafts.gateway_mac,
+        mtu: drafts.mtu,
+        hash_seed: drafts.hash_seed,
+        limits: drafts.limits,
+        tunnel: drafts.tunnel,
+        vips: BTreeMap::new(),
+        pools: BTreeMap::new(),
+        services: BTreeMap::new(),
+    };
+    add_vips(drafts.vips, &mut config, &mut places, findings);
+    for (order, draft) in drafts.pools.into_iter().enumerate() {
+        add_pool(draft, order, &mut config, &mut places, findings);
+    }
+    for (order, draft) in drafts.services.into_iter().enumerate() {
+        add_service(draft, order, drafts.vip_defaults, &mut config, &mut places, findings);
+    }
+    (config, places)
+}
+
+fn add_vips(drafts: Vec<vip::VipDraft>, config: &mut Config, places: &mut Places, findings: &Findings) {
+    let mut seen: BTreeMap<IpAddr, Place> = BTreeMap::new();
+    for draft in drafts {
+        let subject = format!("vip {:?}", draft.vip.name);
+        for (address, place) in draft.vip.addresses.iter().zip(&draft.address_places) {
+            if let Some(first) = seen.get(address) {
+                let message = format!("address {address} is given twice, first at {}", first.brief());
+                findings.error(place, &subject, "address", message);
+            }
+            seen.entry(*address).or_insert_with(|| place.clone());
+        }
+        let name = draft.vip.name.clone();
+        match places.vips.get(&name) {
+            Some(first) => duplicate(findings, &draft.place, &subject, first),
+            None => {
+                places.vips.insert(name.clone(), draft.place);
+                config.vips.insert(name, draft.vip);
+            }
+        }
+    }
+}
+
+fn add_pool(draft: PoolDraft, order: usize, config: &mut Config, places: &mut Places, findings: &Findings) {
+    if draft.name.is_empty() {
+        return;
+    }
+    if let Some(first) = places.pools.get(&draft.name) {
+        let from_service = [&draft.subject, &first.subject].map(|subject| subject.starts_with("service"));
+        let own = match from_service {
+            // Two services of one name: said of the services.
+            [true, true] => return,
+            [false, false] => "",
+            _ => " (a service's own tables make a pool with the service's name)",
+        };
+        let message = format!("pool {:?} is given twice, first at {}{own}", draft.name, first.place.brief());
+        findings.error(&draft.place, &draft.subject, "name", message);
+        return;
+    }
+    let mut backends = BTreeMap::new();
+    let mut backend_places: BTreeMap<String, BackendPlaces> = BTreeMap::new();
+    for draft in draft.backends {
+        let name = draft.backend.name.clone();
+        if let Some(first) = backend_places.get(&name) {
+            duplicate(findings, &draft.name_place, &draft.subject, &first.name);
+            continue;
+        }
+        let place = BackendPlaces {
+            subject: draft.subject,
+            name: draft.name_place,
+            address: draft.address_place,
+            port: draft.port_place,
+        };
+        backend_places.insert(name.clone(), place);
+        backends.insert(name, draft.backend);
+    }
+    let (check_places, checks) =
+        draft.checks.into_iter().map(|draft| ((draft.subject, draft.place), draft.check)).unzip();
+    let pool = Pool {
+        name: draft.name.clone(),
+        tier_takeover_below: draft.settings.tier_takeover_below,
+        last_resort: draft.settings.last_resort,
+        max_ejected: draft.settings.max_ejected,
+        slow_start: draft.settings.slow_start,
+        hold_down: draft.settings.hold_down,
+        hold_down_max: draft.settings.hold_down_max,
+        checks,
+        backends,
+    };
+    let place = PoolPlaces {
+        order,
+        subject: draft.subject,
+        place: draft.place,
+        checks: check_places,
+        backends: backend_places,
+        backends_written: draft.backends_written,
+    };
+    places.pools.insert(draft.name.clone(), place);
+    config.pools.insert(draft.name, pool);
+}
+
+fn add_service(
+    draft: ServiceDraft,
+    order: usize,
+    vip_defaults: vip::Settings,
+    config: &mut Config,
+    places: &mut Places,
+    findings: &Findings,
+) {
+    if let Some(first) = places.service_names.get(&draft.name).filter(|_| !draft.name.is_empty()) {
+        duplicate(findings, &draft.place, &draft.subject, first);
+        return;
+    }
+    places.service_names.insert(draft.name.clone(), draft.place.clone());
+    let vip = draft.vip.and_then(|(vip, place)| {
+        look_up_vip(vip, vip_defaults, config, places, &place)
+            .map_err(|message| findings.error(&place, &draft.subject, "vip", message))
+            .ok()
+    });
+    let pool = draft.pool.filter(|(name, place)| {
+        let known = config.pools.contains_key(name);
+        if !known && !name.is_empty() {
+            let remedy = did_you_mean(name, config.pools.keys(), "[[pool]]");
+            findings.error(place, &draft.subject, "pool", format!("pool {name:?} does not exist{remedy}"));
+        }
+        known
+    });
+    let (Some(vip), Some(ports), Some((pool, _))) = (vip, draft.ports, pool) else {
+        return;
+    };
+    if draft.name.is_empty() || draft.protocols.is_empty() {
+        return;
+    }
+    let settings = draft.settings;
+    let (mode, mode_place) = settings.mode.unwrap_or((Mode::Ipip, draft.place.clone()));
+    let (table_size, table_size_place) = settings.table_size.unzip();
+    let service = Service {
+        name: draft.name.clone(),
+        vip,
+        ports: ports.ports,
+        protocols: draft.protocols,
+        pool,
+        mode,
+        scheduler: settings.scheduler,
+        table_size,
+        on_down: settings.on_down,
+        track: settings.track,
+        timeouts: settings.timeouts,
+    };
+    let place = ServicePlaces {
+        order,
+        subject: draft.subject,
+        ports: ports.place,
+        first_port: ports.first,
+        mode: mode_place,
+        table_size: table_size_place,
+        place: draft.place,
+    };
+    places.services.insert(draft.name.clone(), place);
+    config.services.insert(draft.name, service);
+}
+
+/// The name of the VIP that a service means; makes the VIP where an address has none yet.
+fn look_up_vip(
+    vip: VipRef,
+    settings: vip::Settings,
+    config: &mut Config,
+    places: &mut Places,
+    place: &Place,
+) -> Result<String, String> {
+    let address = match vip {
+        VipRef::Name(name) if config.vips.contains_key(&name) => return Ok(name),
+        VipRef::Name(name) => {
+            let remedy = did_you_mean(&name, config.vips.keys(), "[[vip]]");
+            return Err(format!("vip {name:?} is neither an address nor the name of a [[vip]]{remedy}"));
+        }
+        VipRef::Address(address) => address,
+    };
+    match config.vips.values().find(|vip| vip.addresses.contains(&address)) {
+        Some(owner) if owner.addresses.len() == 1 => Ok(owner.name.clone()),
+        Some(owner) => Err(format!(
+            "vip {address} is one of several addresses of vip {:?}: name that, or give the address a [[vip]] of its own",
+            owner.name
+        )),
+        None => {
+            let name = address.to_string();
+            let vip::Settings { icmp_echo, unmatched } = settings;
+            let vip = Vip { name: name.clone(), addresses: vec![address], icmp_echo, unmatched };
+            places.vips.insert(name.clone(), place.clone());
+            config.vips.insert(name.clone(), vip);
+            Ok(name)
+        }
+    }
+}
+
+fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a String>, table: &str) -> String {
+    match keys::nearest(name, known.map(String::as_str)) {
+        Some(nearest) => format!(": did you mean {nearest:?}?"),
+        None => format!(": add a {table} with that name"),
+    }
+}
+
+fn duplicate(findings: &Findings, place: &Place, subject: &str, first: &Place) {
+    let message = format!("name is given twice, first at {}: choose another", first.brief());
+    findings.error(place, subject, "name", message);
+}

@@ -1,0 +1,40 @@
+//! The files that are shipped.
+
+use std::path::Path;
+
+use super::super::{keys, load};
+
+fn example(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name)
+}
+
+#[test]
+fn shipped_examples_parse_without_a_remark() {
+    for name in ["minimal.toml", "weir.toml"] {
+        let loaded = load(&example(name)).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(loaded.warnings.0, [], "{name}");
+    }
+}
+
+#[test]
+fn the_full_example_and_the_reference_name_every_key() {
+    let full = std::fs::read_to_string(example("weir.toml")).unwrap();
+    let reference = std::fs::read_to_string(example("../docs/config.md")).unwrap();
+    let tables = [
+        keys::INTERFACE,
+        keys::LIMITS,
+        keys::TUNNEL,
+        keys::VIP,
+        keys::POOL,
+        keys::HEALTH,
+        keys::SERVICE,
+        keys::TIMEOUTS,
+        keys::TOP,
+        keys::BACKEND,
+    ];
+    for key in tables.concat() {
+        assert!(reference.contains(&format!("`{key}`")), "docs/config.md does not explain `{key}`");
+        let later = ["metrics", "server_id"].contains(&key);
+        assert!(later || full.contains(key), "examples/weir.toml does not show {key}");
+    }
+}

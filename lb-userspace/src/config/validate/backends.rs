@@ -1,0 +1,110 @@
+//! Pools have backends, names mean one address, and tables are large enough.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::config::findings::Findings;
+use crate::config::model::{Config, Ports};
+use crate::config::resolve::{Places, PoolPlaces};
+
+/// Reports pools and backends that cannot work.
+pub(crate) fn validate(config: &Config, places: &Places, findings: &Findings) {
+    let mut pools: Vec<_> = places.pools.iter().collect();
+    pools.sort_by_key(|(_, place)| place.order);
+    let mut by_name: BTreeMap<&str, (IpAddr, String)> = BTreeMap::new();
+    for (name, place) in pools {
+        if place.backends_written == 0 {
+            findings.error(
+                &place.place,
+                &place.subject,
+                "backend",
+                "no backends: add at least one backend table",
+            );
+        }
+        for (backend_name, backend) in &config.pools[name].backends {
+            let at = &place.backends[backend_name];
+            let address = backend.address;
+            let (first, first_at) =
+                by_name.entry(backend_name).or_insert_with(|| (address, at.address.brief()));
+            if *first != address {
+                let message = format!(
+                    "address {address} differs from backend {backend_name:?} at {first_at} ({first}): \
+                     one name is one address in all pools"
+                );
+                findings.error(&at.address, &at.subject, "address", message);
+            }
+            if let Some(vip) = config.vips.values().find(|vip| vip.addresses.contains(&address)) {
+                let message = format!(
+                    "address {address} is an address of vip {:?}: give the server's own address",
+                    vip.name
+                );
+                findings.error(&at.address, &at.subject, "address", message);
+            }
+        }
+        repeated_addresses(config, name, place, findings);
+        ports(config, name, place, findings);
+    }
+    table_sizes(config, places, findings);
+}
+
+/// Two names for one server give it two shares; allowed, but rarely meant.
+fn repeated_addresses(config: &Config, pool: &str, place: &PoolPlaces, findings: &Findings) {
+    let mut seen: BTreeMap<IpAddr, &str> = BTreeMap::new();
+    let backends = &config.pools[pool].backends;
+    for (name, backend) in backends {
+        if let Some(first) = seen.insert(backend.address, name) {
+            let at = &place.backends[name];
+            let message = format!("address {} is also backend {first:?} of this pool", backend.address);
+            findings.warning(&at.address, &at.subject, "address", message);
+        }
+    }
+    if !backends.is_empty() && backends.values().all(|backend| backend.weight == 0) {
+        let message = "every backend has weight 0: the pool takes no new flows";
+        findings.warning(&place.place, &place.subject, "backend", message);
+    }
+}
+
+/// A backend's port is a promise to rewrite, which the modes of this version do not.
+fn ports(config: &Config, pool: &str, place: &PoolPlaces, findings: &Findings) {
+    for (name, backend) in &config.pools[pool].backends {
+        let at = &place.backends[name];
+        let (Some(port), Some(port_place)) = (backend.port, &at.port) else { continue };
+        let kept = Ports::Ranges(vec![(port, port)]);
+        let mut users = config.services.values().filter(|service| service.pool == pool);
+        if let Some(service) = users.find(|service| service.ports != kept) {
+            let message = format!(
+                "port {port} is for mode \"nat\"; mode {:?} of service {:?} keeps the packet's port: remove it",
+                service.mode.name(),
+                service.name
+            );
+            findings.error(port_place, &at.subject, "port", message);
+        }
+    }
+}
+
+/// A pool has one table; every backend needs a slot of it.
+fn table_sizes(config: &Config, places: &Places, findings: &Findings) {
+    let mut asked: BTreeMap<&str, (u32, &str)> = BTreeMap::new();
+    let mut services: Vec<_> = places.services.iter().collect();
+    services.sort_by_key(|(_, place)| place.order);
+    for (name, place) in services {
+        let service = &config.services[name];
+        let (Some(size), Some(at)) = (service.table_size, &place.table_size) else { continue };
+        let pool = &config.pools[&service.pool];
+        let (first_size, first) = asked.entry(&pool.name).or_insert((size, name));
+        if *first_size != size {
+            let message = format!(
+                "table_size {size} differs from service {first:?} ({first_size}), which shares pool {:?}: \
+                 a pool has one table",
+                pool.name
+            );
+            findings.error(at, &place.subject, "table_size", message);
+        }
+        let backends = pool.backends.len();
+        if u32::try_from(backends).is_ok_and(|backends| size < backends) {
+            let message =
+                format!("table_size {size} is smaller than the {backends} backends of pool {:?}", pool.name);
+            findings.error(at, &place.subject, "table_size", message);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `[[vip]]`: addresses that weir answers for.
+
+use super::global::refuse_list;
+use super::model::{Unmatched, Vip};
+use super::reader::Table;
+use super::scalar::Alphabet;
+use super::source::Place;
+
+/// A VIP as read, not yet compared with the others.
+pub(crate) struct VipDraft {
+    /// What was read; addresses that are no addresses are left out.
+    pub(crate) vip: Vip,
+    /// The table.
+    pub(crate) place: Place,
+    /// One place per address of `vip`.
+    pub(crate) address_places: Vec<Place>,
+}
+
+/// What a VIP has besides name and addresses; also of VIPs that a service gives by address.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings {
+    /// See [`Vip::icmp_echo`].
+    pub(crate) icmp_echo: bool,
+    /// See [`Vip::unmatched`].
+    pub(crate) unmatched: Unmatched,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { icmp_echo: true, unmatched: Unmatched::Auto }
+    }
+}
+
+/// Reads one `[[vip]]`; `None` where it has no usable name.
+pub(crate) fn read(table: &Table<'_>) -> Option<VipDraft> {
+    let name = table.required("name", "name = \"…\"").and_then(|node| node.name(Alphabet::Strict));
+    let listed = table.required("address", "address = [\"198.51.100.10\"]");
+    let mut addresses = Vec::new();
+    let mut address_places = Vec::new();
+    let nodes = listed.as_ref().map(|list| list.items()).unwrap_or_default();
+    if let (Some(list), true) = (&listed, nodes.is_empty()) {
+        list.fail("must hold at least one address");
+    }
+    for node in nodes {
+        if let Some(address) = node.address() {
+            addresses.push(address);
+            address_places.push(node.place);
+        }
+    }
+    let Settings { icmp_echo, unmatched } = settings(table);
+    let vip = Vip { name: name?, addresses, icmp_echo, unmatched };
+    Some(VipDraft { vip, place: table.place.clone(), address_places })
+}
+
+/// Reads the keys that `[defaults]` may hold.
+pub(crate) fn settings(table: &Table<'_>) -> Settings {
+    refuse_list(table, "allow");
+    refuse_list(table, "deny");
+    if let Some(limit) = table.value("new_flow_limit").filter(|limit| limit.as_string() != Some("none")) {
+        limit.fail(format_args!("{} is not available in this version; available: \"none\"", limit.written()));
+    }
+    let unmatched = table.value("unmatched").and_then(|node| {
+        node.word(&[
+            ("auto", Some(Unmatched::Auto)),
+            ("pass", Some(Unmatched::Pass)),
+            ("drop", Some(Unmatched::Drop)),
+            ("reject", Some(Unmatched::Reject)),
+        ])
+    });
+    let base = Settings::default();
+    Settings {
+        icmp_echo: table.value("icmp_echo").and_then(|node| node.boolean()).unwrap_or(base.icmp_echo),
+        unmatched: unmatched.unwrap_or(base.unmatched),
+    }
+}
