@@ -1,8 +1,4 @@
 //! Configuration: what the operator asks for.
-<<<<<<< HEAD
-
-pub mod model;
-=======
 //!
 //! Receives text, gives a validated [`model::Config`] or every problem found, each with its line. One
 //! way: text → spanned tree → drafts (each table alone) → resolved → validated. Never writes a file, and
@@ -95,4 +91,3 @@ fn build(main: &Rc<Source>) -> Result<Loaded, Problems> {
         _ => Err(problems),
     }
 }
->>>>>>> config
