@@ -1,5 +1,8 @@
 //! The BPF objects built with this crate, as ELF files ready for `aya::EbpfLoader`.
 
+/// Picks a backend for every packet (program `weir`; the maps are those of [`crate::maps::schema`]).
+pub static XDP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-xdp"));
+
 /// Takes outer headers off on a backend (program `decap`; maps `VIPS_V4`, `VIPS_V6`, `DECAPSULATED`).
 pub static DECAP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-decap"));
 

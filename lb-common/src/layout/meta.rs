@@ -40,14 +40,16 @@ pub struct Meta {
     pub backends: u32,
     /// Services that fit, id 0 not counted.
     pub services: u32,
-    /// Lines of the Maglev map.
-    pub maglev_lines: u32,
+    /// Slots of all Maglev tables, as configured.
+    pub maglev_slots: u32,
     /// IPv4 flows that fit, as configured.
     pub flows_v4: u32,
     /// IPv6 flows that fit, as configured.
     pub flows_v6: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Of the loaded program.
     pub geometry: Geometry,
     /// Digest of the loaded object, to tell whether an upgrade replaces it.
-    pub object: [u8; 32],
+    pub object: u64,
 }

@@ -1,5 +1,8 @@
 //! The maps: sizes, memory, loading, pinning, adoption.
 
+pub mod load;
 pub mod mapping;
+pub mod pins;
+pub mod schema;
 pub mod set;
 pub mod sizes;

@@ -35,6 +35,22 @@ const RANGE_LINES: u32 = 2;
 const WAYS: u32 = 4;
 
 impl Sizes {
+    /// No values: for what is the same at every size.
+    pub const NONE: Self = Self {
+        vips_v4: 0,
+        vips_v6: 0,
+        ports: 0,
+        ranges: 0,
+        vips: 0,
+        services: 0,
+        pools: 0,
+        maglev: 0,
+        backends: 0,
+        next_hops: 0,
+        flows_v4: 0,
+        flows_v6: 0,
+    };
+
     /// The sizes for `limits`. Index tables and flow tables are powers of two; flow tables have at least twice as many
     /// ways as flows fit.
     #[must_use]

@@ -1,0 +1,302 @@
+//! Loading the packet program.
+
+use std::hash::{DefaultHasher, Hasher as _};
+use std::io;
+
+use aya::maps::{Map, MapData, PerCpuArray, xdp::DevMapHash};
+use aya::programs::{ProgramError, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use lb_common::layout::{Counter, Geometry, LAYOUT_VERSION, MAGIC, Meta};
+use thiserror::Error;
+
+use super::mapping::Access;
+use super::pins::{PinError, Pins, innermost};
+use super::schema;
+use super::set::MapSet;
+use super::sizes::Sizes;
+use crate::config::model::Limits;
+use crate::objects;
+
+/// The program's name in the object.
+pub const PROGRAM: &str = "weir";
+
+/// Why the program cannot be loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The kernel refuses for lack of privileges.
+    #[error(
+        "load the packet program: operation not permitted; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    )]
+    NotPermitted,
+    /// The verifier refuses.
+    #[error("load the packet program: {cause}")]
+    Verifier {
+        /// What the kernel says, with the end of the verifier's log.
+        cause: String,
+    },
+    /// Anything else.
+    #[error("load the packet program: {cause}")]
+    Other {
+        /// What failed.
+        cause: String,
+    },
+    /// The maps that it made cannot be opened.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+}
+
+/// A digest of the embedded object, to tell whether a pinned program came from it.
+#[must_use]
+pub fn object_digest() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(objects::XDP);
+    hasher.finish()
+}
+
+/// A loaded packet program; its maps live as long as it or their pins do.
+pub struct Loaded {
+    ebpf: Ebpf,
+}
+
+impl Loaded {
+    /// The program.
+    ///
+    /// # Errors
+    /// None for the embedded object.
+    pub fn program(&mut self) -> Result<&mut Xdp, LoadError> {
+        let program =
+            self.ebpf.program_mut(PROGRAM).ok_or_else(|| other("the object has no program `weir`"))?;
+        program.try_into().map_err(|error: ProgramError| other(&error.to_string()))
+    }
+
+    /// The loaded object.
+    pub fn object(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+}
+
+/// Loads the program over the maps pinned in `pins`; those that are missing are made and pinned.
+///
+/// # Errors
+/// Where the kernel refuses, or where a pinned map is of another type or size.
+pub fn load(pins: &Pins, sizes: &Sizes, geometry: &Geometry) -> Result<Loaded, LoadError> {
+    if pins.exist() {
+        pins.check(sizes)?;
+    }
+    let bytes = geometry_bytes(geometry);
+    let specs = schema::maps(sizes);
+    let mut loader = EbpfLoader::new();
+    loader.override_global("GEOMETRY", bytes.as_slice(), true);
+    for spec in &specs {
+        loader.map_max_entries(spec.symbol, spec.entries).map_pin_path(spec.symbol, pins.map(spec.pin));
+    }
+    let ebpf = loader.load(objects::XDP).map_err(ebpf_error)?;
+    let mut loaded = Loaded { ebpf };
+    loaded.program()?.load().map_err(program_error)?;
+    Ok(loaded)
+}
+
+/// Writes the `meta` value of new maps.
+pub fn describe(set: &MapSet, limits: &Limits, geometry: Geometry) {
+    set.meta.update(0, |meta| {
+        *meta = Meta {
+            magic: MAGIC,
+            layout_version: LAYOUT_VERSION,
+            backends: limits.backends,
+            services: limits.services,
+            maglev_slots: limits.maglev_slots,
+            flows_v4: limits.flows_v4,
+            flows_v6: limits.flows_v6,
+            reserved: 0,
+            geometry,
+            object: object_digest(),
+        };
+    });
+}
+
+/// The limits that pinned maps were made with.
+#[must_use]
+pub fn limits_of(meta: &Meta) -> Limits {
+    Limits {
+        flows_v4: meta.flows_v4,
+        flows_v6: meta.flows_v6,
+        services: meta.services,
+        backends: meta.backends,
+        maglev_slots: meta.maglev_slots,
+    }
+}
+
+/// Opens pinned maps without loading anything.
+///
+/// # Errors
+/// As [`Pins::meta`] and [`Pins::open_set`].
+pub fn open(pins: &Pins, access: Access) -> Result<(Meta, MapSet), PinError> {
+    let meta = pins.meta()?;
+    let set = pins.open_set(&Sizes::of(&limits_of(&meta)), access)?;
+    Ok((meta, set))
+}
+
+/// Per-CPU counters of the packet program.
+pub struct CounterMaps {
+    reasons: PerCpuArray<MapData, [u64; 2]>,
+    services: PerCpuArray<MapData, [u64; 2]>,
+    backends: PerCpuArray<MapData, [u64; 2]>,
+}
+
+/// Which counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CounterKind {
+    /// By reason.
+    Reasons,
+    /// By service id.
+    Services,
+    /// By backend id.
+    Backends,
+}
+
+impl CounterMaps {
+    /// Opens the pinned counters.
+    ///
+    /// # Errors
+    /// Where one cannot be opened.
+    pub fn open(pins: &Pins) -> Result<Self, PinError> {
+        let open = |name: &str| {
+            let path = pins.map(name);
+            let error = |error: &dyn std::error::Error| PinError::Open {
+                path: path.clone(),
+                cause: innermost(error),
+            };
+            let map = MapData::from_pin(&path).map_err(|cause| error(&cause))?;
+            PerCpuArray::try_from(Map::PerCpuArray(map)).map_err(|cause| error(&cause))
+        };
+        Ok(Self {
+            reasons: open("reason_counters")?,
+            services: open("service_counters")?,
+            backends: open("backend_counters")?,
+        })
+    }
+
+    fn map(&self, kind: CounterKind) -> &PerCpuArray<MapData, [u64; 2]> {
+        match kind {
+            CounterKind::Reasons => &self.reasons,
+            CounterKind::Services => &self.services,
+            CounterKind::Backends => &self.backends,
+        }
+    }
+
+    /// The sum over all CPUs of the counter with this index; zero for one that does not exist.
+    #[must_use]
+    pub fn sum(&self, kind: CounterKind, index: u32) -> Counter {
+        let values = self.map(kind).get(&index, 0);
+        values.map_or(Counter::default(), |values| {
+            values.iter().fold(Counter::default(), |sum, [packets, bytes]| Counter {
+                packets: sum.packets + packets,
+                bytes: sum.bytes + bytes,
+            })
+        })
+    }
+
+    /// The sums of all counters, by index.
+    #[must_use]
+    pub fn sums(&self, kind: CounterKind) -> Vec<Counter> {
+        (0..self.map(kind).len()).map(|index| self.sum(kind, index)).collect()
+    }
+
+    /// Sets the counters to those of `from`, as far as both have them, on the first CPU.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the write.
+    pub fn copy_from(&mut self, from: &Self) -> io::Result<()> {
+        for kind in [CounterKind::Reasons, CounterKind::Services, CounterKind::Backends] {
+            for index in 0..from.map(kind).len().min(self.map(kind).len()) {
+                self.set(kind, index, from.sum(kind, index))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a counter: `value` on the first CPU, zero on the others.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the write.
+    pub fn set(&mut self, kind: CounterKind, index: u32, value: Counter) -> io::Result<()> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        let mut values = vec![[0, 0]; cpus];
+        values[0] = [value.packets, value.bytes];
+        let values = aya::maps::PerCpuValues::try_from(values)?;
+        let map = match kind {
+            CounterKind::Reasons => &mut self.reasons,
+            CounterKind::Services => &mut self.services,
+            CounterKind::Backends => &mut self.backends,
+        };
+        map.set(index, values, 0).map_err(io::Error::other)
+    }
+}
+
+/// Opens the pinned map of interfaces that frames may leave by.
+///
+/// # Errors
+/// Where it cannot be opened.
+pub fn tx_ports(pins: &Pins) -> Result<DevMapHash<MapData>, PinError> {
+    let path = pins.map("tx_ports");
+    let error =
+        |error: &dyn std::error::Error| PinError::Open { path: path.clone(), cause: innermost(error) };
+    let map = MapData::from_pin(&path).map_err(|cause| error(&cause))?;
+    DevMapHash::try_from(Map::DevMapHash(map)).map_err(|cause| error(&cause))
+}
+
+/// The bytes of the program's `GEOMETRY`, in the order of its fields.
+fn geometry_bytes(geometry: &Geometry) -> Vec<u8> {
+    let Geometry {
+        secret,
+        fixed_now_ns,
+        vip_v4_mask,
+        vip_v6_mask,
+        port_mask,
+        flows_v4_mask,
+        flows_v6_mask,
+        reserved,
+    } = *geometry;
+    let words = [secret, fixed_now_ns].into_iter().flat_map(u64::to_ne_bytes);
+    let masks = [vip_v4_mask, vip_v6_mask, port_mask, flows_v4_mask, flows_v6_mask, reserved];
+    words.chain(masks.into_iter().flat_map(u32::to_ne_bytes)).collect()
+}
+
+fn other(cause: &str) -> LoadError {
+    LoadError::Other { cause: cause.to_owned() }
+}
+
+fn ebpf_error(error: EbpfError) -> LoadError {
+    if is_not_permitted(&error) {
+        LoadError::NotPermitted
+    } else {
+        other(&format!("{error}: {}", innermost(&error)))
+    }
+}
+
+fn program_error(error: ProgramError) -> LoadError {
+    if is_not_permitted(&error) {
+        return LoadError::NotPermitted;
+    }
+    match &error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let end: Vec<&str> = log.lines().rev().take(12).collect();
+            let end: Vec<&str> = end.into_iter().rev().collect();
+            LoadError::Verifier { cause: format!("{io_error}\n{}", end.join("\n")) }
+        }
+        error => other(&format!("{error}: {}", innermost(error))),
+    }
+}
+
+/// Whether the root cause is EPERM or EACCES.
+fn is_not_permitted(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.kind() == io::ErrorKind::PermissionDenied;
+        }
+        next = error.source();
+    }
+    false
+}

@@ -1,0 +1,268 @@
+//! Where an instance's objects are pinned, and whether what is there fits.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use aya::maps::{MapData, MapType};
+use lb_common::layout::{LAYOUT_VERSION, MAGIC, Meta};
+use thiserror::Error;
+
+use super::mapping::{Access, MapValue, Mapping};
+use super::schema::{self, Kind, MapSpec};
+use super::set::MapSet;
+use super::sizes::Sizes;
+
+/// `BPF_F_MMAPABLE` (linux/bpf.h).
+const MMAPABLE: u32 = 1 << 10;
+
+/// The pinned objects of an instance: `program`, `links/<interface>`, `maps/<name>`.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+    maps: PathBuf,
+}
+
+/// Why pinned maps cannot be opened.
+#[derive(Debug, Error)]
+pub enum PinError {
+    /// Nothing is pinned.
+    #[error("no pinned maps in {0}: weir has not run here, or `weir detach` removed them")]
+    Absent(PathBuf),
+    /// Not allowed, or not a BPF object.
+    #[error("open pinned map {path}: {cause}; run as root or with CAP_BPF")]
+    Open {
+        /// The pin.
+        path: PathBuf,
+        /// What the kernel says.
+        cause: String,
+    },
+    /// Not weir's, of another version, or damaged.
+    #[error("pinned maps in {path}: {what}; `weir detach` removes them")]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// mmap(2) failed.
+    #[error("map {path} into memory: {cause}")]
+    Memory {
+        /// The pin.
+        path: PathBuf,
+        /// What the kernel says.
+        cause: io::Error,
+    },
+}
+
+impl Pins {
+    /// The pins below `root`, for example `/sys/fs/bpf/weir`.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned(), maps: root.join("maps") }
+    }
+
+    /// The same instance with its maps in a directory beside `maps`, where their successors are prepared.
+    #[must_use]
+    pub fn successor(&self) -> Self {
+        Self { root: self.root.clone(), maps: self.root.join("maps.next") }
+    }
+
+    /// The directory of the instance.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory of the maps.
+    #[must_use]
+    pub fn maps(&self) -> &Path {
+        &self.maps
+    }
+
+    /// The pin of a map.
+    #[must_use]
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.maps.join(name)
+    }
+
+    /// The pin of the packet program.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        self.root.join("program")
+    }
+
+    /// The directory of the links.
+    #[must_use]
+    pub fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    /// The pin of an interface's link.
+    #[must_use]
+    pub fn link(&self, interface: &str) -> PathBuf {
+        self.links().join(interface)
+    }
+
+    /// Makes the directories.
+    ///
+    /// # Errors
+    /// Those of mkdir(2).
+    pub fn create(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.maps)?;
+        fs::create_dir_all(self.links())
+    }
+
+    /// Whether maps are pinned.
+    #[must_use]
+    pub fn exist(&self) -> bool {
+        self.map("meta").exists()
+    }
+
+    /// Removes the maps' pins.
+    ///
+    /// # Errors
+    /// Those of unlink(2) and rmdir(2).
+    pub fn remove_maps(&self) -> io::Result<()> {
+        remove_dir(&self.maps)
+    }
+
+    /// Removes every pin of the instance, and its directory.
+    ///
+    /// # Errors
+    /// Those of unlink(2) and rmdir(2); a missing pin is none.
+    pub fn remove_all(&self) -> io::Result<()> {
+        remove_dir(&self.links())?;
+        remove_dir(&self.maps)?;
+        remove_dir(&self.successor().maps)?;
+        for name in ["program", "explain"] {
+            ignore_missing(fs::remove_file(self.root.join(name)))?;
+        }
+        // Other files in the directory are not weir's to remove.
+        match fs::remove_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            other => ignore_missing(other),
+        }
+    }
+
+    /// Reads the `meta` map.
+    ///
+    /// # Errors
+    /// Where it is absent, unreadable, or not of this layout.
+    pub fn meta(&self) -> Result<Meta, PinError> {
+        if !self.exist() {
+            return Err(PinError::Absent(self.maps.clone()));
+        }
+        let spec = schema::maps(&Sizes::NONE)[0];
+        let meta: Mapping<Meta> = self.open(&spec, Access::ReadOnly)?;
+        let meta = meta[0];
+        if meta.magic != MAGIC {
+            return Err(self.foreign("not made by weir, or never finished".to_owned()));
+        }
+        if meta.layout_version != LAYOUT_VERSION {
+            let (theirs, ours) = (meta.layout_version, LAYOUT_VERSION);
+            return Err(self.foreign(format!("layout version {theirs}, this weir reads version {ours}")));
+        }
+        Ok(meta)
+    }
+
+    /// Opens all array maps; their sizes are those that `meta` implies.
+    ///
+    /// # Errors
+    /// Where one is absent, unreadable, or of another type or size.
+    pub fn open_set(&self, sizes: &Sizes, access: Access) -> Result<MapSet, PinError> {
+        let specs = schema::maps(sizes);
+        let find =
+            |pin: &str| specs.iter().find(|spec| spec.pin == pin).expect("every field has a map of its name");
+        Ok(MapSet {
+            meta: self.open(find("meta"), access)?,
+            vips_v4: self.open(find("vips_v4"), access)?,
+            vips_v6: self.open(find("vips_v6"), access)?,
+            ports: self.open(find("ports"), access)?,
+            ranges: self.open(find("ranges"), access)?,
+            vips: self.open(find("vips"), access)?,
+            services: self.open(find("services"), access)?,
+            pools: self.open(find("pools"), access)?,
+            maglev: self.open(find("maglev"), access)?,
+            backends: self.open(find("backends"), access)?,
+            next_hops: self.open(find("next_hops"), access)?,
+            flows_v4: self.open(find("flows_v4"), access)?,
+            flows_v6: self.open(find("flows_v6"), access)?,
+            backend_info: self.open(find("backend_info"), access)?,
+            service_info: self.open(find("service_info"), access)?,
+            pool_info: self.open(find("pool_info"), access)?,
+            vip_info: self.open(find("vip_info"), access)?,
+        })
+    }
+
+    /// Checks that every map is pinned with the type and size of these sizes.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn check(&self, sizes: &Sizes) -> Result<(), PinError> {
+        schema::maps(sizes).iter().try_for_each(|spec| self.checked(spec).map(drop))
+    }
+
+    fn open<T: MapValue>(&self, spec: &MapSpec, access: Access) -> Result<Mapping<T>, PinError> {
+        let fd = self.checked(spec)?;
+        Mapping::of_map(fd.as_fd(), spec.entries as usize, access)
+            .map_err(|cause| PinError::Memory { path: self.map(spec.pin), cause })
+    }
+
+    /// Opens a map of the expected type and size.
+    fn checked(&self, spec: &MapSpec) -> Result<OwnedFd, PinError> {
+        let path = self.map(spec.pin);
+        let open =
+            |cause: &dyn std::error::Error| PinError::Open { path: path.clone(), cause: innermost(cause) };
+        let data = MapData::from_pin(&path).map_err(|error| open(&error))?;
+        let info = data.info().map_err(|error| open(&error))?;
+        let (kind, flags) = match spec.kind {
+            Kind::Shared => (MapType::Array, MMAPABLE),
+            Kind::PerCpu => (MapType::PerCpuArray, 0),
+            Kind::Ports => (MapType::DevMapHash, 0),
+        };
+        let found = (info.value_size(), info.max_entries(), info.map_flags() & MMAPABLE);
+        let expected = (spec.value_size, spec.entries, flags);
+        if info.map_type().map_err(|error| open(&error))? != kind || found != expected {
+            return Err(self.foreign(format!(
+                "{}: {} values of {} bytes where {} of {} are expected",
+                spec.pin, found.1, found.0, expected.1, expected.0
+            )));
+        }
+        data.fd().as_fd().try_clone_to_owned().map_err(|error| open(&error))
+    }
+
+    fn foreign(&self, what: String) -> PinError {
+        PinError::Foreign { path: self.maps.clone(), what }
+    }
+}
+
+/// The text of the last cause: what the kernel said.
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+fn remove_dir(path: &Path) -> io::Result<()> {
+    match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(entries) => {
+            for entry in entries {
+                ignore_missing(fs::remove_file(entry?.path()))?;
+            }
+            ignore_missing(fs::remove_dir(path))
+        }
+    }
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
