@@ -1,4 +1,6 @@
 //! weir's control plane: configuration, maps, detection, network state, daemon and command line.
 
 pub mod config;
+pub mod failure;
 pub mod maps;
+pub mod view;
