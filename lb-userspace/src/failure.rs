@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::view::Api;
+use crate::api::Api;
 
 /// Exit codes of `weir`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,32 +17,9 @@ pub mod table;
 mod tests;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+pub use crate::api::{API, Api};
 pub use humane::{bytes, duration, number, parse_duration};
-
-/// Version of the JSON documents.
-pub const API: &str = "weir/v1";
-
-/// The `api` field of every JSON document: always [`API`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Api;
-
-impl Serialize for Api {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(API)
-    }
-}
-
-impl<'de> Deserialize<'de> for Api {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let version = String::deserialize(deserializer)?;
-        if version == API {
-            return Ok(Self);
-        }
-        Err(de::Error::custom(format!("api version {version:?}, expected {API:?}")))
-    }
-}
 
 /// A view as text for people.
 pub trait Render {
