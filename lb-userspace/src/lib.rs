@@ -1,6 +1,9 @@
 //! weir's control plane: configuration, maps, detection, network state, daemon and command line.
 
+pub mod admin;
+pub mod api;
 pub mod config;
 pub mod failure;
 pub mod maps;
+pub mod state;
 pub mod view;
