@@ -2,8 +2,10 @@
 
 pub mod admin;
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod failure;
+pub mod log;
 pub mod maps;
 pub mod state;
 pub mod view;

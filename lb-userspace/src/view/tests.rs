@@ -49,7 +49,7 @@ fn hot(
 }
 
 /// Pool `web` (id 1) of three backends, service `web` on VIP `edge`: one up, one draining, one down.
-fn maps() -> MapSet {
+pub(crate) fn maps() -> MapSet {
     let limits = Limits { flows_v4: 1024, flows_v6: 256, services: 8, backends: 8, maglev_slots: 65_536 };
     let maps = MapSet::anonymous(&Sizes::of(&limits)).expect("memory");
     maps.meta.update(0, |meta| {
@@ -126,7 +126,7 @@ fn add(maps: &MapSet, id: usize, member: &Member) {
     });
 }
 
-fn counters() -> Counters {
+pub(crate) fn counters() -> Counters {
     let mut counters = Counters {
         reasons: vec![Counter::default(); Reason::COUNT],
         services: vec![Counter::default(); 9],
@@ -155,7 +155,7 @@ fn row(client: &str, backend: u32, class: Class) -> FlowRow {
     }
 }
 
-fn rows() -> Vec<FlowRow> {
+pub(crate) fn rows() -> Vec<FlowRow> {
     vec![
         row("203.0.113.9", 1, Class::Proven),
         row("203.0.113.10", 1, Class::Answered),
