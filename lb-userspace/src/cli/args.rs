@@ -48,8 +48,16 @@ pub struct Global {
     /// Directory of pinned objects, in a bpffs.
     #[arg(long, global = true, value_name = "DIR", default_value = "/sys/fs/bpf/weir")]
     pub bpffs: PathBuf,
-    /// Form of data and errors; jsonl where a command follows.
-    #[arg(short, long, global = true, value_name = "FORM", value_enum, default_value_t)]
+    /// Form of data and errors: table, json, or jsonl with --wait.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORM",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true
+    )]
     pub output: Form,
 }
 
@@ -70,7 +78,8 @@ pub enum Form {
 pub enum Verb {
     /// Run the daemon in the foreground.
     #[command(after_help = "\
-Traffic does not depend on the daemon: stopping it leaves the program attached; `weir detach` takes it off.
+Traffic does not depend on the daemon: stopping it leaves the program attached.
+`weir detach` takes it off.
 
 Examples:
   weir run
@@ -104,7 +113,8 @@ Examples:
     },
     /// Tell by the exit code whether to announce this instance's VIPs.
     #[command(after_help = "\
-0: the daemon's heartbeat is fresh, the program is attached, every check has a verdict. 1: not yet.")]
+Exit code 0: the daemon's heartbeat is fresh, the program is attached, every check has a verdict.
+Exit code 1: not yet.")]
     Ready,
     /// List services.
     Services(ServiceArgs),
@@ -118,8 +128,8 @@ Examples:
     #[command(
         subcommand,
         after_help = "\
-NAME is web-1 (in all pools), web/web-1 (in one), or a pattern: 'web/*'. Changes survive reload, restart and
-reboot, and `weir status` lists them with who, when and why."
+NAME is web-1 (in all pools), web/web-1 (in one), or a pattern: 'web/*'.
+Changes survive reload, restart and reboot; `weir status` lists them with who, when and why."
     )]
     Backend(BackendVerb),
     /// List flows.
@@ -146,8 +156,8 @@ pub struct LogArgs {
     /// What is logged: error, warn, info, debug, trace, or a filter such as warn,lb_userspace::health=debug.
     #[arg(long, env = "WEIR_LOG", value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
-    /// Form of the log.
-    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    /// Form of the log: text or json.
+    #[arg(long, value_name = "FORM", value_enum, default_value_t, hide_possible_values = true)]
     pub log_format: LogFormat,
 }
 
@@ -349,8 +359,8 @@ pub struct WaitArgs {
     /// Longest wait; exit code 6 when it passes.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
     pub deadline: Option<Duration>,
-    /// What happens to flows that are left at the deadline.
-    #[arg(long, value_enum, default_value_t, requires = "deadline")]
+    /// What happens to flows that are left at the deadline: keep, or reset (not available yet).
+    #[arg(long, value_enum, default_value_t, requires = "deadline", hide_possible_values = true)]
     pub then: Then,
 }
 

@@ -53,6 +53,7 @@ fn refused(error: &clap::Error, args: &[OsString], streams: &mut Streams<'_>) ->
             let text = error.render().to_string();
             let text = text.trim().trim_start_matches("error: ");
             let message = text.split("\n\nUsage:").next().unwrap_or(text);
+            let message = message.split("\n\nFor more information").next().unwrap_or(message);
             let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
             failure(streams, form, Failure::new(Code::Usage, message));
             Exit::Usage

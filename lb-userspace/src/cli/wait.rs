@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::args::Form;
 use super::output::{Audience, Output};
@@ -13,6 +13,8 @@ use crate::view::{duration, number};
 
 /// Time between two looks.
 const POLL: Duration = Duration::from_millis(500);
+/// Least time for a look, also at the deadline.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 /// Least time between two lines where nobody looks on.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
@@ -31,7 +33,7 @@ pub(super) async fn wait(
     let mut flows = None;
     loop {
         let left = deadline.map(|deadline| deadline.saturating_sub(start.elapsed()));
-        match client.drain_progress(&backends).await {
+        match look(client, &backends, left).await {
             Ok(progress) => {
                 flows = Some(progress.flows);
                 screen.show(output, &told(&progress, left))?;
@@ -64,6 +66,19 @@ pub(super) async fn wait(
             return Err(passed(&backends, flows, deadline.unwrap_or_default()));
         }
         sleep(left.map_or(POLL, |left| POLL.min(left))).await;
+    }
+}
+
+/// One look, which a deadline bounds.
+async fn look(
+    client: &Client,
+    backends: &[String],
+    left: Option<Duration>,
+) -> Result<DrainProgress, Failure> {
+    let Some(left) = left else { return client.drain_progress(backends).await };
+    match timeout(left.max(LAST_LOOK), client.drain_progress(backends)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Failure::new(Code::Unreachable, "the daemon does not answer")),
     }
 }
 
