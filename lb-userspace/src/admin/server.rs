@@ -64,7 +64,6 @@ pub struct Server {
     listener: UnixListener,
     path: PathBuf,
     inode: u64,
-    accounts: Accounts,
 }
 
 impl Server {
@@ -86,13 +85,12 @@ impl Server {
             _ => {}
         }
         let listener = UnixListener::bind(&fresh).map_err(failed)?;
-        let accounts = Accounts::of_host();
-        let inode = publish(&fresh, path, accounts.operators()).map_err(|error| {
+        let inode = publish(&fresh, path, Accounts::of_host().operators()).map_err(|error| {
             // The attempt leaves nothing behind; its own failure is the one to tell.
             let _ = fs::remove_file(&fresh);
             failed(error)
         })?;
-        Ok(Self { listener, path: path.to_owned(), inode, accounts })
+        Ok(Self { listener, path: path.to_owned(), inode })
     }
 
     /// Answers requests until the future is dropped.
@@ -105,7 +103,8 @@ impl Server {
             match self.listener.accept().await {
                 Ok((stream, _)) => match stream.peer_cred() {
                     Ok(peer) => {
-                        let peer = self.accounts.peer(peer.uid(), peer.gid(), owner);
+                        // Read anew for each caller: a new member of the group operates at once.
+                        let peer = Accounts::of_host().peer(peer.uid(), peer.gid(), owner);
                         let router = router.clone().layer(Extension(peer));
                         tokio::spawn(connection(stream, router, permit));
                     }

@@ -5,11 +5,15 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use super::args::Global;
+use super::args::{Form, Global};
 use super::host::{Detached, Host, Pinned};
-use super::output::{Audience, Streams};
+use super::output::{Audience, Output, Streams};
+use super::run::block_on;
+use super::wait::wait;
 use crate::admin::answers::{DrainProgress, Readiness, Reloaded};
+use crate::admin::client::Client;
 use crate::admin::operations::Operations;
 use crate::admin::server::Server;
 use crate::failure::{Code, Exit, Failure};
@@ -369,6 +373,25 @@ fn waiting_ends_when_no_flow_is_left() {
     assert_eq!(lines[0]["effects"][0], "drains 1 of 3 backends of pool web, 812 live flows");
     let flows: Vec<Option<u64>> = lines[1..].iter().map(|line| line["flows"].as_u64()).collect();
     assert_eq!(flows, [Some(2), Some(1), Some(0)]);
+}
+
+#[test]
+fn waiting_goes_on_while_the_daemon_restarts() {
+    let lab = Lab::new();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut streams = Streams { out: &mut out, err: &mut err, audience: Audience::Log };
+    let mut output = Output { streams: &mut streams, form: Form::Table };
+    let client = Client::new(&lab.socket());
+    let names = vec!["web/web-1".to_owned()];
+    let last = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            lab.daemon(0, 1);
+        });
+        block_on(wait(&client, names, Some(Duration::from_secs(20)), &mut output))
+    });
+    assert_eq!(last.map(|progress| progress.flows), Ok(0));
+    assert!(String::from_utf8(err).expect("text").contains("does not exist; start `weir run`"));
 }
 
 #[test]
