@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::operations::Operations;
 use super::peer::Accounts;
 use super::router::router;
+use crate::failure::{Code, Failure};
 
 /// Longest time for one request.
 pub const REQUEST_TIME: Duration = Duration::from_secs(30);
@@ -56,6 +57,12 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        Self::new(Code::Failed, error.to_string())
+    }
 }
 
 /// A bound admin socket. Dropping it removes the socket file, unless another daemon has replaced it.

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock, major, minor};
 use thiserror::Error;
 
+use crate::failure::{Code, Failure};
+
 /// Why the directory cannot be locked.
 #[derive(Debug, Error)]
 pub enum LockError {
@@ -34,6 +36,12 @@ pub enum LockError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        Self::new(Code::Failed, error.to_string())
+    }
 }
 
 /// The lock; dropping it, or the end of the process, releases it.

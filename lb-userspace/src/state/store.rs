@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::overlay::{BackendName, Entry, Overlay};
+use crate::failure::{Code, Failure};
 
 /// Version of the file.
 const VERSION: u32 = 1;
@@ -42,6 +43,12 @@ pub enum StateError {
         /// Its version.
         found: u32,
     },
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        Self::new(Code::Failed, error.to_string())
+    }
 }
 
 /// A file of runtime changes that could not be read and is kept for the operator.
