@@ -1,6 +1,13 @@
 //! weir's control plane: configuration, maps, detection, network state, daemon and command line.
 
+pub mod admin;
+pub mod api;
+pub mod cli;
 pub mod config;
+pub mod failure;
+pub mod log;
 pub mod maps;
 pub mod net;
 pub mod objects;
+pub mod state;
+pub mod view;
