@@ -160,7 +160,7 @@ pub(crate) fn rows() -> Vec<FlowRow> {
         row("203.0.113.9", 1, Class::Proven),
         row("203.0.113.10", 1, Class::Answered),
         row("192.0.2.1", 2, Class::Proven),
-        row("2001:db8::9", 2, Class::Reset),
+        row("2001:db8::9", 2, Class::Ended),
     ]
 }
 
