@@ -13,7 +13,11 @@ fn main() -> anyhow::Result<()> {
         Ok(name) => Toolchain::Custom(name),
         Err(_) => Toolchain::Nightly,
     };
-    let features: &[&str] = if std::env::var_os("CARGO_FEATURE_PACKET_LOG").is_some() { &["log"] } else { &[] };
+    let features: &[&str] =
+        if std::env::var_os("CARGO_FEATURE_PACKET_LOG").is_some() { &["log"] } else { &[] };
     let root_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../lb-ebpf");
-    aya_build::build_ebpf([Package { name: "lb-ebpf", root_dir, no_default_features: false, features }], toolchain)
+    aya_build::build_ebpf(
+        [Package { name: "lb-ebpf", root_dir, no_default_features: false, features }],
+        toolchain,
+    )
 }

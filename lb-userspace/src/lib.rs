@@ -4,3 +4,6 @@
 pub mod config {
     pub mod model;
 }
+
+/// Detection of failed backends.
+pub mod health;
