@@ -88,7 +88,7 @@ impl Finding {
     }
 
     /// Order of precedence in [`Finding::combine`].
-    fn gravity(self) -> u8 {
+    pub(super) fn gravity(self) -> u8 {
         match self {
             Self::Good => 0,
             Self::Pending => 1,
