@@ -193,6 +193,12 @@ impl Judge {
         self.outstanding.front().map(|oldest| (self.outstanding.len(), now.since(oldest.at)))
     }
 
+    /// Whether silence is judged over several probes, not one by one.
+    #[must_use]
+    pub fn counts_silence(&self) -> bool {
+        self.limits.rule == Rule::OldestUnanswered
+    }
+
     /// Notes a probe; `at` is read after it was handed to the kernel.
     pub fn sent(&mut self, seq: Sequence, at: Moment) {
         if self.outstanding.len() >= OUTSTANDING_MAX {

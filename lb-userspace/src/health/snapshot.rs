@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use super::event::BackendKey;
-use super::judge::Judge;
+use super::judge::{Failure, Judge};
 use super::machine::{FailureKind, Finding, Health};
 use super::pool_view::{Admin, Slot};
 use super::time::Moment;
@@ -120,15 +120,16 @@ pub(super) fn reason(address: IpAddr, check: &Check, judge: &Judge, to: Health, 
     };
     let (successes, failures) = judge.counters();
     let last_failure = judge.last_result().and_then(|last| last.failure.as_ref());
-    match (to, judge.silence(now), last_failure) {
+    let silence = |(unanswered, age): (usize, Duration)| {
+        format!("{kind} {target}: no answer for {age:.1?}, {unanswered} unanswered")
+    };
+    match (to, judge.finding(), last_failure) {
         (Health::Up | Health::Trial | Health::Unknown, ..) => {
             format!("{kind} {target}: {successes} answered in a row")
         }
-        (_, Some((unanswered, age)), _) if matches!(judge.finding(), Finding::Doubtful) && failures == 0 => {
-            format!("{kind} {target}: no answer for {age:.1?}, {unanswered} unanswered")
-        }
-        (_, Some((unanswered, age)), Some(super::judge::Failure::Silent)) => {
-            format!("{kind} {target}: no answer for {age:.1?}, {unanswered} unanswered")
+        (_, Finding::Doubtful, _) if failures == 0 => judge.silence(now).map_or_else(String::new, silence),
+        (_, _, Some(Failure::Silent)) if judge.counts_silence() => {
+            judge.silence(now).map_or_else(String::new, silence)
         }
         (_, _, Some(failure)) => format!("{kind} {target}: {failure} ({failures} in a row)"),
         (_, _, None) => format!("{kind} {target}: no answer"),
