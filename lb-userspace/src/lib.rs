@@ -5,6 +5,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod failure;
+pub mod health;
 pub mod log;
 pub mod maps;
 pub mod net;
