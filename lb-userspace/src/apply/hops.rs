@@ -1,6 +1,6 @@
 //! Next hops.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use lb_common::layout::{EgressWord, NextHop};
 
@@ -30,41 +30,55 @@ pub(super) fn change(maps: &MapSet, id: u16, record: HopRecord, writes: &mut Vec
 
 impl Planner<'_> {
     pub(super) fn hops(&mut self, desired: &Desired) -> Result<(), ApplyError> {
-        let adopted =
-            if self.state.unnamed_hops.is_empty() { HashMap::new() } else { self.adopted_hops(desired) };
+        let kept = self.name_hops(desired);
         for (key, record) in &desired.next_hops {
             self.state.leaving.hops.remove(key);
-            if self.state.hops.get(key).is_none()
-                && let Some(id) = self.unnamed_hop(record, adopted.get(key).copied())
-            {
-                self.state.hops.assign(*key, id);
-                if !record.resolved {
-                    // What the earlier daemon resolved goes on until resolution says otherwise.
-                    continue;
-                }
-            }
             let (id, holder) = self.state.hops.get_or_take(key)?;
             if let Holder::New = holder {
                 self.stages.push(Stage::Hops, Write::HopCopy { id, copy: 0, value: record.copy });
                 let word = NextHop::selector(0, record.resolved);
                 self.stages.push(Stage::Hops, Write::HopSelect { id, word });
-            } else {
+            } else if !kept.contains(key) {
                 change(self.maps, id, *record, self.stages.at(Stage::Hops));
             }
         }
         Ok(())
     }
 
-    /// A next hop of an earlier daemon for `record`: one that is equal, else the one that its backends use.
-    fn unnamed_hop(&mut self, record: &HopRecord, used: Option<u16>) -> Option<u16> {
+    /// Finds the keys of next hops of an earlier daemon: by the backends that use them, or else by being equal. Gives
+    /// the keys that have no resolution yet: what the earlier daemon resolved goes on until there is one.
+    fn name_hops(&mut self, desired: &Desired) -> HashSet<HopKey> {
+        let mut kept = HashSet::new();
+        if self.state.unnamed_hops.is_empty() {
+            return kept;
+        }
         let maps = self.maps;
-        let equal = |id: &u16| maps.next_hops[usize::from(*id)].current() == Some(&record.copy);
-        let unnamed = &mut self.state.unnamed_hops;
-        let found = match record.resolved {
-            true => unnamed.iter().position(equal),
-            false => unnamed.iter().position(|id| Some(*id) == used),
-        }?;
-        Some(unnamed.swap_remove(found))
+        let equal =
+            |id: u16, record: &HopRecord| maps.next_hops[usize::from(id)].current() == Some(&record.copy);
+        let used = self.adopted_hops(desired);
+        for (key, record) in &desired.next_hops {
+            let Some(&id) = used.get(key) else { continue };
+            if !record.resolved || equal(id, record) {
+                self.name_hop(*key, |unnamed| unnamed == id);
+                if !record.resolved {
+                    kept.insert(*key);
+                }
+            }
+        }
+        for (key, record) in desired.next_hops.iter().filter(|(_, record)| record.resolved) {
+            self.name_hop(*key, |unnamed| equal(unnamed, record));
+        }
+        kept
+    }
+
+    fn name_hop(&mut self, key: HopKey, fits: impl Fn(u16) -> bool) {
+        if self.state.hops.get(&key).is_some() {
+            return;
+        }
+        if let Some(found) = self.state.unnamed_hops.iter().position(|unnamed| fits(*unnamed)) {
+            let id = self.state.unnamed_hops.swap_remove(found);
+            self.state.hops.assign(key, id);
+        }
     }
 
     /// The next hops that the backends of each key use in the maps.
