@@ -2,11 +2,15 @@
 
 pub mod admin;
 pub mod api;
+pub mod apply;
 pub mod cli;
 pub mod config;
+pub mod desired;
 pub mod failure;
+pub mod flows;
 pub mod health;
 pub mod log;
+pub mod maglev;
 pub mod maps;
 pub mod net;
 pub mod objects;
