@@ -18,14 +18,7 @@ fn main() -> anyhow::Result<()> {
     let features: &[&str] =
         if std::env::var_os("CARGO_FEATURE_PACKET_LOG").is_some() { &["log"] } else { &[] };
     let root_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../lb-ebpf");
-<<<<<<< HEAD
     let package = Package { name: "lb-ebpf", root_dir, no_default_features: false, features };
     aya_build::build_ebpf([package], toolchain)
         .context("build the packet program: `cargo xtask setup` installs its compiler and linker")
-=======
-    aya_build::build_ebpf(
-        [Package { name: "lb-ebpf", root_dir, no_default_features: false, features }],
-        toolchain,
-    )
->>>>>>> health
 }
