@@ -5,6 +5,7 @@ pub mod api;
 pub mod apply;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod desired;
 pub mod failure;
 pub mod flows;

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use lb_common::layout::{LastResort, Mode, OnDown, TimeoutsWord, Unmatched};
 
 pub use build::{Inputs, desired, pool, ticks};
-pub use next_hop::{Egress, HopKey, HopRecord};
+pub use crate::net::HopKey;
+pub use next_hop::{Egress, HopRecord};
 pub use view::{BackendView, PoolView};
 
 use crate::config::model::{Ports, Protocol};

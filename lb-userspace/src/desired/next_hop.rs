@@ -4,20 +4,7 @@ use std::net::IpAddr;
 
 use lb_common::layout::NextHopCopy;
 
-use crate::config::model::Mac;
-
-/// What one next-hop record stands for; backends with the same key share it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HopKey {
-    /// The route's link.
-    pub ifindex: u32,
-    /// The neighbour's address.
-    pub ip: IpAddr,
-    /// The MAC that the config gives.
-    pub mac: Option<Mac>,
-    /// Largest IP packet: routes over one router may differ.
-    pub mtu: u32,
-}
+use crate::net::HopKey;
 
 /// A backend's way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,10 +10,11 @@ use super::entry::{Entry, entries};
 use super::{FlowTable, V4, V6};
 use crate::maps::set::MapSet;
 
-/// Ids of the same VIPs and backends in two sets of maps.
+/// Ids of the same VIPs, services and backends in two sets of maps.
 #[derive(Clone, Debug, Default)]
 pub struct Translation {
     vips: HashMap<u16, u16>,
+    services: HashMap<u16, u16>,
     /// Id and generation.
     backends: HashMap<u16, (u16, u8)>,
 }
@@ -26,6 +27,13 @@ impl Translation {
             let infos = maps.vip_info.iter().enumerate().filter(|(_, info)| info.name.len != 0);
             infos.map(|(id, info)| ((info.address, info.family), id as u16)).collect()
         };
+        let services = |maps: &MapSet| -> Vec<_> {
+            let infos = maps.service_info.iter().enumerate().filter(|(_, info)| info.name.len != 0);
+            infos.map(|(id, info)| (info.name.as_str().to_owned(), id as u16)).collect()
+        };
+        let new_services: HashMap<_, _> = services(to).into_iter().collect();
+        let services =
+            services(from).into_iter().filter_map(|(name, id)| Some((id, *new_services.get(&name)?))).collect();
         let backends = |maps: &MapSet| -> Vec<_> {
             let infos = maps.backend_info.iter().enumerate().filter(|(_, info)| info.name.len != 0);
             let key = |(id, info): (usize, &lb_common::layout::BackendInfo)| {
@@ -42,7 +50,17 @@ impl Translation {
         let vips = vips(from).into_iter().filter_map(|(key, id)| Some((id, *new_vips.get(&key)?)));
         let backends =
             backends(from).into_iter().filter_map(|(key, (id, _))| Some((id, *new_backends.get(&key)?)));
-        Self { vips: vips.collect(), backends: backends.collect() }
+        Self { vips: vips.collect(), services, backends: backends.collect() }
+    }
+
+    /// Pairs of service ids.
+    pub fn services(&self) -> impl Iterator<Item = (u16, u16)> {
+        self.services.iter().map(|(from, to)| (*from, *to))
+    }
+
+    /// Pairs of backend ids.
+    pub fn backends(&self) -> impl Iterator<Item = (u16, u16)> {
+        self.backends.iter().map(|(from, (to, _))| (*from, *to))
     }
 }
 
@@ -119,7 +137,7 @@ fn put<const W: usize, F: FlowTable<W>>(to: &MapSet, entry: &Entry, now: Tick) -
     if flow::find(first, &key).is_some() || flow::find(second, &key).is_some() {
         return true;
     }
-    let Some(way) = flow::place(first, second, now) else { return false };
+    let Some(way) = flow::place(first, second, key.hash as u32 >> 16, now) else { return false };
     flow::write(way, &key, entry.backend.into(), entry.meta);
     true
 }

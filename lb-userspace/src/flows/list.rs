@@ -62,7 +62,7 @@ fn flow(maps: &MapSet, tables: &Memory<'_>, client: IpAddr, entry: &Entry, now: 
     let service = service::service(tables, entry.vip, entry.protocol, entry.ports.1).ok();
     let class = entry.meta.class();
     let idle_s = service.and_then(|id| maps.services.get(id as usize)).map(|service| {
-        let kept = class.ticks(TimeoutsWord(service.timeouts.get()), entry.protocol);
+        let kept = class.ticks(TimeoutsWord(service.timeouts.get()), entry.protocol.steady());
         u64::from(entry.meta.idle(now, kept)) * TICK_NS / 1_000_000_000
     });
     Some(Flow {

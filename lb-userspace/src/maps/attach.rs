@@ -3,6 +3,7 @@
 //! A link is pinned as `links/<interface>`, so that it outlives the daemon. A link whose device has vanished is dead
 //! and is replaced.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
@@ -183,6 +184,14 @@ pub fn pinned(pins: &Pins) -> io::Result<Vec<String>> {
         Err(error) => Err(error),
         Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
     }
+}
+
+/// Kernel ids of the programs that pinned links run.
+#[must_use]
+pub fn own_programs(pins: &Pins) -> BTreeSet<u32> {
+    let links = pinned(pins).unwrap_or_default();
+    let links = links.iter().filter_map(|name| PinnedLink::from_pin(pins.link(name)).ok());
+    links.filter_map(|link| FdLink::from(link).info().ok()).map(|info| info.program_id()).collect()
 }
 
 /// Takes the program off an interface.
