@@ -209,7 +209,7 @@ fn what_does_not_fit_changes_nothing_and_names_the_limit() {
     let many = (0..33).map(|number| (1000 + number * 10, 1005 + number * 10)).collect();
     ranges.services.insert("many".into(), service("many", "edge", Ports::Ranges(many), "web"));
     let refused = world.apply(&ranges).unwrap_err().to_string();
-    assert!(refused.contains("vip edge: 33 port ranges"), "{refused}");
+    assert!(refused.contains("vip edge: 66 port ranges"), "{refused}");
 }
 
 #[test]

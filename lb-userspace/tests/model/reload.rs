@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use lb_common::reason::Reason;
 use lb_userspace::apply::{Applier, Write};
 use lb_userspace::config::model::{Backend, Config, Mode, Ports, Protocol, Unmatched};
+use lb_userspace::desired::PoolView;
 use lb_userspace::flows;
 use lb_userspace::maps::set::MapSet;
 use proptest::prelude::*;
@@ -238,6 +239,16 @@ fn check_known(maps: &MapSet, now_ns: u64, known: &Known, at: &str) {
     }
 }
 
+/// What detection does after every apply: its view of each pool, here that all are up.
+fn publish(applier: &Applier, config: &Config) {
+    let slots = applier.slots();
+    for (name, pool) in &config.pools {
+        let members: Vec<(u8, u16)> =
+            pool.backends.values().map(|backend| (backend.tier, backend.weight)).collect();
+        slots.publish(name, &PoolView::all_up(&members));
+    }
+}
+
 fn name(write: &Write) -> &'static str {
     match write {
         Write::Grace => "grace",
@@ -274,6 +285,7 @@ proptest! {
                 check_known(&maps, now_ns, &known, &at);
                 step += 1;
             }).unwrap();
+            publish(&world.applier, after);
             check_new(&maps, now_ns, [after, after], &mut fresh, "applied");
             let again = world.applier.apply(&wanted, now_ns).unwrap();
             prop_assert_eq!((again.writes, again.tables_built), (0, 0));
@@ -327,6 +339,7 @@ proptest! {
         next.apply_stepwise(&desired(after), now_ns, &mut |write| {
             check_new(&maps, now_ns, [before, after], &mut fresh, &format!("completing, {}", name(write)));
         }).unwrap();
+        publish(&next, after);
         check_new(&maps, now_ns, [after, after], &mut fresh, "completed");
         for round in 1..4 {
             let now_ns = now_ns + round * 5_000_000_000;
@@ -367,6 +380,7 @@ fn a_port_moves_between_exact_range_and_any_without_a_stranger_in_between() {
                 check_new(&maps, now_ns, [&before, &after], &mut fresh, name(write));
             };
             world.applier.apply_stepwise(&desired(&after), now_ns, check).unwrap();
+            publish(&world.applier, &after);
             check_new(&maps, now_ns, [&after, &after], &mut 30_000, "applied");
         }
     }
