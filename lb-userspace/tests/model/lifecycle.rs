@@ -1,15 +1,16 @@
 //! Ids, tables and records over their life: drain, removal, reuse, limits, next hops, flows taken along.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::forward::constant_sum;
-use lb_common::layout::{BackendState, EgressWord, HotWord};
+use lb_common::layout::{BackendState, EgressWord, HotWord, Span};
 use lb_common::reason::Reason;
 use lb_common::time::{TICK_NS, Tick};
-use lb_userspace::apply::{Applier, ApplyError, Limit, REMOVE_AFTER};
+use lb_userspace::apply::{Applier, ApplyError, Limit, REMOVE_AFTER, Stored};
 use lb_userspace::config::model::{Config, Ports};
-use lb_userspace::desired::{Desired, HopRecord};
+use lb_userspace::desired::{BackendView, Desired, HopRecord};
 use lb_userspace::flows;
 
 use crate::frames::Kind;
@@ -337,4 +338,52 @@ fn entries_that_expired_a_week_ago_are_forgotten() {
     world.after(Duration::from_secs(2 * 86_400));
     assert_eq!(sweep(&world).forgotten, 1);
     assert_eq!(sweep(&world).forgotten, 0);
+}
+
+#[test]
+fn lists_of_usable_backends_alternate_and_name_members_only() {
+    let world = World::new(&web(limits(), 40));
+    let slots = world.applier.slots();
+    let list = |world: &World| -> Vec<u16> {
+        let pool = world.maps.pools.iter().find(|pool| pool.usable.get() != 0).unwrap();
+        let span = Span(pool.usable.get());
+        let lines = world.maps.maglev.iter().skip(span.line() as usize);
+        lines.flat_map(|line| line.ids).take(span.len() as usize).collect()
+    };
+    let mut regions = BTreeSet::new();
+    for round in 0..20u32 {
+        let usable: Vec<u32> = (0..40).filter(|position| (position + round) % 3 != 0).collect();
+        assert_eq!(slots.set_usable("web", &usable), Stored::Changed);
+        assert_eq!(slots.set_usable("web", &usable), Stored::Unchanged);
+        let expected: Vec<u16> =
+            usable.iter().map(|position| slots.id("web", &format!("b-{position:03}")).unwrap()).collect();
+        assert_eq!(list(&world), expected);
+        regions.extend(world.maps.pools.iter().map(|pool| Span(pool.usable.get()).line()));
+    }
+    regions.remove(&0);
+    assert!(regions.len() <= 2, "{regions:?}");
+}
+
+#[test]
+fn a_slot_writer_from_before_a_removal_cannot_touch_an_id_with_a_new_holder() {
+    let mut limits = limits();
+    limits.backends = 3;
+    let mut config = web(limits, 3);
+    let mut world = World::new(&config);
+    let stale = world.applier.slots();
+    config = without(&config, "b-001");
+    world.apply(&config).unwrap();
+    for _ in 0..80 {
+        world.after(Duration::from_secs(10));
+        world.tick();
+    }
+    let down = BackendView { state: BackendState::Down, ..BackendView::up() };
+    assert_eq!(stale.set_state("web", "b-001", &down), Stored::Unknown);
+    let mut new = pool("web", 7, 1).backends.into_values().next().unwrap();
+    new.name = "new".into();
+    config.pools.get_mut("web").unwrap().backends.insert("new".into(), new);
+    world.apply(&config).unwrap();
+    assert_eq!(world.applier.slots().id("web", "new"), stale.id("web", "b-001"));
+    assert_eq!(stale.set_state("web", "b-001", &down), Stored::Unknown);
+    assert_eq!(world.applier.slots().hot("web", "new").unwrap().state(), BackendState::Active);
 }

@@ -119,6 +119,9 @@ fn build(shape: &Shape) -> Config {
             }
         }
     }
+    // A pool comes and goes with its services, as in a config's short form.
+    let used: BTreeSet<String> = config.services.values().map(|service| service.pool.clone()).collect();
+    config.pools.retain(|name, _| used.contains(name));
     config
 }
 
