@@ -387,3 +387,51 @@ fn a_slot_writer_from_before_a_removal_cannot_touch_an_id_with_a_new_holder() {
     assert_eq!(stale.set_state("web", "b-001", &down), Stored::Unknown);
     assert_eq!(world.applier.slots().hot("web", "new").unwrap().state(), BackendState::Active);
 }
+
+#[test]
+fn ids_that_entries_name_stay_held_until_a_sweep_finds_none() {
+    let config = web(limits(), 5);
+    let mut world = World::new(&config);
+    let packet =
+        (0..300).map(|number| client(number, Kind::Ack)).find(|packet| world.to(packet).1 == "b-002");
+    assert!(packet.is_some());
+    let backend = usize::from(world.applier.slots().id("web", "b-002").unwrap());
+    let vip_id = world.maps.vip_info.iter().position(|info| info.family == 4).unwrap();
+    let mut config = without(&config, "b-002");
+    config.vips.insert("edge".into(), vip("edge", &["2001:db8::10"]));
+    world.apply(&config).unwrap();
+    let held = |world: &World| {
+        (world.maps.backend_info[backend].name.len != 0, world.maps.vip_info[vip_id].name.len != 0)
+    };
+    // Sweeps that forget nothing: the entries go on naming both ids, also once they have expired.
+    for _ in 0..100 {
+        world.after(Duration::from_secs(100));
+        let sweep = flows::sweep(&world.maps, world.now_ns, &flows::Purge::default());
+        world.applier.tick(world.now_ns, Some(&sweep));
+        assert_eq!(held(&world), (true, true));
+    }
+    // Without a sweep nothing is known of the entries.
+    world.applier.tick(world.now_ns, None);
+    assert_eq!(held(&world), (true, true));
+    world.tick();
+    assert_eq!(held(&world), (false, false));
+}
+
+#[test]
+fn what_packets_in_flight_may_have_found_is_taken_back_after_a_grace_time() {
+    let mut config = web(limits(), 3);
+    config.pools.insert("other".into(), pool("other", 2, 3));
+    config.services.insert("other".into(), service("other", "edge", port(81), "other"));
+    let mut world = World::new(&config);
+    let services = |world: &World| world.maps.services.iter().filter(|one| one.forward.get() != 0).count();
+    let pools = |world: &World| world.maps.pools.iter().filter(|one| one.current.get() != 0).count();
+    config.services.remove("other");
+    config.pools.remove("other");
+    world.apply(&config).unwrap();
+    world.after(Duration::from_millis(900));
+    world.tick();
+    assert_eq!((services(&world), pools(&world)), (2, 2));
+    world.after(Duration::from_millis(200));
+    world.tick();
+    assert_eq!((services(&world), pools(&world)), (1, 1));
+}
