@@ -1,7 +1,7 @@
 //! Writing the desired state into the maps, so that no packet ever finds half a change.
 //!
 //! A plan is made first, on a copy of the bookkeeping; everything that can fail fails there. Executing it cannot. The
-//! order of the writes ([`stage::Stage`]): what nothing names yet comes first, then what names it, step by step up to
+//! order of the writes (module `stage`): what nothing names yet comes first, then what names it, step by step up to
 //! the indexes that packets start from; what nothing names any more is taken back by [`Applier::tick`], after a grace
 //! time, and ids that flows name after a sweep found no such flow.
 //!

@@ -101,7 +101,7 @@ pub struct BackendRecord {
     pub tier: u8,
     /// Weight in force.
     pub weight: u16,
-    /// Whether it has slots in the table: see [`build`].
+    /// Whether it has slots in the table: it is of the active tier, has a weight above 0 and is not in maintenance.
     pub in_table: bool,
     /// How its packets leave; `None` while there is no route.
     pub egress: Option<Egress>,

@@ -1,15 +1,16 @@
 //! Ids, tables and records over their life: drain, removal, reuse, limits, next hops, flows taken along.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::forward::constant_sum;
-use lb_common::layout::{BackendState, EgressWord, HotWord};
+use lb_common::layout::{BackendState, EgressWord, HotWord, Span};
 use lb_common::reason::Reason;
 use lb_common::time::{TICK_NS, Tick};
-use lb_userspace::apply::{Applier, ApplyError, Limit, REMOVE_AFTER};
+use lb_userspace::apply::{Applier, ApplyError, Limit, REMOVE_AFTER, Stored};
 use lb_userspace::config::model::{Config, Ports};
-use lb_userspace::desired::{Desired, HopRecord};
+use lb_userspace::desired::{BackendView, Desired, HopRecord};
 use lb_userspace::flows;
 
 use crate::frames::Kind;
@@ -209,7 +210,7 @@ fn what_does_not_fit_changes_nothing_and_names_the_limit() {
     let many = (0..33).map(|number| (1000 + number * 10, 1005 + number * 10)).collect();
     ranges.services.insert("many".into(), service("many", "edge", Ports::Ranges(many), "web"));
     let refused = world.apply(&ranges).unwrap_err().to_string();
-    assert!(refused.contains("vip edge: 33 port ranges"), "{refused}");
+    assert!(refused.contains("vip edge: 66 port ranges"), "{refused}");
 }
 
 #[test]
@@ -337,4 +338,100 @@ fn entries_that_expired_a_week_ago_are_forgotten() {
     world.after(Duration::from_secs(2 * 86_400));
     assert_eq!(sweep(&world).forgotten, 1);
     assert_eq!(sweep(&world).forgotten, 0);
+}
+
+#[test]
+fn lists_of_usable_backends_alternate_and_name_members_only() {
+    let world = World::new(&web(limits(), 40));
+    let slots = world.applier.slots();
+    let list = |world: &World| -> Vec<u16> {
+        let pool = world.maps.pools.iter().find(|pool| pool.usable.get() != 0).unwrap();
+        let span = Span(pool.usable.get());
+        let lines = world.maps.maglev.iter().skip(span.line() as usize);
+        lines.flat_map(|line| line.ids).take(span.len() as usize).collect()
+    };
+    let mut regions = BTreeSet::new();
+    for round in 0..20u32 {
+        let usable: Vec<u32> = (0..40).filter(|position| (position + round) % 3 != 0).collect();
+        assert_eq!(slots.set_usable("web", &usable), Stored::Changed);
+        assert_eq!(slots.set_usable("web", &usable), Stored::Unchanged);
+        let expected: Vec<u16> =
+            usable.iter().map(|position| slots.id("web", &format!("b-{position:03}")).unwrap()).collect();
+        assert_eq!(list(&world), expected);
+        regions.extend(world.maps.pools.iter().map(|pool| Span(pool.usable.get()).line()));
+    }
+    regions.remove(&0);
+    assert!(regions.len() <= 2, "{regions:?}");
+}
+
+#[test]
+fn a_slot_writer_from_before_a_removal_cannot_touch_an_id_with_a_new_holder() {
+    let mut limits = limits();
+    limits.backends = 3;
+    let mut config = web(limits, 3);
+    let mut world = World::new(&config);
+    let stale = world.applier.slots();
+    config = without(&config, "b-001");
+    world.apply(&config).unwrap();
+    for _ in 0..80 {
+        world.after(Duration::from_secs(10));
+        world.tick();
+    }
+    let down = BackendView { state: BackendState::Down, ..BackendView::up() };
+    assert_eq!(stale.set_state("web", "b-001", &down), Stored::Unknown);
+    let mut new = pool("web", 7, 1).backends.into_values().next().unwrap();
+    new.name = "new".into();
+    config.pools.get_mut("web").unwrap().backends.insert("new".into(), new);
+    world.apply(&config).unwrap();
+    assert_eq!(world.applier.slots().id("web", "new"), stale.id("web", "b-001"));
+    assert_eq!(stale.set_state("web", "b-001", &down), Stored::Unknown);
+    assert_eq!(world.applier.slots().hot("web", "new").unwrap().state(), BackendState::Active);
+}
+
+#[test]
+fn ids_that_entries_name_stay_held_until_a_sweep_finds_none() {
+    let config = web(limits(), 5);
+    let mut world = World::new(&config);
+    let packet =
+        (0..300).map(|number| client(number, Kind::Ack)).find(|packet| world.to(packet).1 == "b-002");
+    assert!(packet.is_some());
+    let backend = usize::from(world.applier.slots().id("web", "b-002").unwrap());
+    let vip_id = world.maps.vip_info.iter().position(|info| info.family == 4).unwrap();
+    let mut config = without(&config, "b-002");
+    config.vips.insert("edge".into(), vip("edge", &["2001:db8::10"]));
+    world.apply(&config).unwrap();
+    let held = |world: &World| {
+        (world.maps.backend_info[backend].name.len != 0, world.maps.vip_info[vip_id].name.len != 0)
+    };
+    // Sweeps that forget nothing: the entries go on naming both ids, also once they have expired.
+    for _ in 0..100 {
+        world.after(Duration::from_secs(100));
+        let sweep = flows::sweep(&world.maps, world.now_ns, &flows::Purge::default());
+        world.applier.tick(world.now_ns, Some(&sweep));
+        assert_eq!(held(&world), (true, true));
+    }
+    // Without a sweep nothing is known of the entries.
+    world.applier.tick(world.now_ns, None);
+    assert_eq!(held(&world), (true, true));
+    world.tick();
+    assert_eq!(held(&world), (false, false));
+}
+
+#[test]
+fn what_packets_in_flight_may_have_found_is_taken_back_after_a_grace_time() {
+    let mut config = web(limits(), 3);
+    config.pools.insert("other".into(), pool("other", 2, 3));
+    config.services.insert("other".into(), service("other", "edge", port(81), "other"));
+    let mut world = World::new(&config);
+    let services = |world: &World| world.maps.services.iter().filter(|one| one.forward.get() != 0).count();
+    let pools = |world: &World| world.maps.pools.iter().filter(|one| one.current.get() != 0).count();
+    config.services.remove("other");
+    config.pools.remove("other");
+    world.apply(&config).unwrap();
+    world.after(Duration::from_millis(900));
+    world.tick();
+    assert_eq!((services(&world), pools(&world)), (2, 2));
+    world.after(Duration::from_millis(200));
+    world.tick();
+    assert_eq!((services(&world), pools(&world)), (1, 1));
 }

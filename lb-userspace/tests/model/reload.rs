@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use lb_common::reason::Reason;
 use lb_userspace::apply::{Applier, Write};
 use lb_userspace::config::model::{Backend, Config, Mode, Ports, Protocol, Unmatched};
+use lb_userspace::desired::PoolView;
 use lb_userspace::flows;
 use lb_userspace::maps::set::MapSet;
 use proptest::prelude::*;
@@ -52,13 +53,19 @@ fn shape() -> impl Strategy<Value = Shape> {
 
 /// A config that is often a small step away from the one before.
 fn reloads() -> impl Strategy<Value = Vec<Config>> {
-    let step = (shape(), prop::collection::vec(prop::bool::weighted(0.4), 6));
+    let step = (shape(), prop::collection::vec(prop::bool::weighted(0.4), 7));
     (shape(), prop::collection::vec(step, 1..4)).prop_map(|(first, steps)| {
         let mut shapes = vec![first];
         for (next, takes) in steps {
             let mut shape = shapes.last().unwrap().clone();
             if takes[0] {
                 shape.seed = next.seed;
+            }
+            if takes[6] {
+                // Services change their pools while every port stays with its service.
+                let services = shape.vips.iter_mut().flat_map(|vip| &mut vip.services);
+                let others = next.vips.iter().flat_map(|vip| &vip.services);
+                services.zip(others).for_each(|(service, other)| service.1 = other.1);
             }
             for (index, vip) in next.vips.into_iter().enumerate().filter(|(index, _)| takes[1 + index]) {
                 shape.vips[index] = vip;
@@ -118,6 +125,9 @@ fn build(shape: &Shape) -> Config {
             }
         }
     }
+    // A pool comes and goes with its services, as in a config's short form.
+    let used: BTreeSet<String> = config.services.values().map(|service| service.pool.clone()).collect();
+    config.pools.retain(|name, _| used.contains(name));
     config
 }
 
@@ -200,7 +210,9 @@ fn check_new(maps: &MapSet, now_ns: u64, configs: [&Config; 2], fresh: &mut u16,
                 }
                 None => {
                     seen.reason == Reason::NoBackend
-                        && configs.iter().any(|config| takers(config, pool).is_empty())
+                        && configs
+                            .iter()
+                            .any(|config| config.pools.contains_key(pool) && takers(config, pool).is_empty())
                 }
             },
         };
@@ -235,6 +247,16 @@ fn check_known(maps: &MapSet, now_ns: u64, known: &Known, at: &str) {
         if let Some((_, to)) = seen.to {
             assert_eq!((to, seen.reason), (*backend, Reason::FlowKnown), "{at}: {packet:?}");
         }
+    }
+}
+
+/// What detection does after every apply: its view of each pool, here that all are up.
+fn publish(applier: &Applier, config: &Config) {
+    let slots = applier.slots();
+    for (name, pool) in &config.pools {
+        let members: Vec<(u8, u16)> =
+            pool.backends.values().map(|backend| (backend.tier, backend.weight)).collect();
+        slots.publish(name, &PoolView::all_up(&members));
     }
 }
 
@@ -274,10 +296,12 @@ proptest! {
                 check_known(&maps, now_ns, &known, &at);
                 step += 1;
             }).unwrap();
+            publish(&world.applier, after);
             check_new(&maps, now_ns, [after, after], &mut fresh, "applied");
             let again = world.applier.apply(&wanted, now_ns).unwrap();
             prop_assert_eq!((again.writes, again.tables_built), (0, 0));
-            for _ in 0..3 {
+            // Some reloads follow each other so closely that what left is still there when it returns.
+            for _ in 0..round % 2 * 3 {
                 world.after_ticks(1);
                 let (maps, now_ns) = (world.maps.clone(), world.now_ns);
                 let sweep = flows::sweep(&maps, now_ns, &world.applier.purge(now_ns));
@@ -327,6 +351,7 @@ proptest! {
         next.apply_stepwise(&desired(after), now_ns, &mut |write| {
             check_new(&maps, now_ns, [before, after], &mut fresh, &format!("completing, {}", name(write)));
         }).unwrap();
+        publish(&next, after);
         check_new(&maps, now_ns, [after, after], &mut fresh, "completed");
         for round in 1..4 {
             let now_ns = now_ns + round * 5_000_000_000;
@@ -367,6 +392,7 @@ fn a_port_moves_between_exact_range_and_any_without_a_stranger_in_between() {
                 check_new(&maps, now_ns, [&before, &after], &mut fresh, name(write));
             };
             world.applier.apply_stepwise(&desired(&after), now_ns, check).unwrap();
+            publish(&world.applier, &after);
             check_new(&maps, now_ns, [&after, &after], &mut 30_000, "applied");
         }
     }

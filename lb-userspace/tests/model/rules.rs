@@ -50,7 +50,11 @@ fn flow(world: &World, number: u32, class: Class) -> (Packet, String) {
         Class::Ended => &[Kind::Syn, Kind::Fin],
         Class::Empty => &[],
     };
-    let name = kinds.iter().map(|kind| world.to(&packet.with(*kind)).1).last().unwrap_or_default();
+    let name = kinds
+        .iter()
+        .map(|kind| world.to(&packet.with(*kind)).1)
+        .fold(None, |_, name| Some(name))
+        .unwrap_or_default();
     assert_eq!(class_of(world, &packet), Some(class));
     (packet, name)
 }
