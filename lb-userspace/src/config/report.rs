@@ -68,7 +68,10 @@ fn memory(limits: &Limits) -> Vec<MapMemory> {
         let values = u64::from(spec.value_size) * u64::from(spec.entries);
         if spec.kind == Kind::PerCpu { values * cpus } else { values }
     };
-    schema::maps(&Sizes::of(limits)).iter().map(|spec| MapMemory { map: spec.pin, bytes: bytes(spec) }).collect()
+    schema::maps(&Sizes::of(limits))
+        .iter()
+        .map(|spec| MapMemory { map: spec.pin, bytes: bytes(spec) })
+        .collect()
 }
 
 fn pool(pool: &Pool) -> PoolDetection {

@@ -12,7 +12,8 @@ pub(super) fn between(before: &Config, after: &Config) -> Vec<String> {
     for (name, pool) in &after.pools {
         let Some(old) = before.pools.get(name) else { continue };
         differences(&format!("pool {name}: backend"), &old.backends, &pool.backends, &mut lines);
-        let same_rest = { crate::config::model::Pool { backends: old.backends.clone(), ..pool.clone() } == *old };
+        let same_rest =
+            { crate::config::model::Pool { backends: old.backends.clone(), ..pool.clone() } == *old };
         if !same_rest {
             lines.push(format!("pool {name} changed"));
         }
@@ -46,5 +47,7 @@ fn differences<T: PartialEq>(
             Some(_) => {}
         }
     }
-    lines.extend(before.keys().filter(|name| !after.contains_key(*name)).map(|name| format!("{kind} {name} removed")));
+    lines.extend(
+        before.keys().filter(|name| !after.contains_key(*name)).map(|name| format!("{kind} {name} removed")),
+    );
 }

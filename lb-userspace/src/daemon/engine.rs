@@ -133,8 +133,12 @@ impl Engine {
 
     /// Attaches where the program is not, and takes it off interfaces that left the config.
     fn attach_missing(&mut self) {
-        let wanted: Vec<(String, XdpMode)> =
-            self.config.interfaces.iter().map(|interface| (interface.name.clone(), interface.xdp_mode)).collect();
+        let wanted: Vec<(String, XdpMode)> = self
+            .config
+            .interfaces
+            .iter()
+            .map(|interface| (interface.name.clone(), interface.xdp_mode))
+            .collect();
         for name in attach::pinned(&self.place.pins).unwrap_or_default() {
             if !wanted.iter().any(|(wanted, _)| *wanted == name) {
                 match attach::detach(&self.place.pins, &name) {
@@ -158,11 +162,14 @@ impl Engine {
     fn attach_one(&mut self, name: &str, mode: XdpMode) -> Result<Interface, String> {
         let link = self.network.watch.read().link_named(name).cloned().ok_or_else(|| missing(name))?;
         let program = self.instance.program().map_err(|failure| failure.message)?;
-        let attached = attach::attach(&self.place.pins, program, &link, mode).map_err(|error| error.to_string())?;
+        let attached =
+            attach::attach(&self.place.pins, program, &link, mode).map_err(|error| error.to_string())?;
         report::attached(name, attached, mode);
         let mode = match attached {
             Attached::Anew(place) | Attached::Again(place) => place.name(),
-            Attached::Kept | Attached::Replaced => link.xdp.first().map_or("", |program| program.place.name()),
+            Attached::Kept | Attached::Replaced => {
+                link.xdp.first().map_or("", |program| program.place.name())
+            }
         };
         Ok(Interface { name: name.to_owned(), mode: mode.to_owned(), attached: true })
     }
@@ -179,8 +186,10 @@ impl Engine {
         }
         let warnings = warnings.0.iter().map(ToString::to_string).collect();
         let changes = changes::between(&self.config, &config);
-        if let Some(gone) =
-            config.interfaces.iter().find(|interface| self.network.watch.read().link_named(&interface.name).is_none())
+        if let Some(gone) = config
+            .interfaces
+            .iter()
+            .find(|interface| self.network.watch.read().link_named(&interface.name).is_none())
         {
             return Err(Failure::new(Code::Failed, format!("{}; nothing was changed", missing(&gone.name))));
         }
@@ -346,7 +355,8 @@ pub(super) fn file_weight(config: &Config, name: &BackendName) -> Option<u16> {
 }
 
 fn wanted(config: &Config, overlay: &Overlay, views: &Views, network: &Network, now: Timestamp) -> Desired {
-    let names = config.pools.values().flat_map(|pool| pool.backends.values().map(move |backend| (pool, backend)));
+    let names =
+        config.pools.values().flat_map(|pool| pool.backends.values().map(move |backend| (pool, backend)));
     let weights = names.map(|(pool, backend)| {
         let weight = overlay.weight(&BackendName::new(&pool.name, &backend.name), backend.weight, now);
         ((pool.name.clone(), backend.name.clone()), weight)
@@ -362,11 +372,17 @@ fn wanted(config: &Config, overlay: &Overlay, views: &Views, network: &Network, 
     desired(&inputs)
 }
 
-fn targets(config: &Config, overlay: &Overlay, known: &HashMap<BackendKey, Known>, now: Timestamp) -> Targets {
+fn targets(
+    config: &Config,
+    overlay: &Overlay,
+    known: &HashMap<BackendKey, Known>,
+    now: Timestamp,
+) -> Targets {
     let mut targets = Targets { pools: config.pools.clone(), ..Targets::default() };
     for pool in targets.pools.values_mut() {
         for backend in pool.backends.values_mut() {
-            backend.weight = overlay.weight(&BackendName::new(&pool.name, &backend.name), backend.weight, now);
+            backend.weight =
+                overlay.weight(&BackendName::new(&pool.name, &backend.name), backend.weight, now);
             let key = BackendKey::new(pool.name.as_str(), backend.name.as_str());
             targets.admin.insert(key, views::admin(overlay, &pool.name, &backend.name, now));
         }
@@ -377,7 +393,8 @@ fn targets(config: &Config, overlay: &Overlay, known: &HashMap<BackendKey, Known
 
 /// What an earlier daemon left in the slots.
 fn known_in_maps(maps: &MapSet) -> HashMap<BackendKey, Known> {
-    let named = maps.backend_info.iter().enumerate().filter(|(_, info)| info.name.len != 0 && info.removed == 0);
+    let named =
+        maps.backend_info.iter().enumerate().filter(|(_, info)| info.name.len != 0 && info.removed == 0);
     let known = named.filter_map(|(id, info)| {
         let pool = maps.pool_info.get(usize::from(info.pool))?;
         let hot = HotWord(maps.backends.get(id)?.hot.get());

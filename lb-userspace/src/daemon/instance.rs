@@ -15,7 +15,7 @@ use crate::failure::{Code, Failure};
 use crate::flows;
 use crate::maps::load::{self, CounterKind, CounterMaps, LoadError, Loaded};
 use crate::maps::mapping::Access;
-use crate::maps::pins::{PinError, Pins};
+use crate::maps::pins::{PinError, Pins, innermost};
 use crate::maps::set::MapSet;
 use crate::maps::sizes::Sizes;
 
@@ -138,7 +138,8 @@ impl Instance {
         let (old, mut new) = (CounterMaps::open(pins)?, CounterMaps::open(&self.pins)?);
         let mut copy = |kind, from, to| {
             let counter = old.sum(kind, from);
-            new.set(kind, to, counter).map_err(|error| failed("copy counters to", self.pins.maps().to_owned(), &error))
+            new.set(kind, to, counter)
+                .map_err(|error| failed("copy counters to", self.pins.maps().to_owned(), &error))
         };
         for index in 0..lb_common::reason::Reason::COUNT as u32 {
             copy(CounterKind::Reasons, index, index)?;
@@ -166,7 +167,7 @@ impl Instance {
     /// Pins the program in place of the one that is pinned.
     fn pin_program(&mut self) -> Result<(), Failure> {
         let Program::Loaded(loaded) = &mut self.program else { return Ok(()) };
-        let (path, next) = (self.pins.program(), self.pins.root().join("program.next"));
+        let (path, next) = (self.pins.program(), self.pins.root().join("program_next"));
         let pin = |error: &dyn std::error::Error| failed("pin the program as", path.clone(), error);
         // Left by a start that was cut off; absent otherwise.
         let _ = fs::remove_file(&next);
@@ -200,5 +201,5 @@ fn secret() -> Result<u64, Failure> {
 }
 
 fn failed(what: &str, path: PathBuf, error: &dyn std::error::Error) -> Failure {
-    Failure::new(Code::Failed, format!("{what} {}: {error}", path.display()))
+    Failure::new(Code::Failed, format!("{what} {}: {}", path.display(), innermost(error)))
 }

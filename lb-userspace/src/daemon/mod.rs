@@ -54,7 +54,8 @@ async fn serve(paths: &Global) -> Result<(), Failure> {
     let server = Server::bind(&paths.socket)?;
     let daemon = Arc::new(Daemon::new(engine, paths));
     let api = tokio::spawn(server.serve(daemon.clone()));
-    let stop = |kind| signal(kind).map_err(|error| Failure::new(Code::Failed, format!("watch signals: {error}")));
+    let stop =
+        |kind| signal(kind).map_err(|error| Failure::new(Code::Failed, format!("watch signals: {error}")));
     let (mut term, mut interrupt) = (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);
     let mut hangup = stop(SignalKind::hangup())?;
     let mut tick = tokio::time::interval(TICK);

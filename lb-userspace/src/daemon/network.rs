@@ -13,8 +13,8 @@ use crate::config::model::{Config, Mac};
 use crate::desired::{Egress as DesiredEgress, HopRecord};
 use crate::failure::{Code, Failure};
 use crate::net::{
-    Egress, HopChange, HopKey, NetWatch, NextHopState, NextHops, NeighbourKeeper, Observed, Overrides, RouteLookup,
-    resolve, vip,
+    Egress, HopChange, HopKey, NeighbourKeeper, NetWatch, NextHopState, NextHops, Observed, Overrides,
+    RouteLookup, resolve, vip,
 };
 
 /// How often the whole network state is read again.
@@ -57,14 +57,20 @@ impl Network {
 
     /// Asks the kernel for the ways to all backends of the config.
     pub(super) fn resolve(&mut self, config: &Config) -> Vec<HopChange> {
-        let addresses: BTreeSet<IpAddr> =
-            config.pools.values().flat_map(|pool| pool.backends.values()).map(|backend| backend.address).collect();
-        let vips: BTreeSet<IpAddr> = config.vips.values().flat_map(|vip| vip.addresses.iter().copied()).collect();
+        let addresses: BTreeSet<IpAddr> = config
+            .pools
+            .values()
+            .flat_map(|pool| pool.backends.values())
+            .map(|backend| backend.address)
+            .collect();
+        let vips: BTreeSet<IpAddr> =
+            config.vips.values().flat_map(|vip| vip.addresses.iter().copied()).collect();
         let addresses: Vec<IpAddr> = addresses.into_iter().collect();
         let found = tokio::task::block_in_place(|| resolve(&mut self.lookup, &self.watch, &vips, &addresses));
         match found {
             Ok(found) => {
-                let ways = found.into_iter().map(|way| way.map_err(|error| error.to_string()).and_then(supported));
+                let ways =
+                    found.into_iter().map(|way| way.map_err(|error| error.to_string()).and_then(supported));
                 let ways = ways.map(|way| way.map(|way| with_mtu(way, config)));
                 self.ways = addresses.into_iter().zip(ways).collect();
             }

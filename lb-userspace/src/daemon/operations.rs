@@ -166,7 +166,13 @@ impl Operations for Daemon {
                 let name = BackendName::new(backend.pool, backend.name);
                 let file_weight = file_weight(&engine.config, &name)?;
                 let new_flows = if takes_new { NewFlows::Taken } else { NewFlows::Refused };
-                Some(Member { backend: name, host: backend.host, file_weight, new_flows, flows: backend.flows })
+                Some(Member {
+                    backend: name,
+                    host: backend.host,
+                    file_weight,
+                    new_flows,
+                    flows: backend.flows,
+                })
             })
             .collect();
         let (overlay, changed) = change::change(&members, &engine.overlay, &request, &by, Timestamp::now())?;

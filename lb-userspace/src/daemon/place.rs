@@ -23,7 +23,7 @@ pub(super) struct Place {
     pub(super) pins: Pins,
     pub(super) store: Store,
     /// Keeps a second daemon out for as long as it lives.
-    pub(super) lock: Lock,
+    _lock: Lock,
 }
 
 /// Makes the directories and takes the lock.
@@ -40,7 +40,10 @@ pub(super) fn take(paths: &Global) -> Result<Place, Failure> {
     if !on_bpffs(root).map_err(|error| failed("look at", root, error))? {
         return Err(Failure::new(
             Code::Failed,
-            format!("{}: not in a bpffs, so nothing can be pinned there; `mount -t bpf bpf DIR`", root.display()),
+            format!(
+                "{}: not in a bpffs, so nothing can be pinned there; `mount -t bpf bpf DIR`",
+                root.display()
+            ),
         ));
     }
     fs::create_dir_all(root).map_err(|error| failed("make", root, error))?;
@@ -48,7 +51,7 @@ pub(super) fn take(paths: &Global) -> Result<Place, Failure> {
     let pins = Pins::new(root);
     pins.create().map_err(|error| failed("make directories in", root, error))?;
     let store = Store::open(&paths.state_dir)?;
-    Ok(Place { pins, store, lock })
+    Ok(Place { pins, store, _lock: lock })
 }
 
 /// Mounts bpffs at its usual place, where `root` is below that and nobody has.

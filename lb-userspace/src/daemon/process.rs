@@ -43,8 +43,11 @@ impl Host for Process {
                 let report = config::check_report(&config);
                 checked.valid = true;
                 checked.problems = warnings.0.iter().map(problem).collect();
-                checked.maps =
-                    report.maps.into_iter().map(|map| MapMemory { map: map.map.to_owned(), bytes: map.bytes }).collect();
+                checked.maps = report
+                    .maps
+                    .into_iter()
+                    .map(|map| MapMemory { map: map.map.to_owned(), bytes: map.bytes })
+                    .collect();
                 checked.total_bytes = report.total_bytes;
                 checked.pools = report
                     .pools
@@ -79,7 +82,8 @@ impl Host for Process {
         let pins = Pins::new(bpffs);
         let (_, maps) = load::open(&pins, Access::ReadOnly)?;
         let interfaces = attach::pinned(&pins).unwrap_or_default();
-        let interfaces = interfaces.into_iter().map(|name| Interface { name, mode: String::new(), attached: true });
+        let interfaces =
+            interfaces.into_iter().map(|name| Interface { name, mode: String::new(), attached: true });
         Ok(Pinned { maps, counters: counters(&pins)?, interfaces: interfaces.collect() })
     }
 

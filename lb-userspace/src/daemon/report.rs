@@ -34,7 +34,9 @@ pub(super) fn attached(name: &str, attached: Attached, mode: XdpMode) {
             info!("{name}: the interface was re-created, attached anew ({} mode)", place.name());
         }
     }
-    if let (Attached::Anew(XdpPlace::Generic) | Attached::Again(XdpPlace::Generic), XdpMode::Auto) = (attached, mode) {
+    if let (Attached::Anew(XdpPlace::Generic) | Attached::Again(XdpPlace::Generic), XdpMode::Auto) =
+        (attached, mode)
+    {
         warn!("{name}: no native XDP in the driver: generic mode, several times slower per packet");
     }
 }

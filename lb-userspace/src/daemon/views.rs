@@ -26,7 +26,13 @@ pub(super) struct Known {
 impl Known {
     /// A backend that nothing is known of.
     pub(super) fn nothing() -> Self {
-        Self { health: Health::Unknown, kind: None, admit: 1000, since_ms: now_ms(), why: "not checked yet".to_owned() }
+        Self {
+            health: Health::Unknown,
+            kind: None,
+            admit: 1000,
+            since_ms: now_ms(),
+            why: "not checked yet".to_owned(),
+        }
     }
 
     /// From detection.
@@ -131,10 +137,9 @@ pub(super) fn views(
         }
         let lowest = pool.backends.values().map(|backend| backend.tier).min().unwrap_or(0);
         let active_tier = combined.active_tier.unwrap_or(lowest);
-        views.pools.insert(
-            pool.name.clone(),
-            desired::PoolView { active_tier, backends, usable: combined.usable },
-        );
+        views
+            .pools
+            .insert(pool.name.clone(), desired::PoolView { active_tier, backends, usable: combined.usable });
     }
     views
 }

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use lb_common::layout::{LastResort, Mode, OnDown, TimeoutsWord, Unmatched};
 
-pub use build::{Inputs, desired, pool, ticks};
 pub use crate::net::HopKey;
+pub use build::{Inputs, desired, pool, ticks};
 pub use next_hop::{Egress, HopRecord};
 pub use view::{BackendView, PoolView};
 

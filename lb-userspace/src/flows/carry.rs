@@ -32,8 +32,10 @@ impl Translation {
             infos.map(|(id, info)| (info.name.as_str().to_owned(), id as u16)).collect()
         };
         let new_services: HashMap<_, _> = services(to).into_iter().collect();
-        let services =
-            services(from).into_iter().filter_map(|(name, id)| Some((id, *new_services.get(&name)?))).collect();
+        let services = services(from)
+            .into_iter()
+            .filter_map(|(name, id)| Some((id, *new_services.get(&name)?)))
+            .collect();
         let backends = |maps: &MapSet| -> Vec<_> {
             let infos = maps.backend_info.iter().enumerate().filter(|(_, info)| info.name.len != 0);
             let key = |(id, info): (usize, &lb_common::layout::BackendInfo)| {

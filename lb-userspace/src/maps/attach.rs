@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
+use aya::programs::Xdp;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode as Flags};
-use aya::programs::Xdp;
 use thiserror::Error;
 
 use super::pins::{Pins, innermost};
@@ -182,7 +182,9 @@ pub fn pinned(pins: &Pins) -> io::Result<Vec<String>> {
     match fs::read_dir(pins.links()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
-        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+        Ok(entries) => {
+            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().replace(':', "."))).collect()
+        }
     }
 }
 

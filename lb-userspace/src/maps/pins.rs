@@ -18,7 +18,7 @@ use super::sizes::Sizes;
 const MMAPABLE: u32 = 1 << 10;
 
 /// Pinned programs; the last is left by a start that was cut off.
-const PROGRAMS: [&str; 3] = ["program", "explain", "program.next"];
+const PROGRAMS: [&str; 3] = ["program", "explain", "program_next"];
 
 /// The pinned objects of an instance: `program`, `links/<interface>`, `maps/<name>`.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ impl Pins {
     /// The same instance with its maps in a directory beside `maps`, where their successors are prepared.
     #[must_use]
     pub fn successor(&self) -> Self {
-        Self { root: self.root.clone(), maps: self.root.join("maps.next") }
+        Self { root: self.root.clone(), maps: self.root.join("maps_next") }
     }
 
     /// The directory of the instance.
@@ -102,10 +102,10 @@ impl Pins {
         self.root.join("links")
     }
 
-    /// The pin of an interface's link.
+    /// The pin of an interface's link. A bpffs takes no names with dots, an interface none with colons.
     #[must_use]
     pub fn link(&self, interface: &str) -> PathBuf {
-        self.links().join(interface)
+        self.links().join(interface.replace('.', ":"))
     }
 
     /// Makes the directories.
