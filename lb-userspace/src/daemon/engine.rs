@@ -1,6 +1,6 @@
 //! The one writer: every change of config, runtime state, routes or detection becomes desired state and is applied.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ impl Engine {
         instance.carry_over()?;
 
         let sink = Sink::new(applier.slots(), tiers_out);
-        sink.replace(applier.slots(), views.backends);
+        sink.replace(applier.slots(), views);
         let (health_out, health) = mpsc::unbounded_channel();
         let targets = targets(&config, &loaded.overlay, &known, now);
         let runtime = tokio::runtime::Handle::current();
@@ -249,7 +249,7 @@ impl Engine {
         let applier = &mut self.applier;
         let summary =
             tokio::task::block_in_place(|| applier.apply(&wanted, flows::now_ns())).map_err(does_not_fit)?;
-        self.sink.replace(self.applier.slots(), views.backends);
+        self.sink.replace(self.applier.slots(), views);
         let targets = targets(&self.config, &self.overlay, &HashMap::new(), now);
         self.health
             .update(targets)
@@ -272,9 +272,9 @@ impl Engine {
         report::transition(event);
     }
 
-    /// Rebuilds the table of a pool whose tier changed.
-    pub(super) async fn tier_changed(&mut self, pool: &str) {
-        info!(pool, "active tier changed");
+    /// Rebuilds the tables of pools whose tier changed.
+    pub(super) async fn tiers_changed(&mut self, pools: &BTreeSet<String>) {
+        pools.iter().for_each(|pool| info!(pool, "active tier changed"));
         self.sync_logged().await;
     }
 

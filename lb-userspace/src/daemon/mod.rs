@@ -17,6 +17,7 @@ mod report;
 mod slots;
 mod views;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +73,13 @@ async fn serve(paths: &Global) -> Result<(), Failure> {
             },
             Some(observed) = feeds.net.recv() => network_changed(&daemon, observed, &mut feeds.net).await,
             Some(event) = feeds.health.recv() => daemon.engine().await.health_changed(&event),
-            Some(pool) = feeds.tiers.recv() => daemon.engine().await.tier_changed(&pool).await,
+            Some(pool) = feeds.tiers.recv() => {
+                let mut pools = BTreeSet::from([pool]);
+                while let Ok(pool) = feeds.tiers.try_recv() {
+                    pools.insert(pool);
+                }
+                daemon.engine().await.tiers_changed(&pools).await;
+            }
             _ = tick.tick() => daemon.engine().await.tick().await,
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lb_common::layout::AdminBits;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::views;
+use super::views::{self, Views};
 use crate::apply::SlotWriter;
 use crate::desired::BackendView;
 use crate::health::pool_view::{PoolView, Slot};
@@ -38,13 +38,26 @@ impl Sink {
     }
 
     /// Takes the writer of a config that was just applied, with the views that it was applied with.
-    pub(super) fn replace(&self, writer: SlotWriter, views: HashMap<BackendKey, BackendView>) {
+    ///
+    /// A view that is here already stays: detection may have changed it since the config was combined.
+    pub(super) fn replace(&self, writer: SlotWriter, views: Views) {
         let mut slots = self.lock();
-        slots.writer = writer;
-        slots.views = views;
-        for (key, view) in &slots.views {
-            slots.writer.set_state(&key.pool, &key.backend, view);
+        let Slots { writer: current, views: held, tiers } = &mut *slots;
+        *current = writer;
+        tiers.retain(|pool, _| views.pools.contains_key(pool));
+        for (pool, view) in views.pools {
+            tiers.entry(pool).or_insert(view.active_tier);
         }
+        let mut before = std::mem::take(held);
+        *held = views
+            .backends
+            .into_iter()
+            .map(|(key, view)| {
+                let view = before.remove(&key).unwrap_or(view);
+                current.set_state(&key.pool, &key.backend, &view);
+                (key, view)
+            })
+            .collect();
     }
 
     /// Labels a backend with what the operator wants; its state follows from detection.
