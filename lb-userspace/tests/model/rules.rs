@@ -46,7 +46,6 @@ fn flow(world: &World, number: u32, class: Class) -> (Packet, String) {
         Class::Young => &[Kind::Ack],
         Class::Proven => &[Kind::Syn, Kind::Ack, Kind::Ack],
         Class::Closing => &[Kind::Syn, Kind::Ack, Kind::Ack, Kind::Fin],
-        Class::Reset => &[Kind::Syn, Kind::Ack, Kind::Ack, Kind::Rst],
         Class::Ended => &[Kind::Syn, Kind::Fin],
         Class::Empty => &[],
     };
@@ -115,7 +114,6 @@ fn a_syn_on_a_known_flow_starts_anew_or_not_by_class_backend_and_idle_time() {
         (Class::Proven, Suspect, 2, true),
         (Class::Closing, Active, 0, true),
         (Class::Closing, Draining, 0, true),
-        (Class::Reset, Active, 0, true),
         (Class::Ended, Active, 0, true),
         (Class::Proven, Active, 1900, true),
         (Class::Embryonic, Active, 20, true),
