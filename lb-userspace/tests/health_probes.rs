@@ -79,12 +79,7 @@ fn every_kind_of_check_finds_a_live_server_up_over_both_families() {
         pool("http", vec![check(http("/ok", Some("all good")), Some(PORT), 20, 500, 2)], both()),
     ];
     let detection = lab.detect(pools);
-    let until = Instant::now() + Duration::from_secs(10);
-    let all_up = || detection.snapshot().iter().all(|one| one.health == Health::Up);
-    while !all_up() {
-        assert!(Instant::now() < until, "{:#?}", detection.snapshot());
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    detection.wait_for_health(Health::Up);
     for one in detection.snapshot() {
         let last = one.last_probe().expect("a result");
         assert_eq!(last.error, None);
@@ -156,7 +151,7 @@ fn kills(kind: CheckKind, trials: usize) -> Vec<Duration> {
     let detection = lab.detect(vec![pool("web", checks, [address(SERVER_V4)])]);
     let trial = |index: usize| {
         let (mut server, _home) = nginx(&lab, PORT);
-        detection.wait_for_all(SlotState::Active);
+        detection.wait_for_health(Health::Up);
         // Another phase of the interval each time.
         std::thread::sleep(Duration::from_micros(20_000 + 370 * u64::try_from(index).unwrap_or(0)));
         detection.slots.forget();
@@ -164,7 +159,7 @@ fn kills(kind: CheckKind, trials: usize) -> Vec<Duration> {
         server.kill().expect("kill");
         let lost_at = detection.wait_for_loss();
         server.wait().expect("wait");
-        detection.wait_for_all(SlotState::Down);
+        detection.wait_for_health(Health::Down);
         lost_at.saturating_duration_since(killed_at)
     };
     (0..trials).map(trial).collect()
@@ -183,7 +178,7 @@ fn host_that_stops_answering_pings_is_suspect_then_down_and_comes_back() {
     let mut detection = lab.detect(vec![pool("web", checks, [address(SERVER_V4), address(SERVER_V6)])]);
     let (mut lost, mut down) = (Vec::new(), Vec::new());
     for trial in 0..30u32 {
-        detection.wait_for_all(SlotState::Active);
+        detection.wait_for_health(Health::Up);
         std::thread::sleep(Duration::from_micros(20_000) + Duration::from_micros(130) * trial);
         detection.slots.forget();
         detection.take_events();
@@ -220,16 +215,16 @@ fn host_that_drops_everything_is_taken_out_by_each_kind_of_check() {
         pool("syn", vec![check(CheckKind::Syn, Some(PORT), 5, 5, 2)], one()),
         pool("tcp", vec![check(CheckKind::Tcp, Some(PORT), 5, 5, 1)], one()),
     ]);
-    detection.wait_for_all(SlotState::Active);
+    detection.wait_for_health(Health::Up);
     // Answers have no way back.
     lab.ip_server("route add blackhole 10.9.0.1/32");
-    detection.wait_for_all(SlotState::Down);
+    detection.wait_for_health(Health::Down);
     for one in detection.snapshot() {
         println!("{} {}", one.key, one.why);
         assert!(one.why.contains("no answer"), "{one:#?}");
     }
     lab.ip_server("route del blackhole 10.9.0.1/32");
-    detection.wait_for_all(SlotState::Active);
+    detection.wait_for_health(Health::Up);
 }
 
 #[test]
@@ -242,7 +237,7 @@ fn busy_cores_cause_no_false_down() {
         pool("syn", vec![check(CheckKind::Syn, Some(PORT), 5, 5, 1)], one()),
         pool("tcp", vec![check(CheckKind::Tcp, Some(PORT), 5, 5, 1)], one()),
     ]);
-    detection.wait_for_all(SlotState::Active);
+    detection.wait_for_health(Health::Up);
     detection.take_events();
     let until = Instant::now() + Duration::from_secs(5);
     let burn = move || {
@@ -274,8 +269,7 @@ fn thousand_backends_every_100_ms_are_checked_by_one_thread() {
     });
     let detection =
         lab.detect(vec![pool("web", vec![check(CheckKind::Syn, Some(PORT), 100, 100, 2)], addresses)]);
-    std::thread::sleep(Duration::from_secs(1));
-    assert!(detection.snapshot().iter().all(|one| one.health == Health::Up));
+    detection.wait_for_health(Health::Up);
     let (before, at) = (probe_thread_time(), Instant::now());
     std::thread::sleep(Duration::from_secs(3));
     let busy = probe_thread_time().saturating_sub(before).as_secs_f64() / at.elapsed().as_secs_f64();
