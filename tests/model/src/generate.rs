@@ -11,11 +11,11 @@ const MAX_FRAME: usize = 3520;
 /// Shortest frame: the kernel gives no program less.
 const MIN_FRAME: usize = 14;
 
-/// The next frame: most are for VIPs of [`Scene`], from few enough clients for flows to meet again.
-pub fn frame(choice: &mut impl Choice) -> Vec<u8> {
+/// Frame `number` of a run: most are for VIPs of [`Scene`], from few enough clients for flows to meet again.
+pub fn frame(choice: &mut impl Choice, number: u32) -> Vec<u8> {
     let mut frame = match choice.below(100) {
         0..25 => spec(choice).frame(),
-        25..75 => regular(choice).frame(),
+        25..75 => regular(choice, number).frame(),
         75..80 => {
             let mut spec = spec(choice);
             let family = if spec.destination.is_ipv4() { Family::V4 } else { Family::V6 };
@@ -76,15 +76,17 @@ fn spec(choice: &mut impl Choice) -> PacketSpec {
 }
 
 /// A packet of one of a thousand long flows to services that remember flows: more than small tables hold.
-fn regular(choice: &mut impl Choice) -> PacketSpec {
-    // The lower its number, the more often a flow is seen.
-    let most = choice.below(1000) + 1;
-    let flow = choice.below(most) as u16;
+fn regular(choice: &mut impl Choice, number: u32) -> PacketSpec {
+    // Eight flows at a time, opened one after the other, then each for a while: long enough to be proven.
+    let opening = number % 128 < 16;
+    let flow = if opening { number as usize % 8 } else { choice.below(8) };
+    let flow = (number / 128 * 8) as u16 % 1000 + flow as u16;
     let family = if flow.is_multiple_of(3) { Family::V6 } else { Family::V4 };
     let port = PORTS_FIRST + 1 + flow % (Scene::services() as u16 / 2);
     let ports = (41_000 + flow, port);
     let spec = PacketSpec::syn(client(family, u32::from(flow % 50)), vip(family, 0), ports);
-    let flags = choice.pick(&[0x02, 0x10, 0x10, 0x10, 0x18, 0x18, 0x18, 0x18, 0x18, 0x11]);
+    let later = choice.pick(&[0x02, 0x10, 0x10, 0x10, 0x18, 0x18, 0x18, 0x18, 0x18, 0x11]);
+    let flags = if opening { 2 } else { later };
     match flow % 10 {
         0..7 => spec.carrying(Transport::Tcp { flags, options: 3 }),
         7..9 => spec.carrying(Transport::Udp),

@@ -37,6 +37,8 @@ const FILLERS: u32 = 16;
 /// Slots of a Maglev table here, and lines that a pool has in the map: current, previous, usable.
 const SLOTS: u32 = 61;
 const POOL_LINES: u32 = 6;
+/// A service id past the end of the table, which some ranges name.
+const NO_SERVICE: u16 = 5000;
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
 /// How many values each table has.
@@ -343,11 +345,12 @@ impl Scene {
     fn ranges<S: Store>(store: &mut S, first_line: u32, lines: u32, first_port: u16) {
         for number in 0..lines {
             store.range_line(first_line + number, |line| {
-                for (slot, range) in line.ranges.iter().enumerate().filter(|(slot, _)| *slot != 5) {
+                for (slot, range) in line.ranges.iter().enumerate().filter(|(slot, _)| *slot != 4) {
                     let n = number as u16 * 8 + slot as u16;
                     let first = first_port + n * 10;
                     let protocol = PROTOCOLS[usize::from(n) % 3];
-                    range.set(RangeWord::new(protocol, first, first + 4, 1 + n * 3).0);
+                    let service = if slot == 5 { NO_SERVICE } else { 1 + n * 3 };
+                    range.set(RangeWord::new(protocol, first, first + 4, service).0);
                 }
             });
         }

@@ -5,20 +5,15 @@
 
 use aya::TestRun as _;
 use aya::programs::TestRunOptions;
-use lb_common::layout::{
-    Backend, Bucket, Counter, Geometry, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip,
-    VipLineV6,
-};
+use lb_common::cell::SharedU64;
+use lb_common::layout::{Bucket, Counter, Way};
 use lb_common::pipeline::Outcome;
 use lb_common::reason::{Reason, Verdict};
-use lb_userspace::maps::load::{self, CounterKind, CounterMaps};
-use lb_userspace::maps::mapping::Access;
-use lb_userspace::maps::pins::Pins;
+use lb_userspace::maps::load;
 use lb_userspace::maps::set::MapSet;
-use lb_userspace::maps::sizes::Sizes;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use tempfile::TempDir;
-use weir_model::{Host, INGRESS, OTHER_PORT, Scene, SceneSizes, Splitmix, Store, Totals, check, frame};
+use weir_model::{Host, INGRESS, OTHER_PORT, Scene, SceneSizes, Splitmix, Totals, check, frame};
+
+use crate::instance::{Instance, Tables, sizes};
 
 /// What a driver has before a frame, and the kernel's test run gives.
 const HEADROOM: usize = 256;
@@ -36,105 +31,11 @@ fn action(outcome: &Outcome) -> u32 {
     }
 }
 
-struct Tables(MapSet);
-
-macro_rules! store {
-    ($($name:ident: $value:ty = $field:ident;)*) => {
-        impl Store for Tables {
-            $(fn $name(&mut self, index: u32, change: impl FnOnce(&mut $value)) {
-                self.0.$field.update(index as usize, change);
-            })*
-        }
-    };
-}
-
-store! {
-    vip_line_v4: IndexLine = vips_v4;
-    vip_line_v6: VipLineV6 = vips_v6;
-    port_line: IndexLine = ports;
-    range_line: RangeLine = ranges;
-    vip: Vip = vips;
-    service: Service = services;
-    pool: Pool = pools;
-    maglev_line: MaglevLine = maglev;
-    backend: Backend = backends;
-    next_hop: NextHop = next_hops;
-}
-
-fn sizes(of: &SceneSizes) -> Sizes {
-    let SceneSizes { vips_v4, vips_v6, ports, ranges, vips, services, pools, .. } = *of;
-    let SceneSizes { maglev, backends, next_hops, flows_v4, flows_v6, .. } = *of;
-    Sizes {
-        vips_v4,
-        vips_v6,
-        ports,
-        ranges,
-        vips,
-        services,
-        pools,
-        maglev,
-        backends,
-        next_hops,
-        flows_v4,
-        flows_v6,
-    }
-}
-
-/// Pins in a bpffs of their own, which ends with it.
-struct Instance {
-    pins: Pins,
-    root: TempDir,
-}
-
-impl Instance {
-    /// `None`, said so, where the kernel cannot be used.
-    fn new() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            println!("SKIPPED: root (loading BPF programs)");
-            return None;
-        }
-        let root = TempDir::new().expect("there is a place for temporary files");
-        if let Err(error) = mount("bpf", root.path(), "bpf", MountFlags::empty(), None) {
-            println!("SKIPPED: mounting a bpffs ({error})");
-            return None;
-        }
-        let pins = Pins::new(&root.path().join("weir"));
-        pins.create().expect("the bpffs takes directories");
-        Some(Self { pins, root })
-    }
-
-    fn load(&self, geometry: &Geometry) -> load::Loaded {
-        load::load(&self.pins, &sizes(&SceneSizes::SMALL), geometry).expect("the program loads")
-    }
-
-    fn tables(&self) -> Tables {
-        let set = self.pins.open_set(&sizes(&SceneSizes::SMALL), Access::ReadWrite);
-        Tables(set.expect("the pinned maps open"))
-    }
-
-    fn totals(&self) -> Totals {
-        let counters = CounterMaps::open(&self.pins).expect("the counters open");
-        Totals {
-            reasons: counters.sums(CounterKind::Reasons),
-            services: counters.sums(CounterKind::Services),
-            backends: counters.sums(CounterKind::Backends),
-        }
-    }
-}
-
-impl Drop for Instance {
-    fn drop(&mut self) {
-        if let Err(error) = unmount(self.root.path(), UnmountFlags::DETACH) {
-            eprintln!("unmount {}: {error}", self.root.path().display());
-        }
-    }
-}
-
 /// A bucket's words.
 fn words<const W: usize>(bucket: &Bucket<W>) -> Vec<u64> {
-    let way = |way: &lb_common::layout::Way<W>| {
+    let way = |way: &Way<W>| {
         let last = u64::from(way.meta.get()) << 32 | u64::from(way.binding.get());
-        way.key.iter().map(lb_common::cell::SharedU64::get).chain([last]).collect::<Vec<_>>()
+        way.key.iter().map(SharedU64::get).chain([last]).collect::<Vec<_>>()
     };
     bucket.ways.iter().flat_map(way).collect()
 }
@@ -155,10 +56,8 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn the_kernel_and_the_host_treat_every_frame_alike() {
     let Some(instance) = Instance::new() else { return };
-    let geometry = SceneSizes::SMALL.geometry(Scene::START);
-    let host_tables = MapSet::anonymous(&sizes(&SceneSizes::SMALL)).expect("there is memory");
-    let mut host_tables = Tables(host_tables);
-    Scene::fill(&mut host_tables, &geometry);
+    let mut host_tables = Tables(MapSet::anonymous(&sizes()).expect("there is memory"));
+    Scene::fill(&mut host_tables, &SceneSizes::SMALL.geometry(Scene::START));
 
     let mut now = Scene::START;
     let mut expected = None;
@@ -183,7 +82,7 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
         let host = Host::new(host_tables.0.slices(), geometry);
         let program = loaded.program().expect("the object has the program");
         for number in 0..FRAMES_PER_BATCH {
-            let frame = frame(&mut choice);
+            let frame = frame(&mut choice, number);
             let ran = host.run(&frame, HEADROOM);
             let options =
                 TestRunOptions { data_in: Some(&frame), data_out: Some(&mut output), ..Default::default() };
