@@ -27,7 +27,10 @@ fn bpftool_prints_the_names_of_the_fields_of_every_map() {
     ];
     for (map, fields) in cases {
         let mut bpftool = Command::new("bpftool");
-        bpftool.args(["map", "lookup", "pinned"]).arg(instance.pins.map(map)).args(["key", "0", "0", "0", "0"]);
+        bpftool
+            .args(["map", "lookup", "pinned"])
+            .arg(instance.pins.map(map))
+            .args(["key", "0", "0", "0", "0"]);
         let dump = match bpftool.output() {
             Ok(dump) => dump,
             Err(error) => return println!("SKIPPED: bpftool ({error})"),

@@ -109,7 +109,11 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
         let counted = instance.totals();
         assert_eq!(Some(&counted), expected.as_ref(), "batch {batch}");
         let packets: u64 = counted.reasons.iter().map(|counter| counter.packets).sum();
-        assert_eq!(packets, u64::from(FRAMES_PER_BATCH) * (batch as u64 + 1), "reasons add up to the packets");
+        assert_eq!(
+            packets,
+            u64::from(FRAMES_PER_BATCH) * (batch as u64 + 1),
+            "reasons add up to the packets"
+        );
     }
     report(&seen, &actions, used);
 }

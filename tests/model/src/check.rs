@@ -82,3 +82,48 @@ fn outer_v6(output: &[u8], outer: &[u8], protocol: u8, class: u8, inner: usize) 
     expect("outer length", number(outer, 4)?, inner)?;
     expect("outer protocol, hop limit", &outer[6..8], &[protocol, 64])
 }
+
+#[cfg(test)]
+mod tests {
+    use lb_common::layout::Family;
+
+    use super::*;
+    use crate::{Host, PORTS_FIRST, PacketSpec, Plain, Scene, SceneSizes, client, vip};
+
+    /// A frame for a service (pool 2 has IPv4 backends, 3 IPv6 ones), and how it left.
+    fn sent(service: u16) -> (Vec<u8>, Outcome, Vec<u8>) {
+        let mut tables = Plain::new(&SceneSizes::SMALL);
+        let geometry = SceneSizes::SMALL.geometry(Scene::START);
+        Scene::fill(&mut tables, &geometry);
+        for backend in 1..SceneSizes::SMALL.backends {
+            Scene::next_hop_of(&mut tables, backend, 1);
+        }
+        let ports = (50_000, PORTS_FIRST + service);
+        let frame = PacketSpec::syn(client(Family::V4, 1), vip(Family::V4, 0), ports).frame();
+        let ran = Host::new(tables.slices(), geometry).run(&frame, 256);
+        (frame, ran.outcome, ran.output)
+    }
+
+    #[test]
+    fn a_change_of_any_byte_that_the_checks_cover_is_found() {
+        // From the ethertype on; an outer IPv6 header's flow label and addresses are covered by no checksum.
+        let cases = [(2, 12..74), (3, 12..15), (3, 18..22), (3, 54..94), (12, 12..54)];
+        for (service, covered) in cases {
+            let (frame, outcome, output) = sent(service);
+            assert_eq!(check(&frame, &outcome, &output), Ok(()));
+            for byte in covered {
+                let mut changed = output.clone();
+                changed[byte] ^= 0x10;
+                assert!(check(&frame, &outcome, &changed).is_err(), "service {service}, byte {byte}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_passes_must_be_as_it_came() {
+        let (frame, _, output) = sent(2);
+        let passed = Outcome { reason: lb_common::reason::Reason::NotVip, egress: None };
+        assert_eq!(check(&frame, &passed, &frame), Ok(()));
+        assert!(check(&frame, &passed, &output).is_err());
+    }
+}

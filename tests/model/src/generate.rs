@@ -64,7 +64,8 @@ fn spec(choice: &mut impl Choice) -> PacketSpec {
     match family {
         Family::V4 => {
             spec.options = choice.pick(&[0, 0, 0, 0, 1, 5, 10]);
-            spec.flags_offset = choice.pick(&[0x4000, 0x4000, 0x4000, 0x4000, 0, 0x8000, 0x2000, 0x0010, 0x2010]);
+            spec.flags_offset =
+                choice.pick(&[0x4000, 0x4000, 0x4000, 0x4000, 0, 0x8000, 0x2000, 0x0010, 0x2010]);
         }
         Family::V6 if choice.chance(30) => {
             let count = choice.pick(&[1, 1, 2, 3, 5, 6, 7, 8]);
@@ -145,7 +146,9 @@ fn mutate(frame: &mut Vec<u8>, choice: &mut impl Choice) {
         // Total length, or traffic class and payload length.
         4 => set(frame, 14 + choice.below(6), choice.word() as u8),
         // Protocol, or next header and hop limit.
-        5 => set(frame, choice.pick(&[23, 20]), choice.pick(&[0, 1, 6, 17, 43, 44, 51, 58, 59, 60, 132, 255])),
+        5 => {
+            set(frame, choice.pick(&[23, 20]), choice.pick(&[0, 1, 6, 17, 43, 44, 51, 58, 59, 60, 132, 255]))
+        }
         // TCP data offset, behind the shortest IP headers; UDP length.
         6 => set(frame, choice.pick(&[34, 54]) + choice.pick(&[4, 5, 12, 13]), choice.word() as u8),
         _ => {

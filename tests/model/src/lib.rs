@@ -8,6 +8,7 @@ mod generate;
 mod host;
 mod packet;
 mod plain;
+mod replay;
 mod scene;
 mod store;
 
@@ -17,7 +18,6 @@ pub use generate::frame;
 pub use host::{Host, Ran, Totals};
 pub use packet::{Extension, PacketSpec, Transport};
 pub use plain::Plain;
-pub use scene::{
-    INGRESS, MISSING_PORT, OTHER_PORT, PORTS_FIRST, Scene, SceneSizes, client, not_vip, vip,
-};
+pub use replay::replay;
+pub use scene::{INGRESS, MISSING_PORT, OTHER_PORT, PORTS_FIRST, Scene, SceneSizes, client, not_vip, vip};
 pub use store::Store;

@@ -145,7 +145,8 @@ impl PacketSpec {
                 let header = 20 + self.options * 4;
                 let [high, low] = ((header + transport.len()) as u16).to_be_bytes();
                 let [flags, offset] = self.flags_offset.to_be_bytes();
-                let mut ip = vec![0x40 | (header / 4) as u8, self.traffic_class, high, low, 0, 9, flags, offset];
+                let mut ip =
+                    vec![0x40 | (header / 4) as u8, self.traffic_class, high, low, 0, 9, flags, offset];
                 ip.extend([63, protocol, 0, 0]);
                 ip.extend(source.octets());
                 ip.extend(destination.octets());
@@ -195,7 +196,9 @@ impl PacketSpec {
                 let [high, low] = ((8 + self.payload) as u16).to_be_bytes();
                 (17, vec![s, t, d, e, high, low, 0, 0], Some(6))
             }
-            Transport::Sctp { chunk } => (132, vec![s, t, d, e, 0, 0, 0, 5, 0, 0, 0, 0, chunk, 0, 0, 4], None),
+            Transport::Sctp { chunk } => {
+                (132, vec![s, t, d, e, 0, 0, 0, 5, 0, 0, 0, 0, chunk, 0, 0, 4], None)
+            }
             Transport::Icmp if self.destination.is_ipv6() => (58, vec![128, 0, 0, 0, 0, 1, 0, 1], Some(2)),
             Transport::Icmp => (1, vec![8, 0, 0, 0, 0, 1, 0, 1], Some(2)),
             Transport::Other(protocol) => (protocol, vec![], None),

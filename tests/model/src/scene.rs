@@ -189,6 +189,35 @@ impl Scene {
         });
     }
 
+    /// Gives an exact port of a VIP to a service.
+    ///
+    /// # Panics
+    /// Where the port index has no place.
+    pub fn add_port<S: Store>(
+        store: &mut S,
+        geometry: &Geometry,
+        vip: u32,
+        protocol: Protocol,
+        port: u16,
+        service: u32,
+    ) {
+        let key = port_key(vip, protocol, port);
+        let line = hash::index(key) & geometry.port_mask;
+        index(line, IndexLine::entry(key, service), |line, change| {
+            let mut fits = false;
+            store.port_line(line, |line| fits = change(line));
+            fits
+        });
+    }
+
+    /// Sends a backend's packets by another next hop.
+    pub fn next_hop_of<S: Store>(store: &mut S, backend: u32, next_hop: u16) {
+        store.backend(backend, |record| {
+            let word = record.egress.get() & !0xffff | u64::from(next_hop);
+            record.egress.set(word);
+        });
+    }
+
     fn backend(pool: u32, n: u32) -> u32 {
         1 + (pool - 1) * BACKENDS_PER_POOL + n
     }
@@ -298,14 +327,9 @@ impl Scene {
             IpAddr::V6(address) => Self::vip_v6(store, geometry, address, id),
         }
         if matches!(n, 0 | 1) {
-            for (service, protocol) in (1..=SERVICES).flat_map(|id| PROTOCOLS.map(|protocol| (id, protocol))) {
-                let key = port_key(id, protocol, PORTS_FIRST + service as u16);
-                let line = hash::index(key) & geometry.port_mask;
-                index(line, IndexLine::entry(key, service), |line, change| {
-                    let mut fits = false;
-                    store.port_line(line, |line| fits = change(line));
-                    fits
-                });
+            for (service, protocol) in (1..=SERVICES).flat_map(|id| PROTOCOLS.map(|protocol| (id, protocol)))
+            {
+                Self::add_port(store, geometry, id, protocol, PORTS_FIRST + service as u16, service);
             }
         }
         // Five lines, the last of which is never read.

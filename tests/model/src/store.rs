@@ -1,8 +1,6 @@
 //! Writing access to the tables, wherever they are.
 
-use lb_common::layout::{
-    Backend, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
-};
+use lb_common::layout::{Backend, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6};
 
 macro_rules! store {
     ($($(#[$doc:meta])* $name:ident: $value:ty;)*) => {
