@@ -210,6 +210,20 @@ impl Scene {
         });
     }
 
+    /// The ids of a pool's backends.
+    #[must_use]
+    pub fn backends_of(pool: u32) -> std::ops::Range<u32> {
+        Self::backend(pool, 0)..Self::backend(pool, BACKENDS_PER_POOL)
+    }
+
+    /// Gives a backend another state; it keeps its generation.
+    pub fn set_state<S: Store>(store: &mut S, backend: u32, state: BackendState) {
+        store.backend(backend, |record| {
+            let word = record.hot.get() & !0xff | state as u64;
+            record.hot.set(word);
+        });
+    }
+
     /// Sends a backend's packets by another next hop.
     pub fn next_hop_of<S: Store>(store: &mut S, backend: u32, next_hop: u16) {
         store.backend(backend, |record| {
