@@ -81,6 +81,11 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
         }
         let host = Host::new(host_tables.0.slices(), geometry);
         let program = loaded.program().expect("the object has the program");
+        if batch == 0 {
+            let verified =
+                program.info().expect("the kernel tells of the program").verified_instruction_count();
+            println!("verified instructions: {verified:?}");
+        }
         for number in 0..FRAMES_PER_BATCH {
             let frame = frame(&mut choice, number);
             let ran = host.run(&frame, HEADROOM);
