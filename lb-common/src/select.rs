@@ -88,7 +88,8 @@ fn look<T: Tables>(tables: &T, id: u32) -> Option<Selected<'_>> {
     Some(Selected { id, backend, hot: HotWord(backend.hot.get()) })
 }
 
-/// Picks a backend.
+/// Picks a backend. `bound` is the id of a flow's own backend that is down, 0 where there is none: the last resort
+/// `keep` leaves the flow there.
 ///
 /// # Errors
 /// [`Reason::NoBackend`] or [`Reason::NoBackendReset`] when none is usable and the last resort is not to keep.
@@ -98,6 +99,7 @@ pub fn select<'a, T: Tables>(
     pool: &Pool,
     request: Request,
     flow_hash: u64,
+    bound: u32,
     now: Tick,
 ) -> Result<Selected<'a>, Reason> {
     let current = Span(pool.current.get());
@@ -141,15 +143,18 @@ pub fn select<'a, T: Tables>(
         }
     }
     match LastResort::from_word(pool.last_resort.get()) {
-        LastResort::Keep => keep(tables, current, flow_hash),
+        LastResort::Keep => keep(tables, current, flow_hash, bound),
         LastResort::Reset => Err(Reason::NoBackendReset),
         LastResort::Drop => Err(Reason::NoBackend),
     }
 }
 
-/// The last resort `keep`: the Maglev slot's backend, whatever its state.
+/// The last resort `keep`: the flow's own backend, else the Maglev slot's, whatever its state.
 #[inline(always)]
-fn keep<T: Tables>(tables: &T, current: Span, flow_hash: u64) -> Result<Selected<'_>, Reason> {
+fn keep<T: Tables>(tables: &T, current: Span, flow_hash: u64, bound: u32) -> Result<Selected<'_>, Reason> {
+    if bound != 0 {
+        return look(tables, bound).ok_or(Reason::NoBackend);
+    }
     if current.is_empty() {
         return Err(Reason::NoBackend);
     }

@@ -20,8 +20,8 @@ pub(crate) struct Args {
 }
 
 /// The packages whose tests need no root.
-const UNIT_PACKAGES: [&str; 6] =
-    ["--package", "lb-common", "--package", "lb-userspace", "--package", "xtask"];
+const UNIT_PACKAGES: [&str; 8] =
+    ["--package", "lb-common", "--package", "lb-userspace", "--package", "weir-model", "--package", "xtask"];
 
 pub(crate) fn run(args: Args) -> Result<()> {
     setup::ensure()?;

@@ -18,6 +18,7 @@ pub struct Backend {
     pub sources: [[u8; 16]; 2],
 }
 
+#[cfg(not(loom))]
 const _: () = assert!(core::mem::size_of::<Backend>() == 64);
 
 /// What the data plane may do with a backend. The order is that of the encoding; 0 is no backend.

@@ -38,6 +38,7 @@ pub struct VipLineV6 {
     pub overflow: SharedU32,
 }
 
+#[cfg(not(loom))]
 const _: () = assert!(core::mem::size_of::<IndexLine>() == 64 && core::mem::size_of::<VipLineV6>() == 64);
 
 impl IndexLine {

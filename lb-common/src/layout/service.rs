@@ -13,6 +13,7 @@ pub struct Service {
     pub reserved: [u64; 6],
 }
 
+#[cfg(not(loom))]
 const _: () = assert!(core::mem::size_of::<Service>() == 64);
 
 /// How packets reach a backend.

@@ -4,7 +4,7 @@ use super::ip::Ip;
 use super::parse::Parsed;
 use crate::flow::{self, Continuation, FlowKey, Meta, NewFlows, continuation, opening_class};
 use crate::forward::Inner;
-use crate::layout::{Backend, ForwardWord, HotWord, Mode, Pool, TimeoutsWord, Way};
+use crate::layout::{Backend, BackendState, ForwardWord, HotWord, Mode, Pool, TimeoutsWord, Way};
 use crate::reason::Reason;
 use crate::select::{self, Request, Selected};
 use crate::service;
@@ -46,7 +46,7 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
         tracked::<W, I, T>(tables, packet, &rules, &key)?
     } else {
         let hash = flow_hash::<W, I>(packet, pool);
-        (select::select(tables, pool, Request::New, hash, tables.now())?, Reason::Untracked)
+        (select::select(tables, pool, Request::New, hash, 0, tables.now())?, Reason::Untracked)
     };
     Ok(Steered {
         service: id,
@@ -88,11 +88,13 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
             place = flow::place(first, second, key.hash as u32 >> 16, now);
         }
     }
+    let mut bound = 0;
     let (request, reason) = match &found {
         Some(found) => match known::<W, I, T>(tables, packet, rules, found, now)? {
             Known::Kept(selected) => return Ok((selected, Reason::FlowKnown)),
-            Known::Over(reason) => {
+            Known::Over(reason, down) => {
                 place = Some(found.way);
+                bound = down;
                 (Request::New, reason)
             }
         },
@@ -101,7 +103,12 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
             Segment::Data | Segment::Close | Segment::Abort => (Request::Resume, Reason::FlowResumed),
         },
     };
-    let selected = select::select(tables, rules.pool, request, flow_hash::<W, I>(packet, rules.pool), now)?;
+    let selected =
+        select::select(tables, rules.pool, request, flow_hash::<W, I>(packet, rules.pool), bound, now)?;
+    if selected.id == bound {
+        // The last resort left the flow where it was: its entry stays as it is, a proven one proven.
+        return Ok((selected, Reason::FlowKnown));
+    }
     match place {
         Some(way) => {
             open(way, packet.segment, key, &selected, rules, now);
@@ -115,8 +122,9 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
 enum Known<'a> {
     /// It goes on with the entry's backend.
     Kept(Selected<'a>),
-    /// A backend is selected anew, for this reason; the entry's place can be taken.
-    Over(Reason),
+    /// A backend is selected anew, for this reason; the entry's place can be taken. The id of the flow's backend where
+    /// that is down, else 0.
+    Over(Reason, u32),
 }
 
 #[inline(always)]
@@ -130,8 +138,12 @@ fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
     let id = found.binding.backend();
     let backend = tables.backend(id).ok_or(Reason::Inconsistent)?;
     let hot = HotWord(backend.hot.get());
-    if hot.generation() != found.meta.generation() || !select::serves_known(hot, rules.forward.on_down()) {
-        return Ok(Known::Over(Reason::FlowRehomed));
+    if hot.generation() != found.meta.generation() {
+        return Ok(Known::Over(Reason::FlowRehomed, 0));
+    }
+    if !select::serves_known(hot, rules.forward.on_down()) {
+        let down = if hot.state() as u8 >= BackendState::DownSoft as u8 { id } else { 0 };
+        return Ok(Known::Over(Reason::FlowRehomed, down));
     }
     let new_flows = match packet.segment {
         Segment::Open if !select::takes_new(hot, flow_hash::<W, I>(packet, rules.pool)) => NewFlows::Refused,
@@ -144,7 +156,7 @@ fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
             }
             Ok(Known::Kept(Selected { id, backend, hot }))
         }
-        Continuation::Anew => Ok(Known::Over(Reason::FlowNew)),
+        Continuation::Anew => Ok(Known::Over(Reason::FlowNew, 0)),
     }
 }
 

@@ -31,6 +31,8 @@ const PORT_LINES: u32 = 4;
 const VIP_V6_LINES: u32 = 8;
 /// Port-range lines per service.
 const RANGE_LINES: u32 = 2;
+/// Fewest lines of an index: in fewer, neighbouring addresses crowd into one pair of lines.
+const MIN_LINES: u32 = 16;
 /// Ways of a flow bucket.
 const WAYS: u32 = 4;
 
@@ -56,7 +58,7 @@ impl Sizes {
     #[must_use]
     pub fn of(limits: &Limits) -> Self {
         let ids = |count: u32| count + 1;
-        let services = limits.services.next_power_of_two();
+        let services = limits.services.max(MIN_LINES).next_power_of_two();
         let buckets = |flows: u32| (flows.saturating_mul(2).div_ceil(WAYS)).next_power_of_two().max(2);
         Self {
             vips_v4: services.max(2),

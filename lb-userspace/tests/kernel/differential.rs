@@ -1,0 +1,153 @@
+//! The same frames through the packet logic on the host and through the program in the kernel.
+//!
+//! Both sides start with equal tables and insert flows as they go. Verdict and bytes are compared frame by frame; the
+//! flow tables byte by byte, and the counters, after each batch. Then time moves on and backends change.
+
+use aya::TestRun as _;
+use aya::programs::TestRunOptions;
+use lb_common::cell::SharedU64;
+use lb_common::layout::{Bucket, Counter, Way};
+use lb_common::pipeline::Outcome;
+use lb_common::reason::{Reason, Verdict};
+use lb_userspace::maps::load;
+use lb_userspace::maps::set::MapSet;
+use weir_model::{Host, INGRESS, OTHER_PORT, Scene, SceneSizes, Splitmix, Totals, check, frame};
+
+use crate::instance::{Instance, Tables, sizes};
+
+/// What a driver has before a frame, and the kernel's test run gives.
+const HEADROOM: usize = 256;
+const FRAMES_PER_BATCH: u32 = 15_000;
+/// Ticks that pass before each batch: none, a few, more than every timeout but the longest, more than all.
+const BATCHES: [u32; 8] = [0, 1, 0, 2, 1, 9, 1, 200];
+
+/// `XDP_DROP`, `XDP_PASS`, `XDP_TX`, `XDP_REDIRECT` (linux/bpf.h).
+fn action(outcome: &Outcome) -> u32 {
+    match (outcome.reason.verdict(), outcome.egress) {
+        (Verdict::Pass, _) => 2,
+        (Verdict::Forward, Some(egress)) if egress.port == INGRESS => 3,
+        (Verdict::Forward, Some(egress)) if egress.port == OTHER_PORT => 4,
+        _ => 1,
+    }
+}
+
+/// A bucket's words.
+fn words<const W: usize>(bucket: &Bucket<W>) -> Vec<u64> {
+    let way = |way: &Way<W>| {
+        let last = u64::from(way.meta.get()) << 32 | u64::from(way.binding.get());
+        way.key.iter().map(SharedU64::get).chain([last]).collect::<Vec<_>>()
+    };
+    bucket.ways.iter().flat_map(way).collect()
+}
+
+fn compare_flows<const W: usize>(kernel: &[Bucket<W>], host: &[Bucket<W>], batch: usize) -> usize {
+    let mut used = 0;
+    for (number, (kernel, host)) in kernel.iter().zip(host).enumerate() {
+        assert_eq!(words(kernel), words(host), "batch {batch}, bucket {number} of {W} key words");
+        used += host.ways.iter().filter(|way| way.binding.get() != 0).count();
+    }
+    used
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn the_kernel_and_the_host_treat_every_frame_alike() {
+    let Some(instance) = Instance::new() else { return };
+    let mut host_tables = Tables(MapSet::anonymous(&sizes()).expect("there is memory"));
+    Scene::fill(&mut host_tables, &SceneSizes::SMALL.geometry(Scene::START));
+
+    let mut now = Scene::START;
+    let mut expected = None;
+    let mut seen = [0_u64; Reason::COUNT];
+    let mut actions = [0_u64; 5];
+    let mut choice = Splitmix(0x7765_6972);
+    let mut output = vec![0; 8192];
+    let mut used = (0, 0);
+    for (batch, pause) in BATCHES.into_iter().enumerate() {
+        now = now.plus(pause);
+        let geometry = SceneSizes::SMALL.geometry(now);
+        let mut loaded = instance.load(&geometry);
+        let mut kernel_tables = instance.tables();
+        if batch == 0 {
+            Scene::fill(&mut kernel_tables, &geometry);
+            let mut ports = load::tx_ports(&instance.pins).expect("tx_ports opens");
+            ports.insert(OTHER_PORT, INGRESS, None, 0).expect("tx_ports takes the loopback interface");
+        } else {
+            Scene::disturb(&mut kernel_tables, batch as u64, now);
+            Scene::disturb(&mut host_tables, batch as u64, now);
+        }
+        let host = Host::new(host_tables.0.slices(), geometry);
+        let program = loaded.program().expect("the object has the program");
+        if batch == 0 {
+            let verified =
+                program.info().expect("the kernel tells of the program").verified_instruction_count();
+            println!("verified instructions: {verified:?}");
+        }
+        for number in 0..FRAMES_PER_BATCH {
+            let frame = frame(&mut choice, number);
+            let ran = host.run(&frame, HEADROOM);
+            let options =
+                TestRunOptions { data_in: Some(&frame), data_out: Some(&mut output), ..Default::default() };
+            let result = program.test_run(options).expect("the kernel runs the frame");
+            let length = result.data_size_out as usize;
+            let told = || {
+                let outcome = &ran.outcome;
+                format!("batch {batch}, frame {number}: {outcome:?}\nframe {}", hex(&frame))
+            };
+            assert_eq!(result.return_value, action(&ran.outcome), "{}", told());
+            assert_eq!(hex(&output[..length]), hex(&ran.output), "{}", told());
+            if let Err(broken) = check(&frame, &ran.outcome, &ran.output) {
+                panic!("{broken}: {}", told());
+            }
+            seen[ran.outcome.reason as usize] += 1;
+            actions[result.return_value as usize] += 1;
+        }
+        let slices = host_tables.0.slices();
+        used = (
+            compare_flows(&kernel_tables.0.flows_v4, slices.flows_v4, batch),
+            compare_flows(&kernel_tables.0.flows_v6, slices.flows_v6, batch),
+        );
+        expected = Some(sum(expected, host.totals()));
+        let counted = instance.totals();
+        assert_eq!(Some(&counted), expected.as_ref(), "batch {batch}");
+        let packets: u64 = counted.reasons.iter().map(|counter| counter.packets).sum();
+        assert_eq!(
+            packets,
+            u64::from(FRAMES_PER_BATCH) * (batch as u64 + 1),
+            "reasons add up to the packets"
+        );
+    }
+    report(&seen, &actions, used);
+}
+
+/// Prints what the frames met, and fails where a reason or verdict was never reached.
+fn report(seen: &[u64; Reason::COUNT], actions: &[u64; 5], used: (usize, usize)) {
+    println!("{} frames; flow entries used: {} IPv4, {} IPv6", seen.iter().sum::<u64>(), used.0, used.1);
+    println!("drop {}, pass {}, tx {}, redirect {}", actions[1], actions[2], actions[3], actions[4]);
+    for reason in Reason::ALL {
+        let frames = seen[*reason as usize];
+        println!("{:>18} {frames}", reason.name());
+        // A frame shorter than an Ethernet header never gets here, and 256 bytes of headroom are enough.
+        assert!(frames > 0 || *reason == Reason::NoHeadroom, "no frame was {}", reason.name());
+    }
+    assert!(actions[1..].iter().all(|frames| *frames > 100));
+}
+
+fn sum(before: Option<Totals>, batch: Totals) -> Totals {
+    let Some(before) = before else { return batch };
+    let add = |one: Vec<Counter>, two: Vec<Counter>| {
+        let pair = |(one, two): (Counter, Counter)| Counter {
+            packets: one.packets + two.packets,
+            bytes: one.bytes + two.bytes,
+        };
+        one.into_iter().zip(two).map(pair).collect()
+    };
+    Totals {
+        reasons: add(before.reasons, batch.reasons),
+        services: add(before.services, batch.services),
+        backends: add(before.backends, batch.backends),
+    }
+}

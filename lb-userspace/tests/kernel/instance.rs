@@ -1,0 +1,109 @@
+//! The program and its maps, loaded for a test.
+
+use lb_common::layout::{
+    Backend, Geometry, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
+};
+use lb_userspace::maps::load::{self, CounterKind, CounterMaps};
+use lb_userspace::maps::mapping::Access;
+use lb_userspace::maps::pins::Pins;
+use lb_userspace::maps::set::MapSet;
+use lb_userspace::maps::sizes::Sizes;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use tempfile::TempDir;
+use weir_model::{SceneSizes, Store, Totals};
+
+/// Maps that a scene can be written to.
+pub(crate) struct Tables(pub(crate) MapSet);
+
+macro_rules! store {
+    ($($name:ident: $value:ty = $field:ident;)*) => {
+        impl Store for Tables {
+            $(fn $name(&mut self, index: u32, change: impl FnOnce(&mut $value)) {
+                self.0.$field.update(index as usize, change);
+            })*
+        }
+    };
+}
+
+store! {
+    vip_line_v4: IndexLine = vips_v4;
+    vip_line_v6: VipLineV6 = vips_v6;
+    port_line: IndexLine = ports;
+    range_line: RangeLine = ranges;
+    vip: Vip = vips;
+    service: Service = services;
+    pool: Pool = pools;
+    maglev_line: MaglevLine = maglev;
+    backend: Backend = backends;
+    next_hop: NextHop = next_hops;
+}
+
+/// The scene's sizes.
+pub(crate) fn sizes() -> Sizes {
+    let SceneSizes { vips_v4, vips_v6, ports, ranges, vips, services, pools, .. } = SceneSizes::SMALL;
+    let SceneSizes { maglev, backends, next_hops, flows_v4, flows_v6, .. } = SceneSizes::SMALL;
+    Sizes {
+        vips_v4,
+        vips_v6,
+        ports,
+        ranges,
+        vips,
+        services,
+        pools,
+        maglev,
+        backends,
+        next_hops,
+        flows_v4,
+        flows_v6,
+    }
+}
+
+/// Pins in a bpffs of their own, which ends with it.
+pub(crate) struct Instance {
+    pub(crate) pins: Pins,
+    root: TempDir,
+}
+
+impl Instance {
+    /// `None`, said so, where the kernel cannot be used.
+    pub(crate) fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: root (loading BPF programs)");
+            return None;
+        }
+        let root = TempDir::new().expect("there is a place for temporary files");
+        if let Err(error) = mount("bpf", root.path(), "bpf", MountFlags::empty(), None) {
+            println!("SKIPPED: mounting a bpffs ({error})");
+            return None;
+        }
+        let pins = Pins::new(&root.path().join("weir"));
+        pins.create().expect("the bpffs takes directories");
+        Some(Self { pins, root })
+    }
+
+    pub(crate) fn load(&self, geometry: &Geometry) -> load::Loaded {
+        load::load(&self.pins, &sizes(), geometry).expect("the program loads")
+    }
+
+    pub(crate) fn tables(&self) -> Tables {
+        let set = self.pins.open_set(&sizes(), Access::ReadWrite);
+        Tables(set.expect("the pinned maps open"))
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        let counters = CounterMaps::open(&self.pins).expect("the counters open");
+        Totals {
+            reasons: counters.sums(CounterKind::Reasons),
+            services: counters.sums(CounterKind::Services),
+            backends: counters.sums(CounterKind::Backends),
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if let Err(error) = unmount(self.root.path(), UnmountFlags::DETACH) {
+            eprintln!("unmount {}: {error}", self.root.path().display());
+        }
+    }
+}

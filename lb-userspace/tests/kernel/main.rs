@@ -1,0 +1,5 @@
+//! The packet program in the kernel, without a network.
+
+mod btf;
+mod differential;
+mod instance;

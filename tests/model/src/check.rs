@@ -1,0 +1,129 @@
+//! What must hold of every frame that went through, told from the frame alone.
+
+use lb_common::pipeline::Outcome;
+use lb_common::reason::Verdict;
+
+const ETHERNET: usize = 14;
+
+/// Checks a frame that came as `input` and left as `output`.
+///
+/// # Errors
+/// The promise that is broken.
+pub fn check(input: &[u8], outcome: &Outcome, output: &[u8]) -> Result<(), String> {
+    match outcome.reason.verdict() {
+        Verdict::Pass | Verdict::Drop if output != input => {
+            Err(format!("{:?}: the frame was changed", outcome.reason))
+        }
+        Verdict::Pass | Verdict::Drop if outcome.egress.is_some() => {
+            Err(format!("{:?}: has an egress", outcome.reason))
+        }
+        Verdict::Pass | Verdict::Drop => Ok(()),
+        Verdict::Forward if outcome.egress.is_none() => Err("forwarded without an egress".into()),
+        Verdict::Forward => forwarded(input, output),
+    }
+}
+
+fn number(bytes: &[u8], offset: usize) -> Result<usize, String> {
+    match bytes.get(offset..offset + 2) {
+        Some([high, low]) => Ok(usize::from(*high) << 8 | usize::from(*low)),
+        _ => Err(format!("{} bytes end before offset {offset}", bytes.len())),
+    }
+}
+
+fn expect<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<(), String> {
+    if found == expected { Ok(()) } else { Err(format!("{what}: {found:?}, expected {expected:?}")) }
+}
+
+/// An IP packet's version, traffic class and length.
+fn inner(packet: &[u8]) -> Result<(u8, u8, usize), String> {
+    let first = number(packet, 0)?;
+    match first >> 12 {
+        4 => Ok((4, first as u8, number(packet, 2)?)),
+        6 => Ok((6, (first >> 4) as u8, number(packet, 4)? + 40)),
+        other => Err(format!("forwarded IP version {other}")),
+    }
+}
+
+fn forwarded(input: &[u8], output: &[u8]) -> Result<(), String> {
+    let arrived = input.get(ETHERNET..).ok_or("forwarded without an Ethernet header")?;
+    let left = output.get(ETHERNET..).ok_or("left without an Ethernet header")?;
+    let (version, class, length) = inner(arrived)?;
+    if length > arrived.len() {
+        return Err(format!("forwarded {} bytes of an IP packet of {length}", arrived.len()));
+    }
+    let grown = output.len().checked_sub(input.len()).ok_or("the frame shrank")?;
+    expect("inner packet", left.get(grown..), Some(arrived))?;
+    let protocol = if version == 4 { 4 } else { 41 };
+    match grown {
+        0 => expect("ethertype", number(output, 12)?, number(input, 12)?),
+        20 => outer_v4(output, left, protocol, class, length),
+        40 => outer_v6(output, left, protocol, class, length),
+        other => Err(format!("grew by {other} bytes")),
+    }
+}
+
+fn outer_v4(output: &[u8], outer: &[u8], protocol: u8, class: u8, inner: usize) -> Result<(), String> {
+    expect("ethertype", number(output, 12)?, 0x0800)?;
+    expect("outer version, IHL", outer[0], 0x45)?;
+    expect("outer DSCP, ECN", outer[1], class)?;
+    expect("outer length", number(outer, 2)?, inner + 20)?;
+    expect("outer flags, offset", number(outer, 6)?, 0x4000)?;
+    expect("outer TTL, protocol", &outer[8..10], &[64, protocol])?;
+    let sum = (0..10).map(|word| number(outer, word * 2)).sum::<Result<usize, String>>()?;
+    expect("outer checksum", (sum & 0xffff) + (sum >> 16), 0xffff)
+}
+
+fn outer_v6(output: &[u8], outer: &[u8], protocol: u8, class: u8, inner: usize) -> Result<(), String> {
+    expect("ethertype", number(output, 12)?, 0x86dd)?;
+    let first = number(outer, 0)?;
+    expect("outer version", first >> 12, 6)?;
+    expect("outer DSCP, ECN", (first >> 4) as u8, class)?;
+    expect("outer flow label is set", (first & 0xf, number(outer, 2)?) != (0, 0), true)?;
+    expect("outer length", number(outer, 4)?, inner)?;
+    expect("outer protocol, hop limit", &outer[6..8], &[protocol, 64])
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::layout::Family;
+
+    use super::*;
+    use crate::{Host, PORTS_FIRST, PacketSpec, Plain, Scene, SceneSizes, client, vip};
+
+    /// A frame for a service (pool 2 has IPv4 backends, 3 IPv6 ones), and how it left.
+    fn sent(service: u16) -> (Vec<u8>, Outcome, Vec<u8>) {
+        let mut tables = Plain::new(&SceneSizes::SMALL);
+        let geometry = SceneSizes::SMALL.geometry(Scene::START);
+        Scene::fill(&mut tables, &geometry);
+        for backend in 1..SceneSizes::SMALL.backends {
+            Scene::next_hop_of(&mut tables, backend, 1);
+        }
+        let ports = (50_000, PORTS_FIRST + service);
+        let frame = PacketSpec::syn(client(Family::V4, 1), vip(Family::V4, 0), ports).frame();
+        let ran = Host::new(tables.slices(), geometry).run(&frame, 256);
+        (frame, ran.outcome, ran.output)
+    }
+
+    #[test]
+    fn a_change_of_any_byte_that_the_checks_cover_is_found() {
+        // From the ethertype on; an outer IPv6 header's flow label and addresses are covered by no checksum.
+        let cases = [(2, 12..74), (3, 12..15), (3, 18..22), (3, 54..94), (12, 12..54)];
+        for (service, covered) in cases {
+            let (frame, outcome, output) = sent(service);
+            assert_eq!(check(&frame, &outcome, &output), Ok(()));
+            for byte in covered {
+                let mut changed = output.clone();
+                changed[byte] ^= 0x10;
+                assert!(check(&frame, &outcome, &changed).is_err(), "service {service}, byte {byte}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_passes_must_be_as_it_came() {
+        let (frame, _, output) = sent(2);
+        let passed = Outcome { reason: lb_common::reason::Reason::NotVip, egress: None };
+        assert_eq!(check(&frame, &passed, &frame), Ok(()));
+        assert!(check(&frame, &passed, &output).is_err());
+    }
+}

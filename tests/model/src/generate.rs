@@ -1,0 +1,165 @@
+//! Frames of all kinds: sound, mutated, for other hosts, random.
+
+use lb_common::layout::Family;
+
+use crate::choice::Choice;
+use crate::packet::{Extension, PacketSpec, Transport};
+use crate::scene::{PORTS_FIRST, Scene, client, not_vip, vip};
+
+/// Longest frame: what the kernel's test run takes without fragments.
+const MAX_FRAME: usize = 3520;
+/// Shortest frame: the kernel gives no program less.
+const MIN_FRAME: usize = 14;
+
+/// Frame `number` of a run: most are for VIPs of [`Scene`], from few enough clients for flows to meet again.
+pub fn frame(choice: &mut impl Choice, number: u32) -> Vec<u8> {
+    let mut frame = match choice.below(100) {
+        0..25 => spec(choice).frame(),
+        25..75 => regular(choice, number).frame(),
+        75..80 => {
+            let mut spec = spec(choice);
+            let family = if spec.destination.is_ipv4() { Family::V4 } else { Family::V6 };
+            spec.destination = not_vip(family);
+            spec.frame()
+        }
+        80..84 => tagged(choice),
+        84..87 => {
+            let mut frame = spec(choice).frame();
+            frame.splice(12..14, choice.pick(&[[0x08, 0x06], [0x88, 0xcc], [0x05, 0xdc], [0x86, 0xde]]));
+            frame
+        }
+        _ => noise(choice),
+    };
+    if choice.chance(20) {
+        for _ in 0..=choice.below(3) {
+            mutate(&mut frame, choice);
+        }
+    }
+    if choice.chance(5) {
+        // What a driver leaves after a short packet.
+        frame.resize(frame.len().max(60), 0);
+    }
+    frame.resize(frame.len().clamp(MIN_FRAME, MAX_FRAME), 0);
+    frame
+}
+
+fn spec(choice: &mut impl Choice) -> PacketSpec {
+    let family = choice.pick(&[Family::V4, Family::V6]);
+    let port = match choice.below(20) {
+        0..14 => PORTS_FIRST + 1 + choice.below(Scene::services() as usize) as u16,
+        14..16 => 2000 + choice.below(300) as u16,
+        16..18 => 3000 + choice.below(450) as u16,
+        _ => choice.word() as u16,
+    };
+    let source_port = 40_000 + choice.below(4) as u16;
+    let destination = vip(family, choice.pick(&[0, 0, 0, 0, 1, 1, 2, 3, 7, 19]));
+    let mut spec = PacketSpec::syn(client(family, choice.below(24) as u32), destination, (source_port, port));
+    spec.transport = transport(choice);
+    spec.traffic_class = choice.pick(&[0, 0, 0x02, 0x03, 0xb8, 0xff]);
+    spec.payload = match choice.below(10) {
+        0..6 => choice.below(64),
+        6..9 => choice.below(1500),
+        _ => 1400 + choice.below(2000),
+    };
+    match family {
+        Family::V4 => {
+            spec.options = choice.pick(&[0, 0, 0, 0, 1, 5, 10]);
+            spec.flags_offset =
+                choice.pick(&[0x4000, 0x4000, 0x4000, 0x4000, 0, 0x8000, 0x2000, 0x0010, 0x2010]);
+        }
+        Family::V6 if choice.chance(30) => {
+            let count = choice.pick(&[1, 1, 2, 3, 5, 6, 7, 8]);
+            spec.extensions = (0..count).map(|_| extension(choice)).collect();
+        }
+        Family::V6 => {}
+    }
+    spec
+}
+
+/// A packet of one of a thousand long flows to services that remember flows: more than small tables hold.
+fn regular(choice: &mut impl Choice, number: u32) -> PacketSpec {
+    // Eight flows at a time, opened one after the other, then each for a while: long enough to be proven.
+    let opening = number % 128 < 16;
+    let flow = if opening { number as usize % 8 } else { choice.below(8) };
+    let flow = (number / 128 * 8) as u16 % 1000 + flow as u16;
+    let family = if flow.is_multiple_of(3) { Family::V6 } else { Family::V4 };
+    let port = PORTS_FIRST + 1 + flow % (Scene::services() as u16 / 2);
+    let ports = (41_000 + flow, port);
+    let spec = PacketSpec::syn(client(family, u32::from(flow % 50)), vip(family, 0), ports);
+    let later = choice.pick(&[0x02, 0x10, 0x10, 0x10, 0x18, 0x18, 0x18, 0x18, 0x18, 0x11]);
+    let flags = if opening { 2 } else { later };
+    match flow % 10 {
+        0..7 => spec.carrying(Transport::Tcp { flags, options: 3 }),
+        7..9 => spec.carrying(Transport::Udp),
+        _ => spec.carrying(Transport::Sctp { chunk: choice.pick(&[1, 0, 0, 0, 3, 7]) }),
+    }
+}
+
+fn transport(choice: &mut impl Choice) -> Transport {
+    const FLAGS: [u8; 10] = [0x02, 0x02, 0x10, 0x10, 0x18, 0x18, 0x11, 0x04, 0x12, 0x00];
+    match choice.below(20) {
+        0..10 => Transport::Tcp { flags: choice.pick(&FLAGS), options: choice.pick(&[0, 0, 3, 5, 10]) },
+        10..15 => Transport::Udp,
+        15..18 => Transport::Sctp { chunk: choice.pick(&[1, 0, 0, 3, 6, 7, 10, 11, 14, 130]) },
+        18 => Transport::Icmp,
+        _ => Transport::Other(choice.pick(&[0, 2, 47, 50, 59, 89, 255, 4, 41])),
+    }
+}
+
+fn extension(choice: &mut impl Choice) -> Extension {
+    let units = choice.pick(&[0, 0, 0, 1, 2, 30]);
+    match choice.below(20) {
+        0..6 => Extension::HopByHop(units),
+        6..11 => Extension::Routing(units),
+        11..17 => Extension::Destination(units),
+        17..19 => Extension::Authentication(units + 1),
+        _ => Extension::Fragment(choice.pick(&[0, 1, 0x10, 0x11])),
+    }
+}
+
+fn tagged(choice: &mut impl Choice) -> Vec<u8> {
+    let mut frame = spec(choice).frame();
+    for _ in 0..=choice.below(2) {
+        let ethertype = choice.pick(&[0x81, 0x88]);
+        let low = if ethertype == 0x81 { 0 } else { 0xa8 };
+        frame.splice(12..12, [ethertype, low, 0, choice.word() as u8]);
+    }
+    frame
+}
+
+fn noise(choice: &mut impl Choice) -> Vec<u8> {
+    let length = MIN_FRAME + choice.below(200);
+    let mut frame: Vec<u8> = (0..length).map(|_| choice.word() as u8).collect();
+    let ethertype = choice.pick(&[[0x08, 0x00], [0x86, 0xdd], [frame[12], frame[13]]]);
+    frame.splice(12..14, ethertype);
+    frame
+}
+
+fn mutate(frame: &mut Vec<u8>, choice: &mut impl Choice) {
+    match choice.below(10) {
+        0 => frame.truncate(choice.below(frame.len())),
+        // Close to a header's end.
+        1 => frame.truncate(14 + choice.below(80)),
+        2 => frame.resize((frame.len() + choice.below(64)).min(MAX_FRAME), 0xaa),
+        // IHL; version and traffic class.
+        3 => set(frame, 14, choice.word() as u8),
+        // Total length, or traffic class and payload length.
+        4 => set(frame, 14 + choice.below(6), choice.word() as u8),
+        // Protocol, or next header and hop limit.
+        5 => {
+            set(frame, choice.pick(&[23, 20]), choice.pick(&[0, 1, 6, 17, 43, 44, 51, 58, 59, 60, 132, 255]))
+        }
+        // TCP data offset, behind the shortest IP headers; UDP length.
+        6 => set(frame, choice.pick(&[34, 54]) + choice.pick(&[4, 5, 12, 13]), choice.word() as u8),
+        _ => {
+            let at = choice.below(frame.len().min(120));
+            set(frame, at, choice.word() as u8);
+        }
+    }
+}
+
+fn set(frame: &mut [u8], at: usize, value: u8) {
+    if let Some(byte) = frame.get_mut(at) {
+        *byte = value;
+    }
+}

@@ -1,0 +1,89 @@
+//! Frames through the packet logic over tables in memory.
+
+use std::cell::RefCell;
+
+use lb_common::layout::{Counter, Geometry};
+use lb_common::memory::{Frame, Memory, Slices};
+use lb_common::pipeline::{self, Outcome};
+use lb_common::reason::Reason;
+use lb_common::time::Tick;
+
+/// Packets and bytes counted, by reason, service id and backend id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totals {
+    /// By reason.
+    pub reasons: Vec<Counter>,
+    /// By service id.
+    pub services: Vec<Counter>,
+    /// By backend id.
+    pub backends: Vec<Counter>,
+}
+
+/// A frame that went through.
+pub struct Ran {
+    /// Why it left as it did, and where.
+    pub outcome: Outcome,
+    /// The frame as it left.
+    pub output: Vec<u8>,
+}
+
+/// The packet logic over tables in memory, and what it counted.
+pub struct Host<'a> {
+    slices: Slices<'a>,
+    geometry: Geometry,
+    /// The time that packets see.
+    pub now: Tick,
+    totals: RefCell<Totals>,
+}
+
+fn add(counters: &mut [Counter], index: usize, bytes: u64) {
+    if let Some(counter) = counters.get_mut(index) {
+        counter.packets += 1;
+        counter.bytes += bytes;
+    }
+}
+
+impl<'a> Host<'a> {
+    /// Over these tables, at the geometry's fixed time.
+    #[must_use]
+    pub fn new(slices: Slices<'a>, geometry: Geometry) -> Self {
+        let zeros = |count| vec![Counter::default(); count];
+        let totals = Totals {
+            reasons: zeros(Reason::COUNT),
+            services: zeros(slices.services.len()),
+            backends: zeros(slices.backends.len()),
+        };
+        Self { slices, geometry, now: Tick::from_ns(geometry.fixed_now_ns), totals: RefCell::new(totals) }
+    }
+
+    /// Runs `frame` with this much headroom before it.
+    #[must_use]
+    pub fn run(&self, frame: &[u8], headroom: usize) -> Ran {
+        let mut buffer = vec![0xee; headroom];
+        buffer.extend_from_slice(frame);
+        let mut packet = Frame::new(&mut buffer, headroom);
+        let on_count = |reason: Reason, bytes: u64| {
+            add(&mut self.totals.borrow_mut().reasons, reason as usize, bytes);
+        };
+        let on_forwarded = |service: u32, backend: u32, bytes: u64| {
+            let mut totals = self.totals.borrow_mut();
+            add(&mut totals.services, service as usize, bytes);
+            add(&mut totals.backends, backend as usize, bytes);
+        };
+        let tables = Memory {
+            slices: self.slices,
+            geometry: self.geometry,
+            now: self.now,
+            on_count: &on_count,
+            on_forwarded: &on_forwarded,
+        };
+        let outcome = pipeline::process(&mut packet, &tables);
+        Ran { outcome, output: packet.bytes().to_vec() }
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.totals.borrow().clone()
+    }
+}

@@ -1,0 +1,23 @@
+//! What tests of the packet logic share: tables with every kind of record, frames, and what must hold of each frame
+//! that went through. Used by lb-common's tests, the comparison with the kernel, and the fuzzer.
+#![forbid(unsafe_code)]
+
+mod check;
+mod choice;
+mod generate;
+mod host;
+mod packet;
+mod plain;
+mod replay;
+mod scene;
+mod store;
+
+pub use check::check;
+pub use choice::{Bytes, Choice, Splitmix};
+pub use generate::frame;
+pub use host::{Host, Ran, Totals};
+pub use packet::{Extension, PacketSpec, Transport};
+pub use plain::Plain;
+pub use replay::replay;
+pub use scene::{INGRESS, MISSING_PORT, OTHER_PORT, PORTS_FIRST, Scene, SceneSizes, client, not_vip, vip};
+pub use store::Store;

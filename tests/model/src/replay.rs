@@ -1,0 +1,63 @@
+//! Frames and changes of the tables from arbitrary bytes: what the fuzzer and the property tests run.
+
+use lb_common::reason::Reason;
+
+use crate::check::check;
+use crate::choice::{Bytes, Choice};
+use crate::generate::frame;
+use crate::host::Host;
+use crate::plain::Plain;
+use crate::scene::{Scene, SceneSizes};
+
+/// Most steps of one run.
+const STEPS: u32 = 64;
+/// Bytes before a frame: none, too few and just enough for each outer header, what drivers leave.
+const HEADROOM: [usize; 6] = [0, 19, 20, 39, 40, 256];
+
+/// Runs what `data` says over the tables of [`Scene`]: frames, some of them given byte by byte, between them changes of
+/// backends, tables and time.
+///
+/// # Errors
+/// The first promise that a frame broke.
+pub fn replay(data: &[u8]) -> Result<(), String> {
+    let mut choice = Bytes(data);
+    let mut tables = Plain::new(&SceneSizes::SMALL);
+    Scene::fill(&mut tables, &SceneSizes::SMALL.geometry(Scene::START));
+    let mut now = Scene::START;
+    for step in 0..STEPS {
+        if choice.is_empty() {
+            break;
+        }
+        let kind = choice.below(16);
+        if kind == 0 {
+            now = now.plus(choice.below(40) as u32);
+            Scene::disturb(&mut tables, choice.word(), now);
+            continue;
+        }
+        let frame = if kind < 8 { given(&mut choice) } else { frame(&mut choice, step) };
+        let headroom = choice.pick(&HEADROOM);
+        let host = Host::new(tables.slices(), SceneSizes::SMALL.geometry(now));
+        let ran = host.run(&frame, headroom);
+        let told = |broken| format!("step {step}: {broken}: {:?} of {frame:02x?}", ran.outcome);
+        check(&frame, &ran.outcome, &ran.output).map_err(told)?;
+        if ran.output.len() > frame.len() + headroom {
+            return Err(told("grew past the headroom".into()));
+        }
+        if ran.outcome.reason == Reason::NoHeadroom && headroom >= 40 {
+            return Err(told(format!("did not find {headroom} bytes of headroom")));
+        }
+        let counted: u64 = host.totals().reasons.iter().map(|counter| counter.packets).sum();
+        if counted != 1 {
+            return Err(told(format!("counted {counted} times")));
+        }
+    }
+    Ok(())
+}
+
+/// A frame byte by byte, from its length on.
+fn given(choice: &mut Bytes<'_>) -> Vec<u8> {
+    let length = choice.below(256);
+    let (frame, rest) = choice.0.split_at(length.min(choice.0.len()));
+    choice.0 = rest;
+    frame.to_vec()
+}

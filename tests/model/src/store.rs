@@ -1,0 +1,35 @@
+//! Writing access to the tables, wherever they are.
+
+use lb_common::layout::{Backend, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6};
+
+macro_rules! store {
+    ($($(#[$doc:meta])* $name:ident: $value:ty;)*) => {
+        /// The tables that the control plane fills. An index past a table's end is a defect of the test and panics.
+        pub trait Store {
+            $($(#[$doc])* fn $name(&mut self, index: u32, change: impl FnOnce(&mut $value));)*
+        }
+    };
+}
+
+store! {
+    /// Changes a line of the IPv4 VIP index.
+    vip_line_v4: IndexLine;
+    /// Changes a line of the IPv6 VIP index.
+    vip_line_v6: VipLineV6;
+    /// Changes a line of the port index.
+    port_line: IndexLine;
+    /// Changes a line of port ranges.
+    range_line: RangeLine;
+    /// Changes a VIP.
+    vip: Vip;
+    /// Changes a service.
+    service: Service;
+    /// Changes a pool.
+    pool: Pool;
+    /// Changes a line of backend ids.
+    maglev_line: MaglevLine;
+    /// Changes a backend.
+    backend: Backend;
+    /// Changes a next hop.
+    next_hop: NextHop;
+}
