@@ -25,6 +25,7 @@
 mod backend;
 mod builder;
 mod claim;
+mod distribution;
 mod download;
 pub mod frame;
 mod gate;
@@ -37,11 +38,13 @@ mod nginx;
 mod ping;
 pub mod plan;
 mod process;
+mod syn_load;
 mod topology;
 mod weir;
 
 pub use backend::{Attachment, Backend};
 pub use builder::LabBuilder;
+pub use distribution::Distribution;
 pub use download::{Download, Downloads};
 pub use gate::{Witness, monotonic};
 pub use host::Host;
@@ -52,4 +55,5 @@ pub use netns::Netns;
 pub use nginx::{Access, Web};
 pub use plan::{Addresses, Family};
 pub use process::Process;
+pub use syn_load::{SynLoad, answer_without_memory};
 pub use weir::{Wait, WeirOptions, WeirProc};
