@@ -52,7 +52,7 @@ pub use http::{Get, HttpError, Response, Stage, any_port, source_port, url};
 pub use lab::{Lab, STEP_LIMIT, eventually};
 pub use load::{Load, Rate, Shot};
 pub use netns::Netns;
-pub use nginx::{Access, Web};
+pub use nginx::{Access, Scheduling, Web};
 pub use plan::{Addresses, Family};
 pub use process::Process;
 pub use syn_load::{SynLoad, answer_without_memory};

@@ -4,6 +4,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::Command,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -64,9 +65,7 @@ impl SynLoad {
         let shared = Arc::new(Shared::default());
         let (thread_shared, targets) = (shared.clone(), targets.to_vec());
         let run = move || {
-            // Lateness of the load would pass for detection: only weir is to be measured. Where it is
-            // refused, `worst_gap` shows what that did.
-            let _ = rustix::process::setpriority_process(None, -20);
+            hurry();
             send(&thread_shared, &sockets, &targets, Duration::from_secs(1) / per_second);
         };
         let thread = thread::Builder::new().name("syn-load".into()).spawn(run).context("start the load")?;
@@ -76,6 +75,13 @@ impl SynLoad {
     /// The number of SYNs sent so far.
     pub fn count(&self) -> usize {
         self.shared.sent().len()
+    }
+
+    /// SYNs a second, over the whole time so far.
+    pub fn rate(&self) -> f64 {
+        let sent = self.shared.sent();
+        let (Some(first), Some(last)) = (sent.first(), sent.last()) else { return 0.0 };
+        sent.len() as f64 / last.saturating_sub(*first).as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
     /// The longest time without a SYN between two moments: what is measured by them is known to this.
@@ -100,6 +106,16 @@ impl Drop for SynLoad {
             // A panic of the sender has been printed.
             let _ = thread.join();
         }
+    }
+}
+
+/// Puts the calling thread before all ordinary ones, for a lull of the load would pass for quick detection.
+/// Where that is refused, [`SynLoad::worst_gap`] shows what it did.
+fn hurry() {
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let status = Command::new("chrt").args(["--fifo", "--pid", "1", &thread]).status();
+    if !status.as_ref().is_ok_and(|status| status.success()) {
+        eprintln!("the load runs without real-time priority: chrt: {status:?}");
     }
 }
 

@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::Result;
 use weir_tests::{
-    Backend, Distribution, Lab, SynLoad, WeirProc, answer_without_memory, eventually, monotonic,
+    Backend, Distribution, Lab, Scheduling, SynLoad, Web, WeirProc, answer_without_memory, eventually,
+    monotonic,
 };
 
 /// One measurement at a time: each wants the machine's cores for itself.
@@ -81,7 +82,8 @@ struct Trial {
 
 impl Trials {
     fn new(config: &str) -> Result<Self> {
-        let lab = Lab::builder().direct(BACKENDS.len() as u8).start()?;
+        let web = Web { scheduling: Scheduling::Realtime, ..Web::default() };
+        let lab = Lab::builder().direct(BACKENDS.len() as u8).web(web).start()?;
         lab.backends().iter().try_for_each(|backend| answer_without_memory(backend))?;
         let weir = lab.weir(config)?;
         let load = SynLoad::start(lab.client(), &["198.51.100.10:80".parse()?], RATE)?;
@@ -127,9 +129,10 @@ impl Trials {
                 assert!(disturbed <= 3 * count, "the sender was held up in {disturbed} trials of {number}");
             }
         }
-        let [began, ended] = [trials.len(), disturbed];
+        let (kept, rate) = (trials.len(), self.load.rate());
         println!(
-            "{began} trials, and {ended} repeated because the sender was held up; load average {}",
+            "{kept} trials at {rate:.0} new connections/s, {disturbed} more were repeated because the sender was held up; \
+             load average {}",
             load_average()
         );
         Ok(trials)
@@ -177,11 +180,14 @@ fn killed_server_takes_no_new_connection_soon(kind: &str) -> Result<()> {
 /// A `tcp` or `syn` check every 5 ms. The first refusal already keeps new connections away (suspect), so that a
 /// second one can be asked for before a backend is called down, at no cost in speed.
 fn check(kind: &str) -> String {
-    format!("[[pool.health]]\ntype = \"{kind}\"\nport = 80\ninterval = \"5ms\"\ntimeout = \"10ms\"\nfall = 2\nrise = 2\n")
+    format!(
+        "[[pool.health]]\ntype = \"{kind}\"\nport = 80\ninterval = \"5ms\"\ntimeout = \"10ms\"\nfall = 2\nrise = 2\n"
+    )
 }
 
 /// A `ping` check every millisecond.
-const PING: &str = "[[pool.health]]\ntype = \"ping\"\ninterval = \"1ms\"\ntimeout = \"3ms\"\nfall = 3\nrise = 3\n";
+const PING: &str =
+    "[[pool.health]]\ntype = \"ping\"\ninterval = \"1ms\"\ntimeout = \"3ms\"\nfall = 3\nrise = 3\n";
 
 #[test]
 fn server_killed_under_syn_checks_takes_no_new_connection_within_milliseconds() -> Result<()> {
