@@ -114,6 +114,16 @@ impl Backend {
         self.gate.set(Passage::Open)
     }
 
+    /// Lets `/healthz` answer with status 500 from the next request on; all else is served as before.
+    pub fn sicken(&self) -> Result<()> {
+        self.nginx.sicken()
+    }
+
+    /// Ends the sickness.
+    pub fn heal(&self) -> Result<()> {
+        self.nginx.heal()
+    }
+
     /// What its switch port sent to it for a VIP, also while frozen.
     pub fn witness(&self) -> Result<Witness> {
         self.gate.witness()

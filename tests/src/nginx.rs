@@ -19,6 +19,9 @@ use crate::{host::Host, plan::Family, process::Process};
 /// How long nginx may take until it accepts connections.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
+/// While a file of this name is there, `/healthz` answers with status 500.
+const SICK: &str = "sick";
+
 /// What the web servers of a lab serve, and where.
 #[derive(Clone, Debug)]
 pub struct Web {
@@ -28,12 +31,25 @@ pub struct Web {
     pub big_bytes: u64,
     /// How fast `/big` is sent on each connection, in bytes a second.
     pub big_rate: u64,
+    /// How the servers' processes are scheduled.
+    pub scheduling: Scheduling,
+}
+
+/// How a program is scheduled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheduling {
+    /// As any other.
+    #[default]
+    Ordinary,
+    /// Before all ordinary ones (SCHED_FIFO): where a busy machine must not delay that a killed server is
+    /// gone, since its sockets live as long as it waits for a processor to die on.
+    Realtime,
 }
 
 impl Default for Web {
     /// Port 80; `/big` takes eight seconds.
     fn default() -> Self {
-        Self { ports: vec![80], big_bytes: 512 << 10, big_rate: 64 << 10 }
+        Self { ports: vec![80], big_bytes: 512 << 10, big_rate: 64 << 10, scheduling: Scheduling::Ordinary }
     }
 }
 
@@ -61,6 +77,7 @@ pub struct Access {
 pub(crate) struct Nginx {
     directory: PathBuf,
     ports: Vec<u16>,
+    scheduling: Scheduling,
 }
 
 impl Nginx {
@@ -68,13 +85,20 @@ impl Nginx {
     pub(crate) fn new(directory: PathBuf, backend: &str, web: &Web, big: &Path) -> Result<Self> {
         fs::create_dir_all(&directory)?;
         fs::write(directory.join("nginx.conf"), configuration(&directory, backend, web, big))?;
-        Ok(Self { directory, ports: web.ports.clone() })
+        Ok(Self { directory, ports: web.ports.clone(), scheduling: web.scheduling })
     }
 
     /// Starts nginx without waiting for it.
     pub(crate) fn start(&self, host: &Host) -> Result<Process> {
         let file = |name: &str| self.directory.join(name);
-        let mut command = Command::new("nginx");
+        let mut command = match self.scheduling {
+            Scheduling::Ordinary => Command::new("nginx"),
+            Scheduling::Realtime => {
+                let mut command = Command::new("chrt");
+                command.args(["--fifo", "1", "nginx"]);
+                command
+            }
+        };
         command
             .arg("-e")
             .arg(file("error.log"))
@@ -102,6 +126,16 @@ impl Nginx {
             }
         }
         Ok(())
+    }
+
+    /// Lets `/healthz` answer with status 500 from the next request on; all else is served as before.
+    pub(crate) fn sicken(&self) -> Result<()> {
+        fs::write(self.directory.join(SICK), "").context("write the mark of sickness")
+    }
+
+    /// Ends the sickness.
+    pub(crate) fn heal(&self) -> Result<()> {
+        fs::remove_file(self.directory.join(SICK)).context("remove the mark of sickness")
     }
 
     fn errors(&self) -> String {
@@ -144,7 +178,10 @@ http {{
     server {{
         {listens}
         location = / {{ return 200 "{backend}\n"; }}
-        location = /healthz {{ return 200 "ok\n"; }}
+        location = /healthz {{
+            if (-f {at}/{SICK}) {{ return 500 "sick\n"; }}
+            return 200 "ok\n";
+        }}
         location = /big {{ alias {big}; limit_rate {rate}; }}
         location / {{ return 404; }}
     }}

@@ -144,7 +144,7 @@ pub(crate) fn settings(table: &Table<'_>) -> Settings {
         last_resort: last_resort.unwrap_or(base.last_resort),
         max_ejected: share("max_ejected").unwrap_or(base.max_ejected),
         slow_start: duration("slow_start", Duration::ZERO).unwrap_or(base.slow_start),
-        hold_down: duration("hold_down", least).unwrap_or(base.hold_down),
+        hold_down: duration("hold_down", Duration::ZERO).unwrap_or(base.hold_down),
         hold_down_max: duration("hold_down_max", least).unwrap_or(base.hold_down_max),
     };
     if settings.hold_down > settings.hold_down_max {

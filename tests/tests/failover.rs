@@ -1,0 +1,211 @@
+//! How fast a failed backend leaves, and that a healthy one stays: real probes, real kills, under load.
+//!
+//! Every figure is the time from the failure to the last new connection that weir sent to the failed backend, as
+//! the switch port in front of it saw it. The load is steady, so that its pace is the resolution; a trial during
+//! which the sender itself was held up is repeated, because it could only flatter.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Result;
+use weir_tests::{
+    Backend, Distribution, Lab, Scheduling, SynLoad, Web, WeirProc, answer_without_memory, eventually,
+    monotonic,
+};
+
+/// One measurement at a time: each wants the machine's cores for itself.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+fn machine() -> MutexGuard<'static, ()> {
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// New connections a second, over all backends.
+const RATE: u32 = 5_000;
+/// The sender may fall this far behind in the time that a trial looks at.
+const SENDER_GAP: Duration = Duration::from_millis(2);
+/// The time after a failure in which the sender must have kept its pace.
+const LOOK: Duration = Duration::from_millis(25);
+/// When the last connection is read off; nothing may have come in between.
+const AFTERMATH: Duration = Duration::from_millis(100);
+
+const BACKENDS: [&str; 3] = ["direct-1", "direct-2", "direct-3"];
+
+/// One service over three backends with this check.
+fn config(check: &str) -> String {
+    let backends = BACKENDS.iter().zip(11..).map(|(name, number)| {
+        format!("[[pool.backend]]\nname = \"{name}\"\naddress = \"10.0.1.{number}\"\n")
+    });
+    let backends: String = backends.collect();
+    format!(
+        r#"
+interfaces = ["eth0", "eth1"]
+
+[limits]
+flows_v4 = 262_144
+flows_v6 = 1024
+maglev_slots = 65_536
+
+[[service]]
+name = "web"
+vip = "198.51.100.10"
+port = 80
+protocol = "tcp"
+mode = "dsr-l2"
+pool = "web"
+
+[[pool]]
+name = "web"
+hold_down = "0s"
+{check}
+{backends}
+"#
+    )
+}
+
+struct Trials {
+    lab: Lab,
+    weir: WeirProc,
+    load: SynLoad,
+}
+
+/// Times of one trial.
+struct Trial {
+    /// From the failure to the last new connection.
+    last_connection: Duration,
+    /// The longest time without a new connection from the sender.
+    sender_gap: Duration,
+}
+
+impl Trials {
+    fn new(config: &str) -> Result<Self> {
+        let web = Web { scheduling: Scheduling::Realtime, ..Web::default() };
+        let lab = Lab::builder().direct(BACKENDS.len() as u8).web(web).start()?;
+        lab.backends().iter().try_for_each(|backend| answer_without_memory(backend))?;
+        let weir = lab.weir(config)?;
+        let load = SynLoad::start(lab.client(), &["198.51.100.10:80".parse()?], RATE)?;
+        Ok(Self { lab, weir, load })
+    }
+
+    /// Waits until a backend takes its share of new connections.
+    fn wait_for_share(&self, backend: &Backend) -> Result<()> {
+        let before = backend.witness()?.syns;
+        eventually(&format!("{} takes new connections", backend.name()), || {
+            backend.witness().is_ok_and(|witness| witness.syns > before + 20)
+        });
+        Ok(())
+    }
+
+    /// Lets each backend in turn fail and come back until there are enough undisturbed trials.
+    fn run(
+        &self,
+        count: usize,
+        fail: impl Fn(&Backend) -> Result<Duration>,
+        mend: impl Fn(&Backend) -> Result<()>,
+    ) -> Result<Vec<Trial>> {
+        let mut trials = Vec::new();
+        let mut disturbed = 0;
+        while trials.len() < count {
+            let number = trials.len() + disturbed;
+            let backend = self.lab.backend(BACKENDS[number % BACKENDS.len()]);
+            self.wait_for_share(backend)?;
+            // Another phase of the checks' interval each time.
+            thread::sleep(Duration::from_micros(20_000 + 617 * (number as u64 % 97)));
+            let failed_at = fail(backend)?;
+            thread::sleep((failed_at + AFTERMATH).saturating_sub(monotonic()));
+            let witness = backend.witness()?;
+            let trial = Trial {
+                last_connection: witness.last_syn.saturating_sub(failed_at),
+                sender_gap: self.load.worst_gap(failed_at, failed_at + LOOK),
+            };
+            mend(backend)?;
+            if trial.sender_gap <= SENDER_GAP {
+                trials.push(trial);
+            } else {
+                disturbed += 1;
+                assert!(disturbed <= 3 * count, "the sender was held up in {disturbed} trials of {number}");
+            }
+        }
+        let (kept, rate) = (trials.len(), self.load.rate());
+        println!(
+            "{kept} trials at {rate:.0} new connections/s, {disturbed} more were repeated because the sender was held up; \
+             load average {}",
+            load_average()
+        );
+        Ok(trials)
+    }
+}
+
+/// The machine's load at present, for the record.
+fn load_average() -> String {
+    std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned()
+}
+
+/// The values of a field in weir's lines about transitions to a state, in microseconds.
+fn field_us(log: &str, to: &str, field: &str) -> Distribution {
+    let wanted = format!("to=\"{to}\"");
+    let lines = log.lines().filter(|line| line.contains(&wanted));
+    let value = |line: &str| line.split_once(&format!(" {field}="))?.1.split(' ').next()?.parse().ok();
+    lines.filter_map(value).map(Duration::from_micros).collect()
+}
+
+fn print_report(title: &str, trials: &[Trial], log: &str) -> Distribution {
+    let last: Distribution = trials.iter().map(|trial| trial.last_connection).collect();
+    let gaps: Distribution = trials.iter().map(|trial| trial.sender_gap).collect();
+    println!("{title}\n  failure to last new connection: {last}\n  longest gap of the sender:      {gaps}");
+    for to in ["suspect", "down"] {
+        for field in ["detected_after_us", "applied_after_us"] {
+            println!("  {to:7} {field:18} {}", field_us(log, to, field));
+        }
+    }
+    let example = log.lines().rev().find(|line| line.contains("to=\"down\"")).unwrap_or_default();
+    println!("  {example}");
+    last
+}
+
+fn killed_server_takes_no_new_connection_soon(kind: &str) -> Result<()> {
+    let _machine = machine();
+    let trials = Trials::new(&config(&check(kind)))?;
+    let done = trials.run(50, |backend| Ok(backend.kill()), Backend::start)?;
+    let log = trials.weir.log();
+    let last = print_report(&format!("SIGKILL of nginx, {kind} every 5 ms"), &done, &log);
+    assert!(last.percentile(50) <= Duration::from_millis(4), "{last}");
+    assert!(last.worst() <= Duration::from_millis(15), "{last}");
+    Ok(())
+}
+
+/// A `tcp` or `syn` check every 5 ms. The first refusal already keeps new connections away (suspect), so that a
+/// second one can be asked for before a backend is called down, at no cost in speed.
+fn check(kind: &str) -> String {
+    format!(
+        "[[pool.health]]\ntype = \"{kind}\"\nport = 80\ninterval = \"5ms\"\ntimeout = \"10ms\"\nfall = 2\nrise = 2\n"
+    )
+}
+
+/// A `ping` check every millisecond.
+const PING: &str =
+    "[[pool.health]]\ntype = \"ping\"\ninterval = \"1ms\"\ntimeout = \"3ms\"\nfall = 3\nrise = 3\n";
+
+#[test]
+fn server_killed_under_syn_checks_takes_no_new_connection_within_milliseconds() -> Result<()> {
+    killed_server_takes_no_new_connection_soon("syn")
+}
+
+#[test]
+fn server_killed_under_tcp_checks_takes_no_new_connection_within_milliseconds() -> Result<()> {
+    killed_server_takes_no_new_connection_soon("tcp")
+}
+
+#[test]
+fn frozen_host_takes_no_new_connection_within_milliseconds() -> Result<()> {
+    let _machine = machine();
+    let trials = Trials::new(&config(PING))?;
+    let done = trials.run(40, Backend::freeze, Backend::thaw)?;
+    let log = trials.weir.log();
+    let last = print_report("frozen host, ping every 1 ms, timeout 3 ms, fall 3", &done, &log);
+    assert!(last.worst() <= Duration::from_millis(10), "{last}");
+    Ok(())
+}
