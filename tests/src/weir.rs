@@ -180,6 +180,14 @@ impl WeirProc {
         Ok(process.wait(self.options.limit)?.code())
     }
 
+    /// Forgets a daemon that has ended by itself, so that another one may be launched.
+    pub fn forget_ended(&mut self) -> Result<()> {
+        let ended = self.process.as_mut().is_none_or(|process| process.exited().is_some());
+        ensure!(ended, "weir still runs");
+        self.process = None;
+        Ok(())
+    }
+
     /// The daemon's process id.
     pub fn pid(&self) -> Option<Pid> {
         self.process.as_ref().map(Process::pid)

@@ -1,6 +1,7 @@
 //! The one writer: every change of config, runtime state, routes or detection becomes desired state and is applied.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,22 +10,23 @@ use lb_common::layout::HotWord;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use super::attachments::Attachments;
 use super::instance::Instance;
 use super::network::{Network, record};
 use super::place::{self, Place};
 use super::slots::Sink;
 use super::views::{self, Known, Views};
-use super::{changes, report};
+use super::{attachments, changes, report};
 use crate::admin::answers::Reloaded;
 use crate::apply::{Applier, Summary};
 use crate::cli::args::Global;
-use crate::config::model::{Config, XdpMode};
+use crate::config::model::Config;
 use crate::config::{self, Loaded};
 use crate::desired::{Desired, Inputs, desired};
 use crate::failure::{Code, Failure};
 use crate::flows;
 use crate::health::{BackendHealth, BackendKey, Health, HealthEvent, Targets};
-use crate::maps::attach::{self, Attached};
+use crate::maps::attach;
 use crate::maps::load;
 use crate::maps::set::MapSet;
 use crate::net::preflight::{self, Finding, Severity};
@@ -53,13 +55,29 @@ pub(super) struct Engine {
     sink: Sink,
     health: Health,
     network: Network,
-    interfaces: BTreeMap<String, Result<Interface, String>>,
-    notes: Vec<String>,
+    attachments: Attachments,
+}
+
+/// What bringing the program into force gives.
+struct InForce {
+    applier: Applier,
+    views: Views,
+    known: HashMap<BackendKey, Known>,
 }
 
 impl Engine {
-    /// Reads the config, looks at the host, takes the maps, attaches, and starts detection.
+    /// Reads the config, looks at the host, takes the maps, attaches, and starts detection. Where that fails, what
+    /// ran before runs on.
     pub(super) async fn start(paths: &Global) -> Result<(Self, Feeds), Failure> {
+        let started = Self::start_in_place(paths).await;
+        if started.is_err() {
+            // Holds nothing unless weir ran here before; then it stays.
+            let _ = fs::remove_dir(&paths.bpffs);
+        }
+        started
+    }
+
+    async fn start_in_place(paths: &Global) -> Result<(Self, Feeds), Failure> {
         let file = paths.config.clone();
         let Loaded { config, warnings } = config::load(&file).map_err(invalid)?;
         warnings.0.iter().for_each(|warning| warn!("{warning}"));
@@ -67,21 +85,19 @@ impl Engine {
         let loaded = place.store.load(Timestamp::now())?;
         loaded.set_aside.iter().for_each(|aside| warn!("{}", aside.problem()));
         let (mut network, net) = Network::start().await?;
-        let notes = preflight(&config, &network, &place)?;
-        let instance = Instance::open(&place.pins, &config.limits)?;
-        network.use_ports(load::tx_ports(&instance.pins)?);
-        network.resolve(&config);
+        preflight(&config, &network, &place)?;
 
-        let mut applier = Applier::adopt(instance.maps.clone(), flows::now_ns());
-        let (tiers_out, tiers) = mpsc::unbounded_channel();
-        let known = known_in_maps(instance.predecessor_maps().unwrap_or(&instance.maps));
+        let mut instance = Instance::open(&place.pins, &config.limits)?;
+        let mut attachments = Attachments::new(place.pins.clone());
         let now = Timestamp::now();
-        let views = views::views(&config, &loaded.overlay, &known, &HashMap::new(), now);
-        let wanted = Arc::new(wanted(&config, &loaded.overlay, &views, &network, now));
-        let summary = applier.apply(&wanted, flows::now_ns()).map_err(does_not_fit)?;
-        info!("applied the config: {summary:?}");
-        instance.carry_over()?;
+        let in_force =
+            bring_into_force(&config, &loaded.overlay, &mut network, &mut instance, &mut attachments, now);
+        let InForce { applier, views, known } = in_force.inspect_err(|_| {
+            attachments.undo();
+            instance.abandon();
+        })?;
 
+        let (tiers_out, tiers) = mpsc::unbounded_channel();
         let sink = Sink::new(applier.slots(), tiers_out);
         sink.replace(applier.slots(), views);
         let (health_out, health) = mpsc::unbounded_channel();
@@ -90,7 +106,7 @@ impl Engine {
         let detection = Health::start(&targets, Box::new(sink.clone()), health_out, runtime)
             .map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
 
-        let mut engine = Self {
+        let engine = Self {
             file,
             place,
             config,
@@ -102,11 +118,8 @@ impl Engine {
             sink,
             health: detection,
             network,
-            interfaces: BTreeMap::new(),
-            notes,
+            attachments,
         };
-        engine.attach_all()?;
-        engine.instance.take_over()?;
         Ok((engine, Feeds { net, health, tiers }))
     }
 
@@ -120,58 +133,10 @@ impl Engine {
         self.place.pins.clone()
     }
 
-    /// Attaches to every interface of the config; an interface that is missing or refuses is an error.
-    fn attach_all(&mut self) -> Result<(), Failure> {
-        self.attach_missing();
-        let failures: Vec<&str> =
-            self.interfaces.values().filter_map(|state| state.as_ref().err()).map(String::as_str).collect();
-        match failures.is_empty() {
-            true => Ok(()),
-            false => Err(Failure::new(Code::Failed, failures.join("\n"))),
-        }
-    }
-
     /// Attaches where the program is not, and takes it off interfaces that left the config.
-    fn attach_missing(&mut self) {
-        let wanted: Vec<(String, XdpMode)> = self
-            .config
-            .interfaces
-            .iter()
-            .map(|interface| (interface.name.clone(), interface.xdp_mode))
-            .collect();
-        for name in attach::pinned(&self.place.pins).unwrap_or_default() {
-            if !wanted.iter().any(|(wanted, _)| *wanted == name) {
-                match attach::detach(&self.place.pins, &name) {
-                    Ok(()) => info!("{name}: left the config, detached"),
-                    Err(error) => warn!("{name}: detach: {error}"),
-                }
-            }
-        }
-        self.interfaces.retain(|name, _| wanted.iter().any(|(wanted, _)| wanted == name));
-        for (name, mode) in wanted {
-            let state = self.attach_one(&name, mode);
-            if let Err(problem) = &state
-                && self.interfaces.get(&name) != Some(&state)
-            {
-                warn!("{problem}");
-            }
-            self.interfaces.insert(name, state);
-        }
-    }
-
-    fn attach_one(&mut self, name: &str, mode: XdpMode) -> Result<Interface, String> {
-        let link = self.network.watch.read().link_named(name).cloned().ok_or_else(|| missing(name))?;
-        let program = self.instance.program().map_err(|failure| failure.message)?;
-        let attached =
-            attach::attach(&self.place.pins, program, &link, mode).map_err(|error| error.to_string())?;
-        report::attached(name, attached, mode);
-        let mode = match attached {
-            Attached::Anew(place) | Attached::Again(place) => place.name(),
-            Attached::Kept | Attached::Replaced => {
-                link.xdp.first().map_or("", |program| program.place.name())
-            }
-        };
-        Ok(Interface { name: name.to_owned(), mode: mode.to_owned(), attached: true })
+    fn follow_interfaces(&mut self) {
+        self.attachments.detach_others(&self.config.interfaces);
+        self.attachments.attach(&self.config.interfaces, &mut self.instance, &self.network);
     }
 
     /// Reads the config again; all or nothing.
@@ -186,27 +151,27 @@ impl Engine {
         }
         let warnings = warnings.0.iter().map(ToString::to_string).collect();
         let changes = changes::between(&self.config, &config);
-        if let Some(gone) = config
-            .interfaces
-            .iter()
-            .find(|interface| self.network.watch.read().link_named(&interface.name).is_none())
-        {
-            return Err(Failure::new(Code::Failed, format!("{}; nothing was changed", missing(&gone.name))));
-        }
         let before = std::mem::replace(&mut self.config, config);
+        let attached = self.attachments.attach_added(
+            &before.interfaces,
+            &self.config.interfaces,
+            &mut self.instance,
+            &self.network,
+        );
         self.network.resolve(&self.config);
-        match self.sync().await {
-            Ok(_) => {
-                self.config_loaded = Timestamp::now();
-                self.attach_missing();
-                Ok(Reloaded { changes, warnings, ..Reloaded::default() })
-            }
-            Err(failure) => {
-                self.config = before;
-                self.network.resolve(&self.config);
-                Err(failure)
-            }
+        let synced = match attached {
+            Ok(()) => self.sync().await.map(drop),
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = synced {
+            self.config = before;
+            self.follow_interfaces();
+            self.network.resolve(&self.config);
+            return Err(failure);
         }
+        self.config_loaded = Timestamp::now();
+        self.follow_interfaces();
+        Ok(Reloaded { changes, warnings, ..Reloaded::default() })
     }
 
     /// Puts new runtime changes in force. They are in the state directory already.
@@ -286,7 +251,7 @@ impl Engine {
 
     /// Follows interfaces, routes and addresses.
     pub(super) async fn routes_changed(&mut self) {
-        self.attach_missing();
+        self.follow_interfaces();
         let changes = self.network.resolve(&self.config);
         self.follow_hops(changes);
         self.sync_logged().await;
@@ -334,19 +299,52 @@ impl Engine {
 
     /// Interfaces, for `status`.
     pub(super) fn interfaces(&self) -> Vec<Interface> {
-        let state = |(name, state): (&String, &Result<Interface, String>)| match state {
-            Ok(interface) => interface.clone(),
-            Err(_) => Interface { name: name.clone(), mode: String::new(), attached: false },
-        };
-        self.interfaces.iter().map(state).collect()
+        self.attachments.interfaces()
     }
 
     /// Everything that is wrong and that the maps do not show.
     pub(super) fn problems(&self) -> Vec<String> {
-        let interfaces = self.interfaces.values().filter_map(|state| state.as_ref().err().cloned());
-        let aside = self.set_aside.iter().map(SetAside::problem);
-        interfaces.chain(aside).chain(self.network.problems()).chain(self.notes.iter().cloned()).collect()
+        let aside = self.set_aside.iter().filter(|aside| aside.path.exists()).map(SetAside::problem);
+        self.attachments.problems().chain(aside).chain(self.network.problems()).collect()
     }
+
+    /// What an operator should know and that is not wrong.
+    pub(super) fn notes(&self) -> Vec<String> {
+        self.network.notes(&self.config)
+    }
+}
+
+/// Applies the config, attaches, and makes these maps the instance's. The program replaces the one that runs only
+/// where the maps are ready for it; where it runs on the same maps, an interface that refuses is found before any
+/// map is written.
+fn bring_into_force(
+    config: &Config,
+    overlay: &Overlay,
+    network: &mut Network,
+    instance: &mut Instance,
+    attachments: &mut Attachments,
+    now: Timestamp,
+) -> Result<InForce, Failure> {
+    network.use_ports(load::tx_ports(&instance.pins)?);
+    network.resolve(config);
+    let mut applier = Applier::adopt(instance.maps.clone(), flows::now_ns());
+    let known = known_in_maps(instance.predecessor_maps().unwrap_or(&instance.maps));
+    let views = views::views(config, overlay, &known, &HashMap::new(), now);
+    let wanted = Arc::new(wanted(config, overlay, &views, network, now));
+    let replaces_maps = instance.predecessor_maps().is_some();
+    if !replaces_maps {
+        attachments.attach_all(&config.interfaces, instance, network)?;
+    }
+    let summary = applier.apply(&wanted, flows::now_ns()).map_err(does_not_fit)?;
+    info!("applied the config: {summary:?}");
+    if replaces_maps {
+        instance.carry_over()?;
+        attachments.attach_all(&config.interfaces, instance, network)?;
+        instance.carry_late_flows();
+    }
+    instance.commit()?;
+    attachments.detach_others(&config.interfaces);
+    Ok(InForce { applier, views, known })
 }
 
 /// The weight that the config gives a backend.
@@ -405,7 +403,7 @@ fn known_in_maps(maps: &MapSet) -> HashMap<BackendKey, Known> {
 }
 
 /// Looks at the host before anything is changed; refuses where weir must not run.
-fn preflight(config: &Config, network: &Network, place: &Place) -> Result<Vec<String>, Failure> {
+fn preflight(config: &Config, network: &Network, place: &Place) -> Result<(), Failure> {
     let state = network.watch.read();
     let own = attach::own_programs(&place.pins);
     let modes = config.services.values().map(|service| service.mode).collect();
@@ -414,7 +412,7 @@ fn preflight(config: &Config, network: &Network, place: &Place) -> Result<Vec<St
     let mut missing_links = Vec::new();
     for interface in &config.interfaces {
         let Some(link) = state.link_named(&interface.name) else {
-            missing_links.push(missing(&interface.name));
+            missing_links.push(attachments::missing(&interface.name));
             continue;
         };
         match facts::gather(link) {
@@ -422,14 +420,7 @@ fn preflight(config: &Config, network: &Network, place: &Place) -> Result<Vec<St
             Err(error) => warn!("{}: look at the driver: {error}", interface.name),
         }
     }
-    let vips = config.vips.values().flat_map(|vip| vip.addresses.iter().copied());
-    let mut notes = Vec::new();
-    for owned in crate::net::vip::ownership(&state, vips) {
-        if let Some(problem) = owned.problem() {
-            info!("{problem}");
-            notes.push(problem);
-        }
-    }
+    network.notes(config).iter().for_each(|note| info!("{note}"));
     for finding in findings.iter().filter(|finding| finding.severity < Severity::Refuse) {
         match finding.severity {
             Severity::Warn => warn!("{}; {}", finding.what, finding.remedy),
@@ -440,13 +431,9 @@ fn preflight(config: &Config, network: &Network, place: &Place) -> Result<Vec<St
     let refused = refused.map(|finding| format!("{}; remedy: {}", finding.what, finding.remedy));
     let refused: Vec<String> = missing_links.into_iter().chain(refused).collect();
     match refused.is_empty() {
-        true => Ok(notes),
+        true => Ok(()),
         false => Err(Failure::new(Code::Failed, refused.join("\n"))),
     }
-}
-
-fn missing(name: &str) -> String {
-    format!("interface {name}: no such interface; `ip link` lists those of this network namespace")
 }
 
 fn invalid(problems: config::Problems) -> Failure {

@@ -37,6 +37,8 @@ pub(super) struct Instance {
     pub(super) maps: Arc<MapSet>,
     program: Program,
     predecessor: Option<Predecessor>,
+    /// The maps were made by this start and are nobody's yet.
+    made: bool,
 }
 
 impl From<LoadError> for Failure {
@@ -56,12 +58,11 @@ impl Instance {
     /// Adopts what is pinned, or loads the program.
     ///
     /// Pinned maps of other sizes are left as they are; the new ones are made beside them and take over with
-    /// [`Instance::take_over`].
+    /// [`Instance::commit`].
     pub(super) fn open(pins: &Pins, limits: &Limits) -> Result<Self, Failure> {
         finish_take_over(pins)?;
         if !pins.exist() {
-            let mut instance = Self::fresh(pins.clone(), limits)?;
-            instance.pin_program()?;
+            let instance = Self::fresh(pins.clone(), limits)?;
             info!("loaded the program with new maps");
             return Ok(instance);
         }
@@ -95,7 +96,7 @@ impl Instance {
         };
         load::describe(&maps, limits, geometry);
         let program = Program::Loaded(Box::new(loaded));
-        Ok(Self { pins, maps: Arc::new(maps), program, predecessor: None })
+        Ok(Self { pins, maps: Arc::new(maps), program, predecessor: None, made: true })
     }
 
     fn adopt(pins: Pins, meta: &Meta) -> Result<Self, Failure> {
@@ -105,14 +106,12 @@ impl Instance {
         let pinned = Xdp::from_pin(pins.program(), XdpAttachType::Interface);
         if let (true, Ok(program)) = (meta.object == load::object_digest(), pinned) {
             info!("adopted the running program and its maps");
-            return Ok(Self { pins, maps, program: Program::Pinned(Box::new(program)), predecessor: None });
+            let program = Program::Pinned(Box::new(program));
+            return Ok(Self { pins, maps, program, predecessor: None, made: false });
         }
-        let loaded = load::load(&pins, &sizes, &meta.geometry)?;
-        maps.meta.update(0, |meta| meta.object = load::object_digest());
+        let program = Program::Loaded(Box::new(load::load(&pins, &sizes, &meta.geometry)?));
         info!("adopted the maps; the program is another build and is replaced");
-        let mut instance = Self { pins, maps, program: Program::Loaded(Box::new(loaded)), predecessor: None };
-        instance.pin_program()?;
-        Ok(instance)
+        Ok(Self { pins, maps, program, predecessor: None, made: false })
     }
 
     /// The maps that these replace.
@@ -135,6 +134,7 @@ impl Instance {
         let ids = flows::Translation::between(from, &self.maps);
         let carried = flows::carry(from, &self.maps, &ids, Tick::from_ns(flows::now_ns()));
         info!("copied flows to the new maps: {carried:?}");
+        // Last: packets counted between here and the attaching are not in the new sums.
         let (old, mut new) = (CounterMaps::open(pins)?, CounterMaps::open(&self.pins)?);
         let mut copy = |kind, from, to| {
             let counter = old.sum(kind, from);
@@ -153,15 +153,37 @@ impl Instance {
         Ok(())
     }
 
-    /// Makes these maps the instance's, once the program that uses them is attached.
-    pub(super) fn take_over(&mut self) -> Result<(), Failure> {
-        let Some(Predecessor { pins, .. }) = self.predecessor.take() else { return Ok(()) };
+    /// Copies flows that were made while the program was being replaced. Those that the new maps have stay as they are.
+    pub(super) fn carry_late_flows(&self) {
+        let Some(Predecessor { maps: from, .. }) = &self.predecessor else { return };
+        let ids = flows::Translation::between(from, &self.maps);
+        let carried = flows::carry(from, &self.maps, &ids, Tick::from_ns(flows::now_ns()));
+        tracing::debug!("looked at the old maps again: {carried:?}");
+    }
+
+    /// Makes program and maps the instance's, once the program is attached.
+    pub(super) fn commit(&mut self) -> Result<(), Failure> {
         self.pin_program()?;
+        self.made = false;
+        self.maps.meta.update(0, |meta| meta.object = load::object_digest());
+        let Some(Predecessor { pins, .. }) = self.predecessor.take() else { return Ok(()) };
         remove(&pins)?;
         let renamed = fs::rename(self.pins.maps(), pins.maps());
         renamed.map_err(|error| failed("rename", self.pins.maps().to_owned(), &error))?;
         self.pins = pins;
         Ok(())
+    }
+
+    /// Removes what this start made; what was pinned before stays.
+    pub(super) fn abandon(&mut self) {
+        if !std::mem::take(&mut self.made) {
+            return;
+        }
+        if let Err(error) = self.pins.remove_maps() {
+            warn!("remove {}: {error}", self.pins.maps().display());
+        }
+        // Holds links where weir ran before.
+        let _ = fs::remove_dir(self.pins.links());
     }
 
     /// Pins the program in place of the one that is pinned.

@@ -6,6 +6,7 @@
 //! Everything that changes what is desired goes through [`engine::Engine`], one change at a time. Lists read the maps
 //! and wait for nobody. When the daemon ends, maps, program and links stay.
 
+mod attachments;
 mod changes;
 mod engine;
 mod instance;
@@ -51,8 +52,9 @@ pub fn run(paths: &Global) -> Result<(), Failure> {
 }
 
 async fn serve(paths: &Global) -> Result<(), Failure> {
-    let (engine, mut feeds) = Engine::start(paths).await?;
+    // First, as it changes nothing; requests wait until the engine runs.
     let server = Server::bind(&paths.socket)?;
+    let (engine, mut feeds) = Engine::start(paths).await?;
     let daemon = Arc::new(Daemon::new(engine, paths));
     let api = tokio::spawn(server.serve(daemon.clone()));
     let stop =
@@ -112,7 +114,7 @@ fn changes_routes(observed: &Observed) -> bool {
 }
 
 fn tell_manager(state: &sd_notify::NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state.clone()]) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
         warn!("tell the service manager: {error}");
     }
 }

@@ -149,6 +149,12 @@ impl Network {
         vip::ownership(&state, vips).filter(vip::VipOwnership::is_local).map(|owned| owned.vip).collect()
     }
 
+    /// VIPs that are no address of the host, in words: they have to be routed here.
+    pub(super) fn notes(&self, config: &Config) -> Vec<String> {
+        let vips = config.vips.values().flat_map(|vip| vip.addresses.iter().copied());
+        vip::ownership(&self.watch.read(), vips).filter_map(|owned| owned.note()).collect()
+    }
+
     /// What keeps packets from reaching backends, in words.
     pub(super) fn problems(&self) -> Vec<String> {
         let ways = self.ways.values().filter_map(|way| way.as_ref().err().cloned());

@@ -85,6 +85,7 @@ impl Operations for Daemon {
         let mut status = from_maps::status(&maps, &counters, &flows, engine.interfaces());
         with_probes(&mut status.backends, &health);
         status.problems.extend(engine.problems());
+        status.notes = engine.notes();
         status.changes = engine.overlay.changes(Timestamp::now(), |name| file_weight(&engine.config, name));
         status.daemon = status::Daemon {
             running: true,

@@ -49,7 +49,6 @@ pub(super) fn take(paths: &Global) -> Result<Place, Failure> {
     fs::create_dir_all(root).map_err(|error| failed("make", root, error))?;
     let lock = Lock::acquire(root)?;
     let pins = Pins::new(root);
-    pins.create().map_err(|error| failed("make directories in", root, error))?;
     let store = Store::open(&paths.state_dir)?;
     Ok(Place { pins, store, _lock: lock })
 }

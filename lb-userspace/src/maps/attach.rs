@@ -58,6 +58,14 @@ pub enum AttachError {
         /// Interface.
         interface: String,
     },
+    /// The program that runs there cannot be replaced.
+    #[error("replace the xdp program of {interface}: {cause}")]
+    Replace {
+        /// Interface.
+        interface: String,
+        /// What the kernel says.
+        cause: String,
+    },
     /// Anything else.
     #[error("attach xdp to {interface} ({mode} mode): {cause}")]
     Other {
@@ -86,21 +94,22 @@ pub enum AttachError {
 /// Where it cannot; what ran there before still does.
 pub fn attach(pins: &Pins, program: &mut Xdp, link: &Link, mode: XdpMode) -> Result<Attached, AttachError> {
     let path = pins.link(&link.name);
-    let running = |id: u32| link.xdp.iter().any(|found| found.id == id);
     let own = program.info().map(|info| info.id()).unwrap_or(0);
-    let dead = match PinnedLink::from_pin(&path) {
+    let dead = match PinnedLink::from_pin(&path).map(FdLink::from) {
         Err(_) => false,
-        Ok(pinned) => {
-            let pinned = FdLink::from(pinned);
-            let runs = pinned.info().map(|info| info.program_id()).unwrap_or(0);
-            if runs == own && running(own) {
-                return Ok(Attached::Kept);
+        Ok(pinned) => match pinned.info() {
+            Ok(info) if device(info.id()) == Some(link.ifindex) => {
+                if info.program_id() == own {
+                    return Ok(Attached::Kept);
+                }
+                let refused = |error: io::Error| AttachError::Replace {
+                    interface: link.name.clone(),
+                    cause: innermost(&error),
+                };
+                return replace(program, pinned).map(|()| Attached::Replaced).map_err(refused);
             }
-            if running(runs) && replace(program, pinned).is_ok() {
-                return Ok(Attached::Replaced);
-            }
-            true
-        }
+            _ => true,
+        },
     };
     if !link.xdp.is_empty() && !dead {
         let ids: Vec<String> = link.xdp.iter().map(|program| format!("id {}", program.id)).collect();
@@ -117,6 +126,27 @@ pub fn attach(pins: &Pins, program: &mut Xdp, link: &Link, mode: XdpMode) -> Res
     }
     fresh.pin(&path).map_err(|error| pin(innermost(&error)))?;
     Ok(if dead { Attached::Again(place) } else { Attached::Anew(place) })
+}
+
+/// The device of a BPF link that this process has open; 0 once the device has vanished. The kernel's word, which
+/// notifications may lag behind.
+fn device(link_id: u32) -> Option<u32> {
+    let number = |text: &str, key: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(key))?;
+        value.trim().parse::<u32>().ok()
+    };
+    let infos = fs::read_dir("/proc/self/fdinfo").ok()?.flatten();
+    let texts = infos.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    texts.filter(|text| number(text, "link_id:") == Some(link_id)).find_map(|text| number(&text, "ifindex:"))
+}
+
+/// Puts `program` on the pinned link of an interface.
+///
+/// # Errors
+/// Where the link cannot be opened or updated.
+pub fn put_back(pins: &Pins, program: &mut Xdp, interface: &str) -> io::Result<()> {
+    let pinned = PinnedLink::from_pin(pins.link(interface)).map_err(io::Error::other)?;
+    replace(program, FdLink::from(pinned))
 }
 
 /// Puts `program` on a link in place of the one that runs there. The pin keeps the link alive.

@@ -411,8 +411,8 @@ fn a_vip_on_any_link_is_local_and_another_must_be_routed() {
     let net = host();
     let owned: Vec<_> = vip::ownership(&net, [ip("198.51.100.10"), ip("198.51.100.11")]).collect();
     assert_eq!((owned[0].is_local(), owned[0].links.as_slice()), (true, ["lo".to_owned()].as_slice()));
-    assert_eq!(owned[0].problem(), None);
-    assert!(owned[1].problem().unwrap().contains("not an address of this host"));
+    assert_eq!(owned[0].note(), None);
+    assert!(owned[1].note().unwrap().contains("not an address of this host"));
 }
 
 fn facts(features: DriverFeatures) -> InterfaceFacts {

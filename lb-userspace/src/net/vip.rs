@@ -26,7 +26,7 @@ impl VipOwnership {
 
     /// What an operator has to know, where the VIP is no address of the host.
     #[must_use]
-    pub fn problem(&self) -> Option<String> {
+    pub fn note(&self) -> Option<String> {
         let vip = self.vip;
         let prefix = if vip.is_ipv4() { 32 } else { 128 };
         (!self.is_local()).then(|| {

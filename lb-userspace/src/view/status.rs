@@ -19,6 +19,9 @@ pub struct Status {
     pub api: Api,
     /// Everything that is wrong, one sentence each; empty when nothing is.
     pub problems: Vec<String>,
+    /// What is good to know and not wrong, one sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Runtime changes in force.
     #[serde(default)]
     pub changes: Vec<Change>,
@@ -276,6 +279,12 @@ impl Render for Status {
             text.push('\n');
         }
         self.summary(&mut text, now);
+        if !self.notes.is_empty() {
+            text.push('\n');
+            text.push_str(&Tone::Heading.paint("NOTES"));
+            text.push('\n');
+            self.notes.iter().for_each(|note| text.push_str(&format!("  {}\n", clean(note))));
+        }
         if !self.services.is_empty() {
             text.push('\n');
             text.push_str(&Services { api: Api, services: self.services.clone() }.render(now));

@@ -1,0 +1,153 @@
+//! New map sizes and new builds of the program: taken at a restart, under load, without a lost packet.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use lb_userspace::maps::{load, mapping::Access, pins::Pins};
+use weir_tests::{Downloads, Family, Get, Lab, Limits, Load, Rate, WeirProc, config, eventually};
+
+#[test]
+fn a_reload_that_changes_limits_is_refused_and_changes_nothing() -> Result<()> {
+    let lab = Lab::builder().direct(2).start()?;
+    let weir = lab.weir(&config(2, Limits::default()))?;
+    let before = weir.tables()?;
+    // The backend that is gone too must stay.
+    let larger = config(1, Limits { flows_v4: 8192, ..Limits::default() });
+    let output = weir.reload(&larger)?;
+    ensure!(output.status.code() == Some(5), "{output:?}");
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(told.contains("[limits]") && told.contains("Restart"), "{told}");
+    ensure!(weir.tables()? == before, "a refused reload wrote maps");
+    Ok(())
+}
+
+#[test]
+fn a_restart_with_larger_limits_keeps_flows_and_counters_and_loses_no_packet() -> Result<()> {
+    restart(Limits { flows_v4: 16_384, backends: 256 })
+}
+
+#[test]
+fn a_restart_with_smaller_limits_keeps_flows_and_counters_and_loses_no_packet() -> Result<()> {
+    restart(Limits { flows_v4: 2048, backends: 8 })
+}
+
+fn restart(limits: Limits) -> Result<()> {
+    let lab = Lab::builder().direct(3).start()?;
+    let mut weir = lab.weir(&config(3, Limits::default()))?;
+    let run = Run::start(&lab, &weir)?;
+    weir.succeed(&["backend", "weight", "web/direct-1", "--to", "30"])?;
+    let (pins, map_ids) = (weir.pins()?, weir.map_ids()?);
+    let packets = weir.packets()?;
+    weir.terminate()?;
+    weir.write_config(&config(3, limits))?;
+    weir.launch()?;
+    ensure!(weir.packets()? >= packets, "counters were copied");
+    let capacity = weir.json(&["status"])?["flows"]["capacity_v4"].clone();
+    ensure!(capacity == limits.flows_v4, "{capacity}");
+    ensure!(weir.pins()? == pins, "{:?}", weir.pins()?);
+    let renewed = weir.map_ids()?;
+    ensure!(renewed.iter().all(|(name, id)| map_ids[name] != *id), "{renewed:?} was {map_ids:?}");
+    ensure!(weir.backend("direct-1")?["weight"] == 30);
+    run.replaced_and_unharmed(&weir)
+}
+
+#[test]
+fn another_build_of_the_program_replaces_it_over_the_same_maps() -> Result<()> {
+    let lab = Lab::builder().direct(3).start()?;
+    let mut weir = lab.weir(&config(3, Limits::default()))?;
+    let run = Run::start(&lab, &weir)?;
+    let (pins, map_ids) = (weir.pins()?, weir.map_ids()?);
+    weir.terminate()?;
+    pretend_another_build(weir.bpffs())?;
+    let packets = weir.packets()?;
+    weir.launch()?;
+    ensure!(weir.packets()? >= packets);
+    ensure!(weir.pins()? == pins && weir.map_ids()? == map_ids, "the maps are kept");
+    let (_, maps) = load::open(&Pins::new(weir.bpffs()), Access::ReadOnly)?;
+    ensure!(maps.meta[0].object == load::object_digest(), "the maps name the program that runs");
+    run.replaced_and_unharmed(&weir)
+}
+
+#[test]
+fn a_start_that_fails_leaves_the_program_of_before_on_every_interface() -> Result<()> {
+    let lab = Lab::builder().direct(2).start()?;
+    let mut weir = lab.weir(&config(2, Limits::default()))?;
+    let vip: SocketAddr = (lab.vip().of(Family::V4), 80).into();
+    let load = Load::start(lab.client(), Get::new(vip), Rate::per_second(100));
+    let cases: [(&str, Limits, fn(&Path) -> Result<()>); 3] = [
+        ("the same program", Limits::default(), |_| Ok(())),
+        ("other limits", Limits { flows_v4: 8192, ..Limits::default() }, |_| Ok(())),
+        ("another build", Limits::default(), pretend_another_build),
+    ];
+    for (case, limits, prepare) in cases {
+        weir.terminate()?;
+        prepare(weir.bpffs())?;
+        let before = (weir.pins()?, weir.tables()?, weir.attachment("eth0")?, weir.attachment("eth1")?);
+        // The loopback device has no native mode.
+        let text = config(2, limits).replace("[\"eth0\", \"eth1\"]", "[\"eth0\", \"eth1\", \"lo\"]");
+        weir.write_config(&text)?;
+        let error = weir.launch().err().with_context(|| format!("{case}: weir must not start"))?;
+        ensure!(error.to_string().contains("no native XDP"), "{case}: {error}");
+        let after = (weir.pins()?, weir.tables()?, weir.attachment("eth0")?, weir.attachment("eth1")?);
+        ensure!(after == before, "{case}: {:?} was {:?}", (&after.0, after.2), (&before.0, before.2));
+        weir.forget_ended()?;
+        weir.write_config(&config(2, Limits::default()))?;
+        weir.launch()?;
+    }
+    ensure!(load.stop().iter().all(|shot| !shot.failed()));
+    Ok(())
+}
+
+/// Marks the pinned maps as those of a program that this build does not contain.
+fn pretend_another_build(bpffs: &Path) -> Result<()> {
+    let (_, maps) = load::open(&Pins::new(bpffs), Access::ReadWrite)?;
+    maps.meta.update(0, |meta| meta.object ^= 1);
+    Ok(())
+}
+
+/// Load and downloads around a restart.
+struct Run {
+    load: Load,
+    downloads: Downloads,
+    attached: Vec<weir_tests::PinnedLink>,
+    flows: std::collections::BTreeMap<u16, String>,
+}
+
+impl Run {
+    fn start(lab: &Lab, weir: &WeirProc) -> Result<Self> {
+        let vip: SocketAddr = (lab.vip().of(Family::V4), 80).into();
+        let get = Get::new(vip).timeout(Duration::from_secs(5));
+        let downloads = Downloads::start(lab.client(), vec![get.clone().path("/big"); 30]);
+        downloads.wait_started(Duration::from_secs(5))?;
+        let flows = weir.flow_backends()?;
+        ensure!(flows.len() >= 30, "{flows:?}");
+        let load = Load::start(lab.client(), get, Rate { per_second: 200, threads: 32 });
+        eventually("the load runs", || load.count() > 50);
+        Ok(Self { load, downloads, attached: both(weir)?, flows })
+    }
+
+    /// Another program on the same links; flows where they were; nothing failed.
+    fn replaced_and_unharmed(self, weir: &WeirProc) -> Result<()> {
+        for (before, after) in self.attached.iter().zip(both(weir)?) {
+            ensure!(after.link == before.link && after.ifindex == before.ifindex, "{after:?} was {before:?}");
+            ensure!(after.program != before.program, "the program was not replaced: {after:?}");
+        }
+        let flows = weir.flow_backends()?;
+        for (port, backend) in &self.flows {
+            ensure!(flows.get(port) == Some(backend), "port {port}: {:?} was {backend}", flows.get(port));
+        }
+        let ended = self.downloads.finish(Duration::from_secs(30))?;
+        ensure!(ended.iter().all(|download| !download.broken()), "{ended:?}");
+        let shots = self.load.stop();
+        let failed: Vec<_> = shots.iter().filter(|shot| shot.failed()).collect();
+        ensure!(failed.is_empty(), "{} of {} failed: {:?}", failed.len(), shots.len(), failed.first());
+        // A lost SYN is sent again after a second.
+        let slow = shots.iter().filter(|shot| shot.took > Duration::from_millis(900)).count();
+        ensure!(slow == 0, "{slow} of {} requests needed a retransmission", shots.len());
+        Ok(())
+    }
+}
+
+fn both(weir: &WeirProc) -> Result<Vec<weir_tests::PinnedLink>> {
+    Ok(vec![weir.attachment("eth0")?, weir.attachment("eth1")?])
+}
