@@ -189,7 +189,7 @@ impl Weir {
         packets
     }
 
-    /// Checks that the packets of a batch left for the case's reason. One in a thousand may not: a few of a million
+    /// Checks that the packets of a batch left for the case's reason. One in 200 may not: a few of a million
     /// flows find both their buckets full of others'.
     ///
     /// # Errors
@@ -197,7 +197,7 @@ impl Weir {
     pub(crate) fn check(&self, case: &Case, before: u64, packets: u32) -> Result<()> {
         let Some(reason) = case.reason else { return Ok(()) };
         let counted = self.count(reason) - before;
-        if counted * 1000 < u64::from(packets) * 999 {
+        if counted * 200 < u64::from(packets) * 199 {
             let others: Vec<String> = Reason::ALL
                 .iter()
                 .filter(|other| self.count(**other) > 0)

@@ -111,26 +111,44 @@ impl Tables {
     }
 }
 
+/// Both kinds of tables, loaded when a case needs them.
+struct Both {
+    known: Option<Tables>,
+    full: Option<Tables>,
+}
+
+impl Both {
+    fn of(&mut self, case: &Case, args: &Args) -> Result<&mut Tables> {
+        let (tables, name) = match case.table {
+            Table::Known => (&mut self.known, "known"),
+            Table::Full => (&mut self.full, "full"),
+        };
+        if tables.is_none() {
+            *tables = Some(Tables::load(name, args.against.as_ref())?);
+        }
+        tables.as_mut().context("load the tables")
+    }
+}
+
 fn measure(args: &Args) -> Result<Measured> {
-    let mut known = Tables::load("known", args.against.as_ref())?;
-    let mut full = Tables::load("full", args.against.as_ref())?;
+    let mut tables = Both { known: None, full: None };
     let mut prepared = Vec::new();
     for case in ALL.iter().filter(|case| args.cases.iter().any(|id| id == case.id)) {
-        let tables = if case.table == Table::Known { &mut known } else { &mut full };
-        for one in tables.prepare(case)? {
-            if one.case.program != Program::Other {
-                tables.warm(&one).with_context(|| format!("enter the flows of {}", one.key))?;
-            }
-            prepared.push(one);
-        }
+        prepared.extend(tables.of(case, args)?.prepare(case)?);
+    }
+    // Few flows first: they find their first bucket free, as in a table that holds no more than them.
+    let mut order: Vec<&Prepared> =
+        prepared.iter().filter(|one| one.case.program != Program::Other).collect();
+    order.sort_by_key(|one| one.case.flows.bits());
+    for one in order {
+        tables.of(&one.case, args)?.warm(one).with_context(|| format!("enter the flows of {}", one.key))?;
     }
     let mut measured = Measured::new();
     for round in 0..args.rounds {
         // Another first case each time: none has always the same one before it.
         let start = round as usize * 5 % prepared.len().max(1);
         for one in prepared[start..].iter().chain(&prepared[..start]) {
-            let tables = if one.case.table == Table::Known { &mut known } else { &mut full };
-            let cost = tables.measure(one, args.packets)?;
+            let cost = tables.of(&one.case, args)?.measure(one, args.packets)?;
             measured.entry(one.key.clone()).or_default().push(cost);
         }
     }

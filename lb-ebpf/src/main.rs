@@ -15,6 +15,7 @@ use packet::XdpPacket;
 
 /// Picks a backend for every packet for a VIP.
 #[xdp]
+#[inline(always)]
 pub(crate) fn weir(context: XdpContext) -> u32 {
     let ingress = context.ingress_ifindex() as u32;
     let outcome = pipeline::process(&mut XdpPacket::new(context), &Maps);
