@@ -22,6 +22,10 @@ use crate::cases::{Case, Flows};
 use crate::frame::{self, Kind, To, VIP_V4};
 use crate::world;
 
+/// IP protocol numbers.
+const TCP: u64 = 6;
+const UDP: u64 = 17;
+
 /// Key of the bucket hash: any number, the same in every process.
 const SECRET: u64 = 0x5eed_5eed_5eed_5eed;
 
@@ -44,7 +48,7 @@ impl Engine {
         let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("find map {name}"));
         let under_test = ProgramArray::try_from(take("UNDER_TEST")?)?;
         let run = Array::try_from(take("RUN")?)?;
-        fill_bare(take("BARE_SLOTS")?, take("BARE_BACKENDS")?)?;
+        fill_bare(take("BARE_SERVICES")?, take("BARE_SLOTS")?, take("BARE_BACKENDS")?)?;
         fill_lru(take("LRU_VIPS")?, take("LRU_SLOTS")?, take("LRU_BACKENDS")?)?;
         Ok(Self { ebpf, under_test, run, next: 0 })
     }
@@ -92,7 +96,11 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn fill_bare(slots: Map, backends: Map) -> Result<()> {
+fn fill_bare(services: Map, slots: Map, backends: Map) -> Result<()> {
+    let mut services: HashMap<_, u64, u64> = services.try_into()?;
+    let address = u64::from(u32::from_ne_bytes(VIP_V4.octets()));
+    let port = u64::from(frame::IPIP_PORT.to_be());
+    services.insert(address | port << 32 | TCP << 48, 1, 0)?;
     let mut slots: Array<_, u32> = slots.try_into()?;
     let mut backends: Array<_, u64> = backends.try_into()?;
     for slot in 0..world::SLOTS {
@@ -106,15 +114,13 @@ fn fill_bare(slots: Map, backends: Map) -> Result<()> {
 }
 
 fn fill_lru(vips: Map, slots: Map, backends: Map) -> Result<()> {
-    let mut vips: HashMap<_, [u8; 24], u64> = vips.try_into()?;
+    let mut vips: HashMap<_, [u64; 3], u64> = vips.try_into()?;
     let mut slots: Array<_, u32> = slots.try_into()?;
     let mut backends: Array<_, [u32; 5]> = backends.try_into()?;
-    for protocol in [6, 17] {
-        let mut key = [0; 24];
-        key[..4].copy_from_slice(&VIP_V4.octets());
-        key[16..18].copy_from_slice(&frame::IPIP_PORT.to_be_bytes());
-        key[18] = protocol;
-        vips.insert(key, 0, 0)?;
+    let address = u64::from(u32::from_ne_bytes(VIP_V4.octets()));
+    let port = u64::from(frame::IPIP_PORT.to_be());
+    for protocol in [TCP, UDP] {
+        vips.insert([address, 0, port | protocol << 16], 0, 0)?;
     }
     for slot in 0..world::SLOTS {
         slots.set(slot, u32::from(world::backend_of(slot)) + 1, 0)?;

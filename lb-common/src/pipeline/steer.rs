@@ -2,7 +2,7 @@
 
 use super::ip::Ip;
 use super::parse::Parsed;
-use crate::flow::{self, Continuation, FlowKey, Meta, NewFlows, continuation, opening_class};
+use crate::flow::{self, Class, Code, Continuation, FlowKey, Meta, NewFlows, continuation};
 use crate::forward::Inner;
 use crate::layout::{Backend, ForwardWord, HotWord, Mode, Pool, TimeoutsWord, Way};
 use crate::reason::Reason;
@@ -158,7 +158,10 @@ fn open<const W: usize>(
     rules: &Rules<'_>,
     now: Tick,
 ) {
-    let Some(class) = opening_class(segment) else { return };
+    let class = Code::opening(segment);
+    if class == Code::of(Class::Empty) {
+        return;
+    }
     let deadline = now.plus(class.ticks(rules.timeouts, segment));
-    flow::write(way, key, selected.id, Meta::new(deadline, class, selected.hot.generation()));
+    flow::write(way, key, selected.id, Meta::of(deadline, class, selected.hot.generation()));
 }

@@ -1,9 +1,9 @@
-//! The bare reference: a 4-way array of flows, one VIP, IPIP, and nothing else.
+//! The bare reference: services in a kernel hash, a 4-way array of flows, IPIP, and nothing else.
 //!
 //! No counters, no health, no expiry, no classes, no time, one look-up in one bucket: the least that remembers flows.
 
 use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_TX};
-use aya_ebpf::btf_maps::Array;
+use aya_ebpf::btf_maps::{Array, HashMap};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 
@@ -12,7 +12,6 @@ use crate::frame::{encapsulate, parse};
 /// As many buckets as weir's table for a million flows has.
 const BUCKETS: usize = 1 << 19;
 const SLOTS: usize = 65_537;
-const VIP: u32 = u32::to_be(0xc633_640a);
 
 #[repr(C, align(64))]
 struct Line {
@@ -22,6 +21,9 @@ struct Line {
     reserved: [u32; 4],
 }
 
+/// Services by address, port and protocol. Written by userspace.
+#[btf_map]
+static BARE_SERVICES: HashMap<u64, u64, 1024> = HashMap::new();
 #[btf_map]
 static BARE_FLOWS: Array<Line, BUCKETS> = Array::new();
 /// Backend ids by slot. Written by userspace.
@@ -34,9 +36,11 @@ static BARE_BACKENDS: Array<u64, 4096> = Array::new();
 #[inline(always)]
 fn balance(context: &XdpContext) -> Option<()> {
     let packet = parse(context)?;
-    if packet.destination != VIP {
-        return None;
-    }
+    let service = u64::from(packet.destination)
+        | u64::from(packet.ports >> 16) << 32
+        | u64::from(packet.protocol) << 48;
+    // SAFETY: userspace does not remove services during a run.
+    unsafe { BARE_SERVICES.get(service) }?;
     let key = u64::from(packet.source) << 32 | u64::from(packet.ports);
     let product = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let hash = (product ^ product >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -78,11 +78,14 @@ pub(crate) fn parse(context: &XdpContext) -> Option<Packet> {
     }
     // SAFETY: as above.
     let transport: &Transport = unsafe { &*header(context, ETHERNET_LEN + IPV4_LEN)? };
-    let syn = match ip.protocol {
-        TCP => transport.flags & 0x02 != 0,
-        UDP => false,
+    let (syn, held) = match ip.protocol {
+        TCP => (transport.flags & 0x02 != 0, u16::from(transport.data_offset >> 4) * 4),
+        UDP => (false, u16::from_be((transport.sequence & 0xffff) as u16)),
         _ => return None,
     };
+    if held < 8 || IPV4_LEN + held as usize > length as usize {
+        return None;
+    }
     Some(Packet {
         source: ip.source,
         destination: ip.destination,
