@@ -78,7 +78,8 @@ impl Tables {
         if case.program == Program::Weir
             && let Ok(program) = self.weir.other_fd()
         {
-            let case = Case { program: Program::Other, ..*case };
+            // Another build may count otherwise.
+            let case = Case { program: Program::Other, reason: None, ..*case };
             prepared.push(Prepared { case, key: format!("{}_other", case.id), program });
         }
         Ok(prepared)

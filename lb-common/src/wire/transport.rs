@@ -65,9 +65,7 @@ impl Ports {
     #[inline(always)]
     #[must_use]
     pub fn both(&self) -> (u16, u16) {
-        let ([a, b], [c, d]) = (self.source, self.destination);
-        let word = u32::from_be_bytes([a, b, c, d]);
-        ((word >> 16) as u16, word as u16)
+        (u16::from_be_bytes(self.source), u16::from_be_bytes(self.destination))
     }
 }
 
