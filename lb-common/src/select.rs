@@ -7,9 +7,9 @@ use crate::tables::Tables;
 use crate::time::{TICK_NS, Tick};
 
 /// Further slots that a refused flow tries before the list of usable backends.
-const WALK: u64 = 4;
+const WALK: u32 = 4;
 /// Entries of the list of usable backends that a refused flow tries.
-const USABLE_TRIES: u32 = 8;
+const USABLE_TRIES: u32 = 4;
 /// How long the table before the current one is honoured, in ticks: 10 minutes.
 pub const PREVIOUS_TICKS: u32 = (600_000_000_000 / TICK_NS) as u32 + 1;
 
@@ -114,32 +114,27 @@ pub fn select<'a, T: Tables>(
             }
         }
     }
-    if !current.is_empty() {
-        let mut slot_hash = flow_hash;
-        for step in 0..=WALK {
-            let slot = hash::scale(slot_hash, current.len());
-            if let Some(selected) = id_at(tables, current, slot).and_then(|id| look(tables, id))
-                && accepts(request, selected.hot, flow_hash)
-            {
-                return Ok(selected);
-            }
-            slot_hash = hash::again(flow_hash, step + 1);
+    // Bounds that depend on the table keep these loops from being unrolled: the verifier would follow what comes after
+    // for each step.
+    let mut slot_hash = flow_hash;
+    for step in 0..current.len().min(WALK + 1) {
+        let slot = hash::scale(slot_hash, current.len());
+        if let Some(selected) = id_at(tables, current, slot).and_then(|id| look(tables, id))
+            && accepts(request, selected.hot, flow_hash)
+        {
+            return Ok(selected);
         }
+        slot_hash = hash::again(flow_hash, step as u64 + 1);
     }
     let usable = Span(pool.usable.get());
-    if !usable.is_empty() {
-        let start = hash::scale(hash::again(flow_hash, WALK + 1), usable.len());
-        for step in 0..USABLE_TRIES {
-            let position = start + step;
-            let position = if position >= usable.len() { position - usable.len() } else { position };
-            if position >= usable.len() {
-                break;
-            }
-            if let Some(selected) = id_at(tables, usable, position).and_then(|id| look(tables, id))
-                && matches!(selected.hot.state(), BackendState::Active)
-            {
-                return Ok(selected);
-            }
+    let start = hash::scale(hash::again(flow_hash, WALK as u64 + 1), usable.len());
+    for step in 0..usable.len().min(USABLE_TRIES) {
+        let position = start + step;
+        let position = if position >= usable.len() { position - usable.len() } else { position };
+        if let Some(selected) = id_at(tables, usable, position).and_then(|id| look(tables, id))
+            && matches!(selected.hot.state(), BackendState::Active)
+        {
+            return Ok(selected);
         }
     }
     match LastResort::from_word(pool.last_resort.get()) {

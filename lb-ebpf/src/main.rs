@@ -15,12 +15,13 @@ use packet::XdpPacket;
 
 /// Picks a backend for every packet for a VIP.
 #[xdp]
+#[inline(always)]
 pub(crate) fn weir(context: XdpContext) -> u32 {
-    let ingress = context.ingress_ifindex() as u32;
-    let outcome = pipeline::process(&mut XdpPacket::new(context), &Maps);
+    let mut packet = XdpPacket::new(context);
+    let outcome = pipeline::process(&mut packet, &Maps);
     match (outcome.reason.verdict(), outcome.egress) {
         (Verdict::Pass, _) => XDP_PASS,
-        (Verdict::Forward, Some(egress)) if egress.port == ingress => XDP_TX,
+        (Verdict::Forward, Some(egress)) if egress.port == packet.ingress() => XDP_TX,
         (Verdict::Forward, Some(egress)) => match maps::TX_PORTS.redirect(egress.port, u64::from(XDP_DROP)) {
             Ok(_) => XDP_REDIRECT,
             Err(_) => XDP_DROP,

@@ -17,6 +17,12 @@ impl XdpPacket {
         Self { context }
     }
 
+    /// Index of the interface that the frame came in by.
+    #[inline(always)]
+    pub(crate) fn ingress(&self) -> u32 {
+        self.context.ingress_ifindex() as u32
+    }
+
     /// The address of an `H` at `offset`; `None` where the frame ends before it does.
     #[inline(always)]
     fn at<H>(&self, offset: usize) -> Option<*mut H> {

@@ -9,3 +9,6 @@ pub static DECAP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "
 /// Switch programs of the test lab (programs `pass`, `gate_in`, `gate_out`, `steer`; maps `FROZEN`,
 /// `TO_VIP`, `STEER`).
 pub static LAB: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-lab"));
+
+/// What `cargo xtask bench` runs in the kernel (programs `run_v4`, `run_v6` and those that weir is compared with).
+pub static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-bench"));

@@ -1,4 +1,4 @@
-//! Tasks of weir's developers: `cargo xtask setup | build | lint | test`.
+//! Tasks of weir's developers: `cargo xtask setup | build | lint | test | bench`.
 //!
 //! One module per subcommand, each with its `Args` and a `run`. The crate does not depend on the workspace's
 //! other members, so that it compiles in seconds on a machine that cannot build them yet.
@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod bpf_object;
 mod build;
 mod lint;
@@ -30,6 +31,7 @@ enum Task {
     Build(build::Args),
     Lint(lint::Args),
     Test(test::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Task::Build(args) => build::run(args),
         Task::Lint(args) => lint::run(args),
         Task::Test(args) => test::run(args),
+        Task::Bench(args) => bench::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, process::Command};
 
 use anyhow::Result;
 
-use crate::{lint, process, setup, steps::Steps};
+use crate::{bench, lint, process, setup, steps::Steps};
 
 /// Checks and tests everything, or the tests asked for.
 #[derive(clap::Args)]
@@ -20,8 +20,18 @@ pub(crate) struct Args {
 }
 
 /// The packages whose tests need no root.
-const UNIT_PACKAGES: [&str; 8] =
-    ["--package", "lb-common", "--package", "lb-userspace", "--package", "weir-model", "--package", "xtask"];
+const UNIT_PACKAGES: [&str; 10] = [
+    "--package",
+    "lb-common",
+    "--package",
+    "lb-userspace",
+    "--package",
+    "weir-model",
+    "--package",
+    "weir-bench",
+    "--package",
+    "xtask",
+];
 
 pub(crate) fn run(args: Args) -> Result<()> {
     setup::ensure()?;
@@ -80,7 +90,11 @@ fn lab(steps: &mut Steps, filter: Option<&str>) -> Result<()> {
     // One at a time: they share the machine's cores, and some measure milliseconds.
     let mut cargo = cargo_test();
     cargo.args(["--package", "weir-tests"]).args(filter).args(["--", "--test-threads=1", "--show-output"]);
-    steps.run("lab tests", &mut cargo)
+    steps.run("lab tests", &mut cargo)?;
+    if filter.is_none() {
+        steps.run("regression gate", &mut bench::command(&["gate".into()]))?;
+    }
+    Ok(())
 }
 
 fn cargo_test() -> Command {

@@ -24,17 +24,18 @@ pub enum Class {
     Ended = 6,
 }
 
-/// The class after a packet: for each segment a nibble for each class, first without, then with a later tick.
+/// The code of the class after a packet: a nibble for each segment, by the code of the class, from index 8 on for an
+/// entry that was last refreshed in an earlier tick.
 ///
 /// A table instead of branches: each branch on the way of a packet doubles the paths that the verifier follows.
-static AFTER: [u64; 8] = {
-    let mut tables = [0; 8];
+static AFTER: [u32; 16] = {
+    let mut tables = [0; 16];
     let mut segment = 0;
     while segment < 5 {
         let mut class = 0;
         while class < 8 {
-            tables[segment] |= after(segment as u8, class, false) << (class * 4);
-            tables[segment] |= after(segment as u8, class, true) << (class * 4 + 32);
+            tables[class] |= (after(segment as u8, class as u64, false) as u32) << (segment * 4);
+            tables[class + 8] |= (after(segment as u8, class as u64, true) as u32) << (segment * 4);
             class += 1;
         }
         segment += 1;
@@ -93,17 +94,14 @@ impl Class {
     #[inline(always)]
     #[must_use]
     pub fn after(self, segment: Segment, later: u32) -> Self {
-        Self::from_code((AFTER[segment as usize & 7] >> ((self as u32 + later * 8) * 4)) as u32)
+        Self::from_code(Code::of(self).after(segment, later).0)
     }
 
     /// How long an entry of this class is kept without a packet, in ticks.
     #[inline(always)]
     #[must_use]
     pub const fn ticks(self, timeouts: TimeoutsWord, segment: Segment) -> u32 {
-        let datagram = segment as u64 >> 2;
-        let shift = (TIMEOUT_SHIFTS >> (self as u32 * 8)) & 0x3f | (datagram * UDP_SHIFT);
-        // UDP_SHIFT has every bit of the other shifts.
-        (timeouts.0 >> shift) as u16 as u32
+        Code::of(self).ticks(timeouts, segment)
     }
 
     /// The name in lists and JSON.
@@ -119,6 +117,55 @@ impl Class {
     }
 }
 
+/// A class as it is stored: for the way of a packet, where decoding it would take branches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Code(u32);
+
+impl Code {
+    /// The code of `class`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(class: Class) -> Self {
+        Self(class as u32)
+    }
+
+    /// Whether it is one of `classes`, given as bits 1 << class.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_in(self, classes: u32) -> bool {
+        classes >> (self.0 & 7) & 1 != 0
+    }
+
+    /// As [`Class::after`].
+    #[inline(always)]
+    #[must_use]
+    pub fn after(self, segment: Segment, later: u32) -> Self {
+        let by_segment = AFTER[((self.0 & 7) | (later & 1) << 3) as usize];
+        Self(by_segment >> (segment as u32 * 4) & 7)
+    }
+
+    /// As [`Class::ticks`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn ticks(self, timeouts: TimeoutsWord, segment: Segment) -> u32 {
+        let datagram = segment as u64 >> 2;
+        let shift = (TIMEOUT_SHIFTS >> ((self.0 & 7) * 8)) & 0x3f | datagram * UDP_SHIFT;
+        // UDP_SHIFT has every bit of the other shifts.
+        (timeouts.0 >> shift) as u16 as u32
+    }
+
+    /// The class of a new entry after its first packet; [`Class::Empty`] for a packet that leaves none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn opening(segment: Segment) -> Self {
+        const BY_SEGMENT: u32 = (Class::Young as u32) << (Segment::Data as u32 * 4)
+            | (Class::Embryonic as u32) << (Segment::Open as u32 * 4)
+            | (Class::Ended as u32) << (Segment::Close as u32 * 4)
+            | (Class::Young as u32) << (Segment::Datagram as u32 * 4);
+        Self(BY_SEGMENT >> (segment as u32 * 4) & 7)
+    }
+}
+
 /// Bits 0–19 deadline, 20–22 class, 24–31 generation of the backend id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta(pub u32);
@@ -128,7 +175,21 @@ impl Meta {
     #[inline(always)]
     #[must_use]
     pub const fn new(deadline: Tick, class: Class, generation: u8) -> Self {
-        Self(deadline.bits() | (class as u32) << 20 | (generation as u32) << 24)
+        Self::of(deadline, Code::of(class), generation)
+    }
+
+    /// A meta with these parts.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(deadline: Tick, code: Code, generation: u8) -> Self {
+        Self(deadline.bits() | code.0 << 20 | (generation as u32) << 24)
+    }
+
+    /// The class as stored.
+    #[inline(always)]
+    #[must_use]
+    pub const fn code(self) -> Code {
+        Code(self.0 >> 20 & 7)
     }
 
     /// The last tick in which the entry is live.

@@ -20,24 +20,31 @@ pub struct Found<'a, const W: usize> {
 /// costs more than the comparison, and the verifier follows one path instead of four.
 #[inline(always)]
 pub fn find<'a, const W: usize>(bucket: &'a Bucket<W>, key: &FlowKey<W>) -> Option<Found<'a, W>> {
-    // Where the compiler makes branches of this after all, the salt still hides the index from the verifier.
+    // The salt hides the index from the verifier, which would follow each apart.
     let salt = (key.hash >> 16) as u32;
-    let (mut index, mut binding, mut hit) = (0, 0, 0);
+    let (mut index, mut binding, mut free) = (0, 0, u32::MAX);
     for (way, number) in bucket.ways.iter().zip(0..) {
         let read = Binding(way.binding.get());
-        let difference = difference(way, read, key);
-        // 1 for the first way that matches: two CPUs may both have entered a flow.
-        let taken = u64::from(difference == 0) & !hit;
-        hit |= taken;
-        index |= taken as u32 * ((number ^ salt) & 3);
-        binding |= taken as u32 * read.0;
+        // Of the first way that matches only: two CPUs may both have entered a flow.
+        let taken = all_ones_if_zero(difference(way, read, key)) & free;
+        free &= !taken;
+        index |= taken & (number ^ salt);
+        binding |= taken & read.0;
     }
-    if hit == 0 {
+    if free != 0 {
         return None;
     }
     let way = &bucket.ways[((index ^ salt) & 3) as usize];
     // The binding that matched, never read again: by then the way may be another flow's.
     Some(Found { way, binding: Binding(binding), meta: Meta(way.meta.get()) })
+}
+
+/// All bits set for 0, none for anything else, by arithmetic: BPF has no conditional move, so that a comparison whose
+/// result is used as a number becomes a branch.
+#[inline(always)]
+const fn all_ones_if_zero(number: u64) -> u32 {
+    let folded = (number | number >> 32) & 0xffff_ffff;
+    ((folded.wrapping_sub(1)) >> 32) as u32
 }
 
 /// 0 where the way holds the key.

@@ -15,8 +15,8 @@ mod key;
 mod place;
 mod rules;
 
-pub use class::{Class, Meta};
+pub use class::{Class, Code, Meta};
 pub use entry::{Found, find, write};
 pub use key::{Binding, FlowKey, decode};
 pub use place::place;
-pub use rules::{Continuation, NewFlows, continuation, opening_class};
+pub use rules::{Continuation, NewFlows, continuation};

@@ -39,15 +39,17 @@ pub fn continuation(
     new_flows: NewFlows,
     now: Tick,
 ) -> Continuation {
-    let class = meta.class();
+    const OVER: u32 = 1 << Class::Closing as u32 | 1 << Class::Ended as u32 | 1 << Class::Empty as u32;
+    const EMBRYONIC: u32 = 1 << Class::Embryonic as u32;
+    let class = meta.code();
     let kept = class.ticks(timeouts, segment);
     let expired = meta.deadline().remaining(now).is_none();
     match segment {
         Segment::Datagram if expired => return Continuation::Anew,
         Segment::Open => {
-            let over = expired || matches!(class, Class::Closing | Class::Ended | Class::Empty);
+            let over = expired || class.is_in(OVER);
             let refused = matches!(new_flows, NewFlows::Refused)
-                && (matches!(class, Class::Embryonic) || meta.idle(now, kept) >= SYN_IDLE_TICKS);
+                && (class.is_in(EMBRYONIC) || meta.idle(now, kept) >= SYN_IDLE_TICKS);
             if over || refused {
                 return Continuation::Anew;
             }
@@ -57,17 +59,5 @@ pub fn continuation(
     let moved = meta.deadline().bits() ^ now.plus(kept).bits();
     let later = (moved | moved.wrapping_neg()) >> 31;
     let next = class.after(segment, later);
-    Continuation::Keep(Meta::new(now.plus(next.ticks(timeouts, segment)), next, meta.generation()))
-}
-
-/// The class of a new entry; `None` for a packet that leaves none.
-#[inline(always)]
-#[must_use]
-pub const fn opening_class(segment: Segment) -> Option<Class> {
-    match segment {
-        Segment::Open => Some(Class::Embryonic),
-        Segment::Data | Segment::Datagram => Some(Class::Young),
-        Segment::Close => Some(Class::Ended),
-        Segment::Abort => None,
-    }
+    Continuation::Keep(Meta::of(now.plus(next.ticks(timeouts, segment)), next, meta.generation()))
 }

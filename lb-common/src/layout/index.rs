@@ -52,14 +52,13 @@ impl IndexLine {
     #[inline(always)]
     #[must_use]
     pub fn find(&self, key: u32) -> Option<u32> {
-        let mut found = 0;
         for entry in &self.entries {
             let entry = entry.get();
-            if (entry >> 32) as u32 == key {
-                found = entry as u32;
+            if (entry >> 32) as u32 == key && entry as u32 != 0 {
+                return Some(entry as u32);
             }
         }
-        if found == 0 { None } else { Some(found) }
+        None
     }
 }
 

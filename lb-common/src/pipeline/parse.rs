@@ -43,13 +43,16 @@ pub(super) fn parse<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     if offset + protocol.header_length() > end {
         return Err(Reason::Malformed);
     }
-    let (ports, segment) = transport(packet, protocol, offset, end)?;
+    // Read once for all protocols: the compiler would merge what each of them read byte by byte.
+    let ports: &Ports = packet.header(offset).ok_or(Reason::Malformed)?;
+    let ports = ports.both();
+    let segment = segment(packet, protocol, offset, end)?;
     Ok(Parsed {
         source: network.source,
         destination: network.destination,
         vip,
         protocol,
-        ports: (u16::from_be_bytes(ports.source), u16::from_be_bytes(ports.destination)),
+        ports,
         segment,
         traffic_class: network.traffic_class,
         length: network.length,
@@ -58,12 +61,12 @@ pub(super) fn parse<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
 
 /// Reads the transport header at `offset`; the IP packet ends at `end`.
 #[inline(always)]
-fn transport<P: Packet>(
+fn segment<P: Packet>(
     packet: &P,
     protocol: Protocol,
     offset: usize,
     end: usize,
-) -> Result<(Ports, Segment), Reason> {
+) -> Result<Segment, Reason> {
     match protocol {
         Protocol::Tcp => {
             let tcp: &TcpStart = packet.header(offset).ok_or(Reason::Malformed)?;
@@ -71,20 +74,20 @@ fn transport<P: Packet>(
             if length < size_of::<TcpStart>() || offset + length > end {
                 return Err(Reason::Malformed);
             }
-            Ok((tcp.ports, Segment::of_tcp(tcp.flags)))
+            Ok(Segment::of_tcp(tcp.flags))
         }
         Protocol::Udp => {
             let udp: &[[u8; 2]; 4] = packet.header(offset).ok_or(Reason::Malformed)?;
-            let [source, destination, length, _] = *udp;
+            let [_, _, length, _] = *udp;
             let length = u16::from_be_bytes(length) as usize;
             if length < 8 || offset + length > end {
                 return Err(Reason::Malformed);
             }
-            Ok((Ports { source, destination }, Segment::Datagram))
+            Ok(Segment::Datagram)
         }
         Protocol::Sctp => {
             let sctp: &SctpStart = packet.header(offset).ok_or(Reason::Malformed)?;
-            Ok((sctp.ports, Segment::of_sctp(sctp.chunk)))
+            Ok(Segment::of_sctp(sctp.chunk))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::ip::Ip;
 use super::parse::Parsed;
-use crate::flow::{self, Continuation, FlowKey, Meta, NewFlows, continuation, opening_class};
+use crate::flow::{self, Class, Code, Continuation, FlowKey, Meta, NewFlows, continuation};
 use crate::forward::Inner;
 use crate::layout::{Backend, BackendState, ForwardWord, HotWord, Mode, Pool, TimeoutsWord, Way};
 use crate::reason::Reason;
@@ -24,10 +24,17 @@ pub(super) struct Steered<'a> {
 }
 
 /// The rules of the packet's service.
-struct Rules<'a> {
+struct Rules {
     forward: ForwardWord,
     timeouts: TimeoutsWord,
-    pool: &'a Pool,
+}
+
+impl Rules {
+    /// The service's pool; not for packets of known flows, which need none of it.
+    #[inline(always)]
+    fn pool<'a, T: Tables>(&self, tables: &'a T) -> Result<&'a Pool, Reason> {
+        tables.pool(self.forward.pool()).ok_or(Reason::Inconsistent)
+    }
 }
 
 #[inline(always)]
@@ -39,12 +46,12 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
     let record = tables.service(id).ok_or(Reason::Inconsistent)?;
     let forward = ForwardWord(record.forward.get());
     let mode = forward.mode().ok_or(Reason::Inconsistent)?;
-    let pool = tables.pool(forward.pool()).ok_or(Reason::Inconsistent)?;
-    let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()), pool };
+    let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()) };
     let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);
     let (selected, reason) = if forward.track() {
         tracked::<W, I, T>(tables, packet, &rules, &key)?
     } else {
+        let pool = rules.pool(tables)?;
         let hash = flow_hash::<W, I>(packet, pool);
         (select::select(tables, pool, Request::New, hash, 0, tables.now())?, Reason::Untracked)
     };
@@ -73,7 +80,7 @@ fn flow_hash<const W: usize, I: Ip<W>>(packet: &Parsed<I::Address>, pool: &Pool)
 fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
     tables: &'a T,
     packet: &Parsed<I::Address>,
-    rules: &Rules<'_>,
+    rules: &Rules,
     key: &FlowKey<W>,
 ) -> Result<(Selected<'a>, Reason), Reason> {
     let now = tables.now();
@@ -103,8 +110,9 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
             Segment::Data | Segment::Close | Segment::Abort => (Request::Resume, Reason::FlowResumed),
         },
     };
-    let selected =
-        select::select(tables, rules.pool, request, flow_hash::<W, I>(packet, rules.pool), bound, now)?;
+    let pool = rules.pool(tables)?;
+    let hash = flow_hash::<W, I>(packet, pool);
+    let selected = select::select(tables, pool, request, hash, bound, now)?;
     if selected.id == bound {
         // The last resort left the flow where it was: its entry stays as it is, a proven one proven.
         return Ok((selected, Reason::FlowKnown));
@@ -131,7 +139,7 @@ enum Known<'a> {
 fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
     tables: &'a T,
     packet: &Parsed<I::Address>,
-    rules: &Rules<'_>,
+    rules: &Rules,
     found: &flow::Found<'_, W>,
     now: Tick,
 ) -> Result<Known<'a>, Reason> {
@@ -146,7 +154,9 @@ fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
         return Ok(Known::Over(Reason::FlowRehomed, down));
     }
     let new_flows = match packet.segment {
-        Segment::Open if !select::takes_new(hot, flow_hash::<W, I>(packet, rules.pool)) => NewFlows::Refused,
+        Segment::Open if !select::takes_new(hot, flow_hash::<W, I>(packet, rules.pool(tables)?)) => {
+            NewFlows::Refused
+        }
         _ => NewFlows::Taken,
     };
     match continuation(found.meta, packet.segment, rules.timeouts, new_flows, now) {
@@ -167,10 +177,13 @@ fn open<const W: usize>(
     segment: Segment,
     key: &FlowKey<W>,
     selected: &Selected<'_>,
-    rules: &Rules<'_>,
+    rules: &Rules,
     now: Tick,
 ) {
-    let Some(class) = opening_class(segment) else { return };
+    let class = Code::opening(segment);
+    if class == Code::of(Class::Empty) {
+        return;
+    }
     let deadline = now.plus(class.ticks(rules.timeouts, segment));
-    flow::write(way, key, selected.id, Meta::new(deadline, class, selected.hot.generation()));
+    flow::write(way, key, selected.id, Meta::of(deadline, class, selected.hot.generation()));
 }

@@ -69,6 +69,15 @@ pub struct Ports {
     pub destination: [u8; 2],
 }
 
+impl Ports {
+    /// Source and destination port, host order.
+    #[inline(always)]
+    #[must_use]
+    pub fn both(&self) -> (u16, u16) {
+        (u16::from_be_bytes(self.source), u16::from_be_bytes(self.destination))
+    }
+}
+
 /// A TCP header without options.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Unaligned, Immutable, KnownLayout)]
@@ -131,56 +140,49 @@ pub enum Segment {
     Datagram = 4,
 }
 
-/// A nibble for each of FIN, SYN, RST (index bits 0–2) and ACK (bit 3). One constant instead of branches: each
-/// branch on the way to a backend doubles the paths that the verifier follows.
-const BY_TCP_FLAGS: u64 = {
-    let (mut table, mut flags) = (0, 0);
+/// By FIN, SYN, RST (index bits 0–2) and ACK (bit 3). A table instead of branches: each branch on the way to a backend
+/// doubles the paths that the verifier follows, while what a table holds is one unknown number to it.
+static BY_TCP_FLAGS: [Segment; 16] = {
+    let mut table = [Segment::Data; 16];
+    let mut flags = 0;
     while flags < 16 {
-        let segment = if flags & 4 != 0 {
-            Segment::Abort
+        if flags & 4 != 0 {
+            table[flags] = Segment::Abort;
         } else if flags & 2 != 0 {
-            if flags & 8 == 0 { Segment::Open } else { Segment::Data }
+            if flags & 8 == 0 {
+                table[flags] = Segment::Open;
+            }
         } else if flags & 1 != 0 {
-            Segment::Close
-        } else {
-            Segment::Data
-        };
-        table |= (segment as u64) << (flags * 4);
+            table[flags] = Segment::Close;
+        }
         flags += 1;
     }
     table
 };
 
-/// A nibble for each of the chunk types 0–15 (RFC 9260 section 3.2): INIT, ABORT, SHUTDOWN, SHUTDOWN COMPLETE.
-const BY_SCTP_CHUNK: u64 = (Segment::Open as u64) << 4
-    | (Segment::Abort as u64) << (6 * 4)
-    | (Segment::Close as u64) << (7 * 4)
-    | (Segment::Close as u64) << (14 * 4);
+/// By the chunk types 0–15 (RFC 9260 section 3.2): INIT, ABORT, SHUTDOWN, SHUTDOWN COMPLETE.
+static BY_SCTP_CHUNK: [Segment; 16] = {
+    let mut table = [Segment::Data; 16];
+    table[1] = Segment::Open;
+    table[6] = Segment::Abort;
+    table[7] = Segment::Close;
+    table[14] = Segment::Close;
+    table
+};
 
 impl Segment {
-    #[inline(always)]
-    const fn from_code(code: u64) -> Self {
-        match code & 7 {
-            1 => Self::Open,
-            2 => Self::Close,
-            3 => Self::Abort,
-            4 => Self::Datagram,
-            _ => Self::Data,
-        }
-    }
-
     /// Of a TCP segment with these control bits; RST wins over SYN, SYN over FIN.
     #[inline(always)]
     #[must_use]
-    pub const fn of_tcp(flags: u8) -> Self {
-        Self::from_code(BY_TCP_FLAGS >> ((flags & 7 | (flags & TcpFlags::ACK) >> 1) * 4))
+    pub fn of_tcp(flags: u8) -> Self {
+        BY_TCP_FLAGS[(flags & 7 | (flags & TcpFlags::ACK) >> 1) as usize]
     }
 
     /// Of an SCTP packet by its first chunk.
     #[inline(always)]
     #[must_use]
-    pub const fn of_sctp(chunk: u8) -> Self {
-        if chunk > 15 { Self::Data } else { Self::from_code(BY_SCTP_CHUNK >> (chunk * 4)) }
+    pub fn of_sctp(chunk: u8) -> Self {
+        if chunk > 15 { Self::Data } else { BY_SCTP_CHUNK[(chunk & 15) as usize] }
     }
 }
 

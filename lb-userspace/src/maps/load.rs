@@ -90,6 +90,19 @@ impl Loaded {
 /// # Errors
 /// Where the kernel refuses, or where a pinned map is of another type or size.
 pub fn load(pins: &Pins, sizes: &Sizes, geometry: &Geometry) -> Result<Loaded, LoadError> {
+    load_object(objects::XDP, pins, sizes, geometry)
+}
+
+/// As [`load`], for another build of the object.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_object(
+    object: &[u8],
+    pins: &Pins,
+    sizes: &Sizes,
+    geometry: &Geometry,
+) -> Result<Loaded, LoadError> {
     if pins.exist() {
         pins.check(sizes)?;
     }
@@ -100,7 +113,7 @@ pub fn load(pins: &Pins, sizes: &Sizes, geometry: &Geometry) -> Result<Loaded, L
     for spec in &specs {
         loader.map_max_entries(spec.symbol, spec.entries).map_pin_path(spec.symbol, pins.map(spec.pin));
     }
-    let ebpf = loader.load(objects::XDP).map_err(ebpf_error)?;
+    let ebpf = loader.load(object).map_err(ebpf_error)?;
     let mut loaded = Loaded { ebpf };
     loaded.program()?.load().map_err(program_error)?;
     Ok(loaded)

@@ -1,0 +1,50 @@
+//! What a packet costs, measured in the kernel. Run as `cargo xtask bench packet` or `cargo xtask bench gate`.
+//!
+//! Nothing that is measured runs in this process: it loads programs, fills maps, starts batches and reads clocks.
+#![forbid(unsafe_code)]
+
+mod cases;
+mod chart;
+mod engine;
+mod frame;
+mod gate;
+mod packet;
+mod report;
+mod statistics;
+mod worker;
+mod world;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures what a packet costs.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct Bench {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Packet(packet::Args),
+    Gate(gate::Args),
+    #[command(hide = true)]
+    Worker(worker::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Bench::parse().task {
+        Task::Packet(args) => packet::run(&args),
+        Task::Gate(args) => gate::run(&args),
+        Task::Worker(args) => worker::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

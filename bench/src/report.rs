@@ -1,0 +1,199 @@
+//! The result of a run: costs over the empty program, ratios, goals.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::cases::{self, BARE, EMPTY, PARSE};
+use crate::statistics::{median, range};
+use crate::worker::Measured;
+
+/// A run.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    api: &'static str,
+    machine: Machine,
+    processes: usize,
+    rounds: u32,
+    packets_per_batch: u32,
+    /// What the runner and the empty program cost together; all other numbers are over it.
+    empty_ns: f64,
+    pub(crate) cases: Vec<Line>,
+}
+
+/// What it ran on.
+#[derive(Serialize)]
+struct Machine {
+    cpu: String,
+    cpus: usize,
+    kernel: String,
+    load_average: String,
+}
+
+/// One case: nanoseconds per packet over the empty program.
+#[derive(Serialize)]
+pub(crate) struct Line {
+    pub(crate) id: String,
+    pub(crate) title: String,
+    /// Median over the processes of each one's median over the rounds.
+    pub(crate) ns: f64,
+    /// The processes' smallest and largest median.
+    pub(crate) lowest_ns: f64,
+    pub(crate) highest_ns: f64,
+    /// Medians of the processes' ratios.
+    to_parse: Option<f64>,
+    to_bare: Option<f64>,
+    goals: Vec<Reached>,
+}
+
+/// A goal and what was reached.
+#[derive(Serialize)]
+struct Reached {
+    of: &'static str,
+    at_most: f64,
+    reached: f64,
+}
+
+impl Report {
+    /// Sums up what the processes measured.
+    ///
+    /// # Errors
+    /// When the empty program was not measured.
+    pub(crate) fn new(processes: &[Measured], rounds: u32, packets: u32) -> Result<Self> {
+        let over: Vec<_> = processes.iter().map(over_empty).collect::<Result<_>>()?;
+        let empty: Vec<f64> = processes.iter().filter_map(|one| one.get(EMPTY)).map(|all| median(all)).collect();
+        let mut keys: Vec<String> = Vec::new();
+        for case in cases::ALL {
+            keys.extend([case.id.to_owned(), format!("{}_other", case.id)]);
+        }
+        let lines = keys.iter().filter(|key| *key != EMPTY).filter_map(|key| line(key, &over)).collect();
+        Ok(Self {
+            api: "weir/bench/v1",
+            machine: Machine::this()?,
+            processes: processes.len(),
+            rounds,
+            packets_per_batch: packets,
+            empty_ns: round(median(&empty)),
+            cases: lines,
+        })
+    }
+
+    /// The table for people.
+    pub(crate) fn table(&self) -> String {
+        let mut text = format!(
+            "{} ({} CPUs), Linux {}, load {}; {} processes x {} rounds x {} packets\n\
+             ns per packet over the empty program ({} ns with the runner)\n\n",
+            self.machine.cpu,
+            self.machine.cpus,
+            self.machine.kernel,
+            self.machine.load_average,
+            self.processes,
+            self.rounds,
+            self.packets_per_batch,
+            self.empty_ns
+        );
+        let _ = writeln!(
+            text,
+            "{:48} {:>7} {:>15} {:>8} {:>7}  goals",
+            "case", "ns", "spread", "x parse", "x bare"
+        );
+        for line in &self.cases {
+            let ratio = |ratio: Option<f64>| ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+            let goals: Vec<String> = line.goals.iter().map(Reached::text).collect();
+            let _ = writeln!(
+                text,
+                "{:48} {:>7.1} {:>15} {:>8} {:>7}  {}",
+                line.title,
+                line.ns,
+                format!("{:.1}-{:.1}", line.lowest_ns, line.highest_ns),
+                ratio(line.to_parse),
+                ratio(line.to_bare),
+                goals.join("; ")
+            );
+        }
+        text
+    }
+}
+
+impl Reached {
+    fn text(&self) -> String {
+        let verdict = if self.reached <= self.at_most { "met" } else { "missed" };
+        format!("{:.2} of {} (goal {}: {verdict})", self.reached, self.of, self.at_most)
+    }
+}
+
+impl Machine {
+    fn this() -> Result<Self> {
+        let cpus = fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
+        let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("");
+        let trimmed = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned());
+        Ok(Self {
+            cpu: model.trim_start_matches([' ', '\t', ':']).to_owned(),
+            cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            kernel: trimmed("/proc/sys/kernel/osrelease")?,
+            load_average: trimmed("/proc/loadavg")?.split(' ').next().unwrap_or("").to_owned(),
+        })
+    }
+}
+
+/// Costs of one process, each the median of its differences to the empty program in the same round.
+fn over_empty(measured: &Measured) -> Result<std::collections::BTreeMap<String, f64>> {
+    let empty = measured.get(EMPTY).context("the empty program was not measured")?;
+    Ok(measured
+        .iter()
+        .map(|(key, costs)| {
+            let over: Vec<f64> = costs.iter().zip(empty).map(|(cost, empty)| cost - empty).collect();
+            (key.clone(), median(&over))
+        })
+        .collect())
+}
+
+fn line(key: &str, over: &[std::collections::BTreeMap<String, f64>]) -> Option<Line> {
+    let all: Vec<f64> = over.iter().filter_map(|one| one.get(key).copied()).collect();
+    if all.is_empty() {
+        return None;
+    }
+    let ratio = |of: &str| {
+        let ratios: Vec<f64> = over.iter().filter_map(|one| Some(one.get(key)? / one.get(of)?)).collect();
+        (!ratios.is_empty()).then(|| round(median(&ratios)))
+    };
+    let id = key.trim_end_matches("_other");
+    let case = cases::by_id(id)?;
+    let title = if id == key { case.title.to_owned() } else { format!("  {key}") };
+    let goals = case.goals.iter().filter_map(|goal| {
+        Some(Reached { of: goal.of, at_most: goal.ratio, reached: ratio(goal.of)? })
+    });
+    let (lowest, highest) = range(&all);
+    Some(Line {
+        id: key.to_owned(),
+        title,
+        ns: round(median(&all)),
+        lowest_ns: round(lowest),
+        highest_ns: round(highest),
+        to_parse: ratio(PARSE),
+        to_bare: ratio(BARE),
+        goals: goals.collect(),
+    })
+}
+
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_are_medians_of_medians_over_the_empty_program_of_the_same_round() {
+        let process = |parse: [f64; 3]| {
+            Measured::from([(EMPTY.to_owned(), vec![10.0, 20.0, 10.0]), (PARSE.to_owned(), parse.to_vec())])
+        };
+        let processes = [process([14.0, 24.0, 99.0]), process([16.0, 26.0, 16.0]), process([15.0, 25.0, 15.0])];
+        let report = Report::new(&processes, 3, 1).unwrap();
+        let parse = &report.cases[0];
+        assert_eq!((parse.ns, parse.lowest_ns, parse.highest_ns), (5.0, 4.0, 6.0));
+    }
+}
