@@ -116,9 +116,6 @@ fn listed(weir: &WeirProc) -> Result<BTreeSet<String>> {
 fn exact_port_beside_an_any_port_service_takes_new_connections_and_no_known_ones() -> Result<()> {
     let wide = pool("old", &[("a", 1), ("b", 2)]) + &service("all", "\"any\"", "dsr-l2", "old");
     let scene = Scene::begin(&wide)?;
-    let interfaces =
-        || -> Result<serde_json::Value> { Ok(scene.weir.json(&["status"])?["interfaces"].clone()) };
-    let attached = interfaces()?;
     let exact = pool("new", &[("c", 3), ("d", 4)]) + &service("web", "80", "dsr-l2", "new");
     scene.reload(&format!("{wide}{exact}"))?;
     assert_eq!(scene.answers()?, names(&[3, 4]));
