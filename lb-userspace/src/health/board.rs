@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::event::{Applier, BackendKey, Evidence, HealthEvent};
-use super::judge::{Failure, Judge, Limits, ProbeRecord, Rule, Sequence};
-use super::machine::{Cause, Change, Finding, Health, Machine, Pace};
-use super::pool_view::{Admin, Member, PoolRules, PoolView, Slot, combine};
+use super::judge::{Failure, Judge, ProbeRecord, Sequence};
+use super::machine::{Cause, Change, Finding, Health, Pace};
+use super::pool_view::{Admin, Member, PoolRules, PoolView, combine};
 use super::snapshot::{self, Adopted, BackendHealth};
 use super::time::Moment;
-use crate::config::model::{Backend, Check, CheckKind, Pool};
+use super::watched::{Watched, limits};
+use crate::config::model::{Check, CheckKind, Pool};
 
 /// Names one stream; a later stream in the same place has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,21 +40,6 @@ pub(super) struct Stream {
     /// Backends it concerns: positions of pool and member.
     concerns: Vec<(usize, usize)>,
     generation: u32,
-}
-
-/// One backend of one pool.
-struct Watched {
-    key: BackendKey,
-    address: IpAddr,
-    machine: Machine,
-    admin: Admin,
-    weight: u16,
-    tier: u8,
-    streams: Vec<StreamId>,
-    why: String,
-    applied: Option<Slot>,
-    /// The entry of `Board::deadlines` that counts.
-    scheduled: Option<Moment>,
 }
 
 /// One pool.
@@ -220,10 +206,10 @@ impl Board {
         Some(())
     }
 
-    /// Notes a probe.
-    pub(super) fn sent(&mut self, id: StreamId, seq: Sequence, at: Moment) {
+    /// Notes a probe that was handed to the kernel between `began` and `at`.
+    pub(super) fn sent(&mut self, id: StreamId, seq: Sequence, began: Moment, at: Moment) {
         if let Some(stream) = self.stream_mut(id) {
-            stream.judge.sent(seq, at);
+            stream.judge.sent(seq, began, at);
         }
     }
 
@@ -515,65 +501,6 @@ impl Board {
         let member = members.binary_search_by(|member| member.key.backend.cmp(&key.backend)).ok()?;
         Some((pool, member))
     }
-}
-
-impl Watched {
-    /// A backend that joins; without adopted health it is unknown.
-    fn new(
-        key: BackendKey,
-        backend: &Backend,
-        pace: Pace,
-        adopted: &HashMap<BackendKey, Adopted>,
-        now: Moment,
-    ) -> Self {
-        let (machine, why) = match adopted.get(&key) {
-            Some(was) => (Machine::adopted(pace, was.health, was.kind, now), "adopted from the pinned maps"),
-            None => (Machine::new(pace, now), "not checked yet"),
-        };
-        Self {
-            key,
-            address: backend.address,
-            machine,
-            admin: Admin::Active,
-            weight: backend.weight,
-            tier: backend.tier,
-            streams: Vec::new(),
-            why: why.to_owned(),
-            applied: None,
-            scheduled: None,
-        }
-    }
-
-    /// What the combination needs to know.
-    fn as_member(&self, now: Moment) -> Member {
-        Member {
-            admin: self.admin,
-            health: self.machine.health(),
-            kind: self.machine.failure_kind(),
-            weight: self.weight,
-            tier: self.tier,
-            admit: self.machine.admit(now),
-        }
-    }
-
-    /// Stores the slot if it differs from the last.
-    fn apply(&mut self, slot: Slot, applier: &mut dyn Applier) {
-        if self.applied != Some(slot) {
-            applier.apply(&self.key, slot);
-            self.applied = Some(slot);
-        }
-    }
-}
-
-/// How a check's results are judged.
-fn limits(check: &Check) -> Limits {
-    let rule = match check.kind {
-        CheckKind::Ping | CheckKind::Syn => Rule::OldestUnanswered,
-        CheckKind::Tcp | CheckKind::None => Rule::Consecutive { expire_after: check.timeout },
-        // The request reports its own timeout; this is for one that does not come back.
-        CheckKind::Http(_) => Rule::Consecutive { expire_after: check.timeout * 2 },
-    };
-    Limits { timeout: check.timeout, rise: check.rise, fall: check.fall, rule }
 }
 
 #[cfg(test)]

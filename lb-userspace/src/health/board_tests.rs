@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
-use crate::config::model::{LastResort, Through};
+use crate::config::model::{Backend, LastResort, Through};
 use crate::health::machine::FailureKind;
+use crate::health::pool_view::Slot;
 use crate::health::pool_view::SlotState;
 
 /// What the data plane was told, in order.
@@ -87,7 +88,7 @@ impl Board {
     /// Lets one probe of every stream pass.
     fn pass(&mut self, seq: Sequence, now: Moment) {
         for id in self.by_check.values().copied().collect::<Vec<_>>() {
-            self.sent(id, seq, now);
+            self.sent(id, seq, now, now);
             self.answered(id, seq, now, now);
         }
         self.flush(now);
@@ -118,7 +119,7 @@ fn equal_checks_of_one_address_share_a_stream_and_each_pool_hears_its_result() {
     recorder.take();
     while events.try_recv().is_ok() {}
     let id = board.stream_of(1);
-    board.sent(id, 2, at(10));
+    board.sent(id, 2, at(10), at(10));
     board.failed(id, 2, Failure::Refused, at(11));
     let down = |name: &str| (name.to_owned(), SlotState::Down);
     assert_eq!(recorder.take(), [down("x/a"), down("y/a")]);
@@ -134,10 +135,10 @@ fn backend_is_up_only_when_all_its_checks_are() {
     let (mut board, _, _events) = board();
     let checks = vec![check(CheckKind::Tcp), check(CheckKind::Ping)];
     let ids = board.load(vec![pool("x", checks, vec![backend("a", 1)])], at(0)).added;
-    board.sent(ids[0], 1, at(1));
+    board.sent(ids[0], 1, at(1), at(1));
     board.answered(ids[0], 1, at(1), at(1));
     assert_eq!(board.health_of("x/a"), Health::Unknown);
-    board.sent(ids[1], 1, at(2));
+    board.sent(ids[1], 1, at(2), at(2));
     board.answered(ids[1], 1, at(2), at(2));
     assert_eq!(board.health_of("x/a"), Health::Up);
 }
@@ -209,9 +210,9 @@ fn slow_start_raises_the_share_step_by_step() {
     board.load(vec![ramped], at(0));
     board.pass(1, at(1));
     let id = board.stream_of(1);
-    board.sent(id, 2, at(10));
+    board.sent(id, 2, at(10), at(10));
     board.failed(id, 2, Failure::Refused, at(10));
-    board.sent(id, 3, at(20));
+    board.sent(id, 3, at(20), at(20));
     recorder.take();
     board.answered(id, 3, at(20), at(20));
     board.flush(at(20));
@@ -236,7 +237,7 @@ fn reload_of_ten_thousand_backends_keeps_all_counters() {
     };
     board.load(vec![pool("x", vec![check(CheckKind::Syn)], backends(10_000))], at(0));
     for id in board.by_check.values().copied().collect::<Vec<_>>() {
-        board.stream_mut(id).expect("a stream").judge.sent(1, at(1));
+        board.stream_mut(id).expect("a stream").judge.sent(1, at(1), at(1));
         board.stream_mut(id).expect("a stream").judge.answered(1, at(1), at(1));
     }
     let started = std::time::Instant::now();

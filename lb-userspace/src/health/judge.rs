@@ -109,6 +109,7 @@ pub struct ProbeRecord {
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     seq: Sequence,
+    began: Moment,
     at: Moment,
     overtaken: Overtaken,
 }
@@ -204,13 +205,16 @@ impl Judge {
         self.limits.rule == Rule::OldestUnanswered
     }
 
-    /// Notes a probe; `at` is read after it was handed to the kernel.
-    pub fn sent(&mut self, seq: Sequence, at: Moment) {
+    /// Notes a probe that was handed to the kernel between `began` and `at`.
+    ///
+    /// Silence counts from `at`: being held up in between makes the probe no older. Round trips count from `began`,
+    /// because on one host the answer can be there before the call returns.
+    pub fn sent(&mut self, seq: Sequence, began: Moment, at: Moment) {
         if self.outstanding.len() >= OUTSTANDING_MAX {
             // The oldest stays: its age is the length of the silence.
             self.outstanding.remove(1);
         }
-        self.outstanding.push_back(Sent { seq, at, overtaken: Overtaken::No });
+        self.outstanding.push_back(Sent { seq, began, at, overtaken: Overtaken::No });
     }
 
     /// Takes an answer that arrived between `arrived_after` and `now`.
@@ -219,8 +223,8 @@ impl Judge {
         if arrived_after.since(sent.at) > self.limits.timeout {
             return self.fail(sent, Failure::Silent, now);
         }
-        self.record(sent.at, now, None);
-        self.round_trip.sample(now.since(sent.at));
+        self.record(sent.began, now, None);
+        self.round_trip.sample(now.since(sent.began));
         self.successes = self.successes.saturating_add(1);
         self.failures = 0;
         self.doubt = None;

@@ -22,7 +22,7 @@ fn us(micros: u64) -> Moment {
 fn healthy(limits: Limits) -> Judge {
     let mut judge = Judge::new(limits);
     for seq in 0..10 {
-        judge.sent(seq, us(seq * 1000));
+        judge.sent(seq, us(seq * 1000), us(seq * 1000));
         judge.answered(seq, us(seq * 1000 + 100), us(seq * 1000 + 100));
     }
     assert_eq!(judge.finding(), Finding::Good);
@@ -34,7 +34,7 @@ fn silence_raises_doubt_at_half_the_timeout_and_is_down_at_the_timeout() {
     let mut judge = healthy(PING);
     let mut seen = Vec::new();
     for seq in 10..14 {
-        judge.sent(seq, us(seq * 1000));
+        judge.sent(seq, us(seq * 1000), us(seq * 1000));
     }
     while let Some(at) = judge.next_judgement() {
         judge.judge(at);
@@ -48,7 +48,7 @@ fn silence_raises_doubt_at_half_the_timeout_and_is_down_at_the_timeout() {
 fn one_answer_clears_all_earlier_probes() {
     let mut judge = healthy(PING);
     for seq in 10..13 {
-        judge.sent(seq, us(seq * 1000));
+        judge.sent(seq, us(seq * 1000), us(seq * 1000));
     }
     judge.judge(us(12_500));
     assert_eq!(judge.finding(), Finding::Doubtful);
@@ -62,12 +62,12 @@ fn one_answer_clears_all_earlier_probes() {
 fn a_stall_of_the_prober_is_not_silence() {
     // Nothing was sent or read from 10 ms to 60 ms; then the queue is drained before judging.
     let mut judge = healthy(PING);
-    judge.sent(10, us(10_000));
+    judge.sent(10, us(10_000), us(10_000));
     judge.answered(10, us(10_010), us(60_000));
     judge.judge(us(60_000));
     assert_eq!(judge.finding(), Finding::Good);
     // Sent late, counted from then.
-    judge.sent(11, us(60_010));
+    judge.sent(11, us(60_010), us(60_010));
     judge.judge(us(61_000));
     assert_eq!(judge.finding(), Finding::Good);
 }
@@ -76,8 +76,8 @@ fn a_stall_of_the_prober_is_not_silence() {
 fn one_lost_probe_with_interval_equal_to_timeout_is_not_down() {
     let limits = Limits { timeout: Duration::from_millis(100), fall: 2, ..PING };
     let mut judge = healthy(limits);
-    judge.sent(10, us(110_000));
-    judge.sent(11, us(210_000));
+    judge.sent(10, us(110_000), us(110_000));
+    judge.sent(11, us(210_000), us(210_000));
     judge.judge(us(210_000));
     assert_ne!(judge.finding(), HARD);
     judge.answered(11, us(210_100), us(210_100));
@@ -89,7 +89,7 @@ fn one_lost_probe_with_interval_equal_to_timeout_is_not_down() {
 fn answers_later_than_the_timeout_do_not_bring_a_backend_back() {
     let mut judge = healthy(PING);
     for seq in 10..40 {
-        judge.sent(seq, us(seq * 1000));
+        judge.sent(seq, us(seq * 1000), us(seq * 1000));
         judge.judge(us(seq * 1000));
         if seq >= 15 {
             // Five milliseconds late each.
@@ -107,7 +107,7 @@ fn doubt_waits_for_longer_than_the_usual_round_trip() {
     let mut judge = Judge::new(limits);
     // A steady 60 ms away, probed every 10 ms: never doubtful, although six are always unanswered.
     for step in 0..200u64 {
-        judge.sent(step, us(step * 10_000));
+        judge.sent(step, us(step * 10_000), us(step * 10_000));
         if let Some(answered) = step.checked_sub(6) {
             judge.answered(answered, us(step * 10_000), us(step * 10_000));
         }
@@ -120,7 +120,7 @@ fn doubt_waits_for_longer_than_the_usual_round_trip() {
 #[test]
 fn refusal_with_fall_of_one_is_down_at_once() {
     let mut judge = healthy(Limits { fall: 1, ..TCP });
-    judge.sent(10, us(10_000));
+    judge.sent(10, us(10_000), us(10_000));
     judge.failed(10, Failure::Refused, us(10_050));
     assert_eq!(judge.finding(), HARD);
 }
@@ -129,7 +129,7 @@ fn refusal_with_fall_of_one_is_down_at_once() {
 fn counters_reset_on_the_opposite_result() {
     let mut judge = healthy(TCP);
     let mut result = |seq: u64, failure: Option<Failure>| {
-        judge.sent(seq, us(seq * 1000));
+        judge.sent(seq, us(seq * 1000), us(seq * 1000));
         match failure {
             Some(failure) => judge.failed(seq, failure, us(seq * 1000 + 100)),
             None => judge.answered(seq, us(seq * 1000 + 100), us(seq * 1000 + 100)),
@@ -151,7 +151,7 @@ fn counters_reset_on_the_opposite_result() {
 #[test]
 fn silent_connect_is_doubtful_at_half_its_timeout_and_fails_at_its_timeout() {
     let mut judge = healthy(Limits { fall: 1, ..TCP });
-    judge.sent(10, us(10_000));
+    judge.sent(10, us(10_000), us(10_000));
     assert_eq!(judge.next_judgement(), Some(us(12_500)));
     judge.judge(us(12_500));
     assert_eq!((judge.finding(), judge.next_judgement()), (Finding::Doubtful, Some(us(15_000))));
@@ -162,8 +162,8 @@ fn silent_connect_is_doubtful_at_half_its_timeout_and_fails_at_its_timeout() {
 #[test]
 fn probe_that_expires_after_a_later_success_is_evidence_only() {
     let mut judge = healthy(Limits { fall: 1, ..TCP });
-    judge.sent(10, us(10_000));
-    judge.sent(11, us(12_000));
+    judge.sent(10, us(10_000), us(10_000));
+    judge.sent(11, us(12_000), us(12_000));
     judge.answered(11, us(12_100), us(12_100));
     judge.judge(us(15_000));
     assert_eq!(judge.finding(), Finding::Good);
@@ -193,7 +193,7 @@ proptest! {
             drained = now;
             prop_assert!(!matches!(judge.finding(), Finding::Bad(_)));
             let seq = u64::try_from(seq).unwrap_or(0);
-            judge.sent(seq, us(now));
+            judge.sent(seq, us(now), us(now));
             flying.push((seq, now + trip));
         }
     }
@@ -210,7 +210,7 @@ proptest! {
             if judge.finding() == HARD {
                 break;
             }
-            judge.sent(seq, us(next));
+            judge.sent(seq, us(next), us(next));
             next += interval;
         }
         prop_assert_eq!(judge.finding(), HARD);

@@ -13,6 +13,9 @@ const HARD: Finding = Finding::Bad(FailureKind::Hard);
 const SOFT: Finding = Finding::Bad(FailureKind::Soft);
 const FINDINGS: [Finding; 5] = [Finding::Pending, Finding::Good, Finding::Doubtful, HARD, SOFT];
 
+/// Health and failure kind after each of [`FINDINGS`].
+type Row = [(Health, Option<FailureKind>); FINDINGS.len()];
+
 fn at(millis: u64) -> Moment {
     Moment(millis * 1_000_000)
 }
@@ -34,7 +37,7 @@ fn every_state_answers_every_finding_as_the_table_says() {
     use Health::{Down, Suspect, Trial, Unknown, Up};
     let down = |kind, held_until| State::Down { kind, held_until };
     let (past, ahead) = (Some(at(4000)), Some(at(6000)));
-    let rows: [(State, [(Health, Option<FailureKind>); 5]); 9] = [
+    let rows: [(State, Row); 9] = [
         // state                                 pending          good             doubtful         hard          soft
         (
             State::Unknown,

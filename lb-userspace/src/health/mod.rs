@@ -17,6 +17,7 @@ pub mod pool_view;
 mod probe;
 mod snapshot;
 pub mod time;
+mod watched;
 
 pub use board::StreamId;
 pub use command::{HealthError, Targets};

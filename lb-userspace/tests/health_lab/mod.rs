@@ -11,8 +11,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lb_userspace::config::model::{Backend, Check, CheckKind, LastResort, Pool, Through};
+use lb_userspace::health::machine::Health;
 use lb_userspace::health::pool_view::{PoolView, Slot, SlotState};
-use lb_userspace::health::{Applier, BackendKey, Health, HealthEvent, Targets};
+use lb_userspace::health::{Applier, BackendKey, HealthEvent, Targets};
 use rustix::fd::AsFd;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -88,8 +89,13 @@ impl Lab {
             let (sender, events) = unbounded_channel();
             let slots = Slots::default();
             let targets = Targets { pools, ..Targets::default() };
-            let health = Health::start(&targets, Box::new(slots.clone()), sender, runtime.handle().clone())
-                .expect("detection starts");
+            let health = lb_userspace::health::Health::start(
+                &targets,
+                Box::new(slots.clone()),
+                sender,
+                runtime.handle().clone(),
+            )
+            .expect("detection starts");
             Detection { health: Some(health), slots, events, runtime: Some(runtime) }
         };
         inside(&self.weir, start).join().expect("detection starts")
@@ -106,18 +112,18 @@ impl Drop for Lab {
 
 /// Running detection, and what it said.
 pub(crate) struct Detection {
-    health: Option<Health>,
+    health: Option<lb_userspace::health::Health>,
     pub(crate) slots: Slots,
     pub(crate) events: UnboundedReceiver<HealthEvent>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Detection {
-    /// Waits until every slot is in `state`; panics after ten seconds.
-    pub(crate) fn wait_for_all(&self, state: SlotState) {
+    /// Waits until every backend has that health and its slot is stored; panics after ten seconds.
+    pub(crate) fn wait_for_health(&self, health: Health) {
         let until = Instant::now() + Duration::from_secs(10);
-        while !self.slots.all(state) {
-            assert!(Instant::now() < until, "not all {state:?}: {:?}", self.snapshot());
+        while !self.snapshot().iter().all(|one| one.health == health) {
+            assert!(Instant::now() < until, "not all {health:?}: {:?}", self.snapshot());
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -161,16 +167,10 @@ pub(crate) struct Slots(Arc<Mutex<Stored>>);
 
 #[derive(Default)]
 struct Stored {
-    now: BTreeMap<BackendKey, SlotState>,
     loss: Option<Instant>,
 }
 
 impl Slots {
-    fn all(&self, state: SlotState) -> bool {
-        let stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stored.now.values().all(|slot| *slot == state)
-    }
-
     fn first_loss(&self) -> Option<Instant> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).loss
     }
@@ -182,9 +182,8 @@ impl Slots {
 }
 
 impl Applier for Slots {
-    fn apply(&mut self, backend: &BackendKey, slot: Slot) {
+    fn apply(&mut self, _backend: &BackendKey, slot: Slot) {
         let mut stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stored.now.insert(backend.clone(), slot.state);
         if slot.state != SlotState::Active {
             stored.loss.get_or_insert_with(Instant::now);
         }

@@ -331,7 +331,8 @@ impl Prober {
         let (interval, timeout) = (stream.check.interval, stream.check.timeout);
         let repeat_after = stream.judge.grace().clamp(timeout / 4, timeout / 2);
         let repeats = matches!(stream.check.kind, CheckKind::Tcp | CheckKind::Syn);
-        let seq = lane.take_turn(interval, Moment::now(), random);
+        let began = Moment::now();
+        let seq = lane.take_turn(interval, began, random);
         self.timers.at(lane.send_at(interval), id, Task::Send);
 
         let outcome = self.emit(id, seq);
@@ -340,7 +341,7 @@ impl Prober {
         if let Outcome::NotTried(error) = outcome {
             return self.complain(id, &error, now);
         }
-        self.board.sent(id, seq, now);
+        self.board.sent(id, seq, began, now);
         match outcome {
             Outcome::Waiting => {
                 if repeats {

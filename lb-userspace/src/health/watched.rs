@@ -1,0 +1,89 @@
+//! One backend of one pool, as the [`board`](super::board) keeps it: machine, admin state, and the slot last stored.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use super::board::StreamId;
+use super::event::{Applier, BackendKey};
+use super::judge::{Limits, Rule};
+use super::machine::{Machine, Pace};
+use super::pool_view::{Admin, Member, Slot};
+use super::snapshot::Adopted;
+use super::time::Moment;
+use crate::config::model::{Backend, Check, CheckKind};
+
+/// One backend of one pool.
+pub(super) struct Watched {
+    pub(super) key: BackendKey,
+    pub(super) address: IpAddr,
+    pub(super) machine: Machine,
+    pub(super) admin: Admin,
+    pub(super) weight: u16,
+    pub(super) tier: u8,
+    pub(super) streams: Vec<StreamId>,
+    pub(super) why: String,
+    pub(super) applied: Option<Slot>,
+    /// The entry of `Board::deadlines` that counts.
+    pub(super) scheduled: Option<Moment>,
+}
+
+impl Watched {
+    /// A backend that joins; without adopted health it is unknown.
+    pub(super) fn new(
+        key: BackendKey,
+        backend: &Backend,
+        pace: Pace,
+        adopted: &HashMap<BackendKey, Adopted>,
+        now: Moment,
+    ) -> Self {
+        let (machine, why) = match adopted.get(&key) {
+            Some(was) => (Machine::adopted(pace, was.health, was.kind, now), "adopted from the pinned maps"),
+            None => (Machine::new(pace, now), "not checked yet"),
+        };
+        Self {
+            key,
+            address: backend.address,
+            machine,
+            admin: Admin::Active,
+            weight: backend.weight,
+            tier: backend.tier,
+            streams: Vec::new(),
+            why: why.to_owned(),
+            applied: None,
+            scheduled: None,
+        }
+    }
+
+    /// What the combination needs to know.
+    pub(super) fn as_member(&self, now: Moment) -> Member {
+        Member {
+            admin: self.admin,
+            health: self.machine.health(),
+            kind: self.machine.failure_kind(),
+            weight: self.weight,
+            tier: self.tier,
+            admit: self.machine.admit(now),
+        }
+    }
+
+    /// Stores the slot if it differs from the last.
+    pub(super) fn apply(&mut self, slot: Slot, applier: &mut dyn Applier) {
+        if self.applied != Some(slot) {
+            applier.apply(&self.key, slot);
+            self.applied = Some(slot);
+        }
+    }
+}
+
+/// How a check's results are judged.
+pub(super) fn limits(check: &Check) -> Limits {
+    let rule = match check.kind {
+        CheckKind::Ping | CheckKind::Syn => Rule::OldestUnanswered,
+        CheckKind::Tcp | CheckKind::None => Rule::Consecutive { expire_after: check.timeout },
+        // The request reports its own timeout; this is for one that does not come back.
+        CheckKind::Http(_) => Rule::Consecutive { expire_after: check.timeout * 2 },
+    };
+    Limits { timeout: check.timeout, rise: check.rise, fall: check.fall, rule }
+}
