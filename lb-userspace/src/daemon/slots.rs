@@ -38,10 +38,18 @@ impl Sink {
     }
 
     /// Takes the writer of a config that was just applied, with the views that it was applied with.
+    ///
+    /// Those are older than a transition since: a backend that keeps its slot keeps the view that is here.
     pub(super) fn replace(&self, writer: SlotWriter, views: HashMap<BackendKey, BackendView>) {
         let mut slots = self.lock();
-        slots.writer = writer;
+        let before = std::mem::replace(&mut slots.writer, writer);
+        let mut own = std::mem::take(&mut slots.views);
+        own.retain(|key, _| {
+            let slot = slots.writer.id(&key.pool, &key.backend);
+            slot.is_some() && slot == before.id(&key.pool, &key.backend)
+        });
         slots.views = views;
+        slots.views.extend(own);
         for (key, view) in &slots.views {
             slots.writer.set_state(&key.pool, &key.backend, view);
         }
@@ -98,5 +106,68 @@ impl Applier for Sink {
             // Fails only while the daemon is ending.
             let _ = self.tiers.send(pool.to_owned());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use lb_common::layout::{BackendState, HotWord, LastResort};
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::apply;
+    use crate::config::model::Limits;
+    use crate::desired::{BackendRecord, Desired, PoolRecord};
+    use crate::health::pool_view::SlotState;
+    use crate::maps::set::MapSet;
+    use crate::maps::sizes::Sizes;
+
+    /// Maps with a pool `web` of `a` and `b`, both up.
+    fn maps() -> (Arc<MapSet>, apply::Applier) {
+        let limits = Limits { flows_v4: 64, flows_v6: 64, services: 4, backends: 16, maglev_slots: 1 << 16 };
+        let sizes = Sizes::of(&limits);
+        let maps = Arc::new(MapSet::anonymous(&sizes).expect("memory"));
+        maps.meta.update(0, |meta| meta.geometry = sizes.geometry(1));
+        let backend = |last| BackendRecord {
+            address: [10, 0, 0, last].into(),
+            host: None,
+            tier: 0,
+            weight: 100,
+            in_table: true,
+            egress: None,
+            view: BackendView::up(),
+        };
+        let pool = PoolRecord {
+            name: "web".into(),
+            seed: 1,
+            last_resort: LastResort::Keep,
+            table_size: 1021,
+            active_tier: 0,
+            backends: BTreeMap::from([("a".into(), backend(1)), ("b".into(), backend(2))]),
+            usable: vec![0, 1],
+        };
+        let pools = BTreeMap::from([("web".into(), Arc::new(pool))]);
+        let mut applier = apply::Applier::adopt(maps.clone(), 1 << 40);
+        applier.apply(&Arc::new(Desired { pools, ..Desired::default() }), 1 << 40).expect("fits");
+        (maps, applier)
+    }
+
+    #[test]
+    fn a_transition_while_a_config_is_applied_outlives_it() {
+        let (maps, applier) = maps();
+        let key = BackendKey::new("web", "a");
+        let views: HashMap<_, _> =
+            ["a", "b"].map(|name| (BackendKey::new("web", name), BackendView::up())).into();
+        let (tiers, _) = unbounded_channel();
+        let mut sink = Sink::new(applier.slots(), tiers);
+        sink.replace(applier.slots(), views.clone());
+        // Detection acts after the views of the next config were drawn up, before they are taken.
+        sink.apply(&key, Slot { state: SlotState::Down, admit: 1000 });
+        sink.replace(applier.slots(), views);
+        let id = applier.slots().id("web", "a").expect("an id");
+        let hot = HotWord(maps.backends[usize::from(id)].hot.get());
+        assert_eq!(hot.state(), BackendState::Down);
     }
 }

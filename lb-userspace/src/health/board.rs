@@ -187,6 +187,10 @@ impl Board {
             }
         }
         self.flush(now);
+        // Positions in a list may mean other backends than before.
+        for pool in &self.pools {
+            self.applier.pool_changed(&pool.name, &pool.view);
+        }
         changes
     }
 

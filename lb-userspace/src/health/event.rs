@@ -39,7 +39,8 @@ pub trait Applier: Send {
     /// Stores a backend's slot. Called once per backend that joins, then for each difference.
     fn apply(&mut self, backend: &BackendKey, slot: Slot);
 
-    /// Takes a pool's changed list of usable backends, active tier or last resort; its slots are stored already.
+    /// Takes a pool's list of usable backends, active tier or last resort, changed or after an update of the pools;
+    /// its slots are stored already.
     fn pool_changed(&mut self, pool: &str, view: &PoolView);
 }
 
