@@ -266,12 +266,6 @@ impl Engine {
         self.health.snapshot().await.map_err(|error| Failure::new(Code::Failed, error.to_string()))
     }
 
-    /// Labels and logs a transition; the slot was stored when it was decided.
-    pub(super) fn health_changed(&mut self, event: &HealthEvent) {
-        self.sink.label(event);
-        report::transition(event);
-    }
-
     /// Rebuilds the table of a pool whose tier changed.
     pub(super) async fn tier_changed(&mut self, pool: &str) {
         info!(pool, "active tier changed");

@@ -1,4 +1,4 @@
-//! Between detection and the slots: states go in at once, from the probe thread; labels follow.
+//! Between detection and the slots: states go in at once, then labels, from the probe thread.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,16 +64,6 @@ impl Sink {
         });
     }
 
-    /// Labels a backend with a transition.
-    pub(super) fn label(&self, event: &HealthEvent) {
-        self.change(&event.backend, |view| {
-            view.health = views::health_bits(event.to);
-            view.failure = views::failure_bits(event.kind);
-            view.since_ms = views::ms(event.time);
-            view.why.clone_from(&event.reason);
-        });
-    }
-
     /// The tiers in force by pool.
     pub(super) fn tiers(&self) -> HashMap<String, u8> {
         self.lock().tiers.clone()
@@ -94,6 +84,17 @@ impl Applier for Sink {
         self.change(backend, |view| {
             view.state = views::state(slot.state);
             view.admit = slot.admit;
+        });
+    }
+
+    // On the probe thread too: an ordinary thread that held the lock for it could be kept from running, and the next
+    // store would wait.
+    fn label(&mut self, event: &HealthEvent) {
+        self.change(&event.backend, |view| {
+            view.health = views::health_bits(event.to);
+            view.failure = views::failure_bits(event.kind);
+            view.since_ms = views::ms(event.time);
+            view.why.clone_from(&event.reason);
         });
     }
 

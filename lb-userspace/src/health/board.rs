@@ -437,6 +437,7 @@ impl Board {
                 applied_after: pending.applied_at.unwrap_or(wall_at).since(decided_at),
                 evidence: pending.evidence,
             };
+            self.applier.label(&event);
             // Nobody listens any more when the daemon is on its way out.
             let _ = self.events.send(event);
         }

@@ -39,6 +39,9 @@ pub trait Applier: Send {
     /// Stores a backend's slot. Called once per backend that joins, then for each difference.
     fn apply(&mut self, backend: &BackendKey, slot: Slot);
 
+    /// Labels a backend with a transition, for lists; its slot is stored already.
+    fn label(&mut self, event: &HealthEvent);
+
     /// Takes a pool's list of usable backends, active tier or last resort, changed or after an update of the pools;
     /// its slots are stored already.
     fn pool_changed(&mut self, pool: &str, view: &PoolView);
