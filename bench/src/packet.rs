@@ -56,7 +56,10 @@ fn measure(args: &Args) -> Result<Vec<Measured>> {
         cases = ALL.iter().map(|case| case.id).collect();
     }
     if let Some(unknown) = cases.iter().find(|id| crate::cases::by_id(id).is_none()) {
-        bail!("no case `{unknown}`; the cases are {}", ALL.iter().map(|case| case.id).collect::<Vec<_>>().join(", "));
+        bail!(
+            "no case `{unknown}`; the cases are {}",
+            ALL.iter().map(|case| case.id).collect::<Vec<_>>().join(", ")
+        );
     }
     if !cases.contains(&EMPTY) {
         cases.push(EMPTY);

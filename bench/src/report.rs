@@ -63,7 +63,8 @@ impl Report {
     /// When the empty program was not measured.
     pub(crate) fn new(processes: &[Measured], rounds: u32, packets: u32) -> Result<Self> {
         let over: Vec<_> = processes.iter().map(over_empty).collect::<Result<_>>()?;
-        let empty: Vec<f64> = processes.iter().filter_map(|one| one.get(EMPTY)).map(|all| median(all)).collect();
+        let empty: Vec<f64> =
+            processes.iter().filter_map(|one| one.get(EMPTY)).map(|all| median(all)).collect();
         let mut keys: Vec<String> = Vec::new();
         for case in cases::ALL {
             keys.extend([case.id.to_owned(), format!("{}_other", case.id)]);
@@ -162,9 +163,10 @@ fn line(key: &str, over: &[std::collections::BTreeMap<String, f64>]) -> Option<L
     let id = key.trim_end_matches("_other");
     let case = cases::by_id(id)?;
     let title = if id == key { case.title.to_owned() } else { format!("  {key}") };
-    let goals = case.goals.iter().filter_map(|goal| {
-        Some(Reached { of: goal.of, at_most: goal.ratio, reached: ratio(goal.of)? })
-    });
+    let goals = case
+        .goals
+        .iter()
+        .filter_map(|goal| Some(Reached { of: goal.of, at_most: goal.ratio, reached: ratio(goal.of)? }));
     let (lowest, highest) = range(&all);
     Some(Line {
         id: key.to_owned(),
@@ -191,7 +193,8 @@ mod tests {
         let process = |parse: [f64; 3]| {
             Measured::from([(EMPTY.to_owned(), vec![10.0, 20.0, 10.0]), (PARSE.to_owned(), parse.to_vec())])
         };
-        let processes = [process([14.0, 24.0, 99.0]), process([16.0, 26.0, 16.0]), process([15.0, 25.0, 15.0])];
+        let processes =
+            [process([14.0, 24.0, 99.0]), process([16.0, 26.0, 16.0]), process([15.0, 25.0, 15.0])];
         let report = Report::new(&processes, 3, 1).unwrap();
         let parse = &report.cases[0];
         assert_eq!((parse.ns, parse.lowest_ns, parse.highest_ns), (5.0, 4.0, 6.0));

@@ -5,8 +5,11 @@
 //! which the sender itself was held up is repeated, because it could only flatter.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    thread,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -34,31 +37,33 @@ const AFTERMATH: Duration = Duration::from_millis(100);
 
 const BACKENDS: [&str; 3] = ["direct-1", "direct-2", "direct-3"];
 
-/// One service over three backends with this check.
-fn config(check: &str) -> String {
-    let backends = BACKENDS.iter().zip(11..).map(|(name, number)| {
-        format!("[[pool.backend]]\nname = \"{name}\"\naddress = \"10.0.1.{number}\"\n")
-    });
-    let backends: String = backends.collect();
-    format!(
-        r#"
+const HEAD: &str = r#"
 interfaces = ["eth0", "eth1"]
 
 [limits]
 flows_v4 = 262_144
 flows_v6 = 1024
 maglev_slots = 65_536
+"#;
 
+/// A service on the VIP with a number, over all backends, with this check.
+fn service(name: &str, vip: u8, check: &str) -> String {
+    let backends = BACKENDS.iter().zip(11..).map(|(name, number)| {
+        format!("[[pool.backend]]\nname = \"{name}\"\naddress = \"10.0.1.{number}\"\n")
+    });
+    let backends: String = backends.collect();
+    format!(
+        r#"
 [[service]]
-name = "web"
-vip = "198.51.100.10"
+name = "{name}"
+vip = "198.51.100.{vip}"
 port = 80
 protocol = "tcp"
 mode = "dsr-l2"
-pool = "web"
+pool = "{name}"
 
 [[pool]]
-name = "web"
+name = "{name}"
 hold_down = "0s"
 {check}
 {backends}
@@ -81,11 +86,11 @@ struct Trial {
 }
 
 impl Trials {
-    fn new(config: &str) -> Result<Self> {
+    fn new(check: &str) -> Result<Self> {
         let web = Web { scheduling: Scheduling::Realtime, ..Web::default() };
         let lab = Lab::builder().direct(BACKENDS.len() as u8).web(web).start()?;
         lab.backends().iter().try_for_each(|backend| answer_without_memory(backend))?;
-        let weir = lab.weir(config)?;
+        let weir = lab.weir(&(HEAD.to_owned() + &service("web", 10, check)))?;
         let load = SynLoad::start(lab.client(), &["198.51.100.10:80".parse()?], RATE)?;
         Ok(Self { lab, weir, load })
     }
@@ -112,8 +117,7 @@ impl Trials {
             let number = trials.len() + disturbed;
             let backend = self.lab.backend(BACKENDS[number % BACKENDS.len()]);
             self.wait_for_share(backend)?;
-            // Another phase of the checks' interval each time.
-            thread::sleep(Duration::from_micros(20_000 + 617 * (number as u64 % 97)));
+            thread::sleep(until_phase(number));
             let failed_at = fail(backend)?;
             thread::sleep((failed_at + AFTERMATH).saturating_sub(monotonic()));
             let witness = backend.witness()?;
@@ -137,6 +141,18 @@ impl Trials {
         );
         Ok(trials)
     }
+}
+
+/// The interval of the slowest check here.
+const INTERVAL: Duration = Duration::from_millis(5);
+
+/// The time to wait so that failures spread evenly over the checks' interval, whatever their order is like: what
+/// luck does to the phase would else decide a median.
+fn until_phase(number: usize) -> Duration {
+    const GOLDEN_RATIO: f64 = 0.618_033_988_749_895;
+    let phase = INTERVAL.mul_f64((number as f64 * GOLDEN_RATIO).fract());
+    let now = Duration::from_nanos((monotonic().as_nanos() % INTERVAL.as_nanos()) as u64);
+    4 * INTERVAL + phase - now
 }
 
 /// The machine's load at present, for the record.
@@ -163,12 +179,16 @@ fn print_report(title: &str, trials: &[Trial], log: &str) -> Distribution {
     }
     let example = log.lines().rev().find(|line| line.contains("to=\"down\"")).unwrap_or_default();
     println!("  {example}");
+    assert!(example.contains(" evidence=\"") && example.contains("ms ok after "), "{example}");
+    let applied = field_us(log, "suspect", "applied_after_us");
+    assert!(applied.len() >= trials.len(), "a line for each transition: {applied}");
+    assert!(applied.percentile(50) <= Duration::from_millis(1), "from decision to store: {applied}");
     last
 }
 
 fn killed_server_takes_no_new_connection_soon(kind: &str) -> Result<()> {
     let _machine = machine();
-    let trials = Trials::new(&config(&check(kind)))?;
+    let trials = Trials::new(&check(kind))?;
     let done = trials.run(50, |backend| Ok(backend.kill()), Backend::start)?;
     let log = trials.weir.log();
     let last = print_report(&format!("SIGKILL of nginx, {kind} every 5 ms"), &done, &log);
@@ -183,6 +203,37 @@ fn check(kind: &str) -> String {
     format!(
         "[[pool.health]]\ntype = \"{kind}\"\nport = 80\ninterval = \"5ms\"\ntimeout = \"10ms\"\nfall = 2\nrise = 2\n"
     )
+}
+
+/// Threads that spin on every core, at ordinary priority.
+struct BusyCores {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<u64>>,
+}
+
+impl BusyCores {
+    fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let spin = |stop: Arc<AtomicBool>| {
+            move || {
+                let mut turns = 0_u64;
+                while !stop.load(Ordering::Relaxed) {
+                    turns = std::hint::black_box(turns + 1);
+                }
+                turns
+            }
+        };
+        let cores = thread::available_parallelism().map_or(2, usize::from);
+        let threads = (0..cores).map(|_| thread::spawn(spin(stop.clone()))).collect();
+        Self { stop, threads }
+    }
+}
+
+impl Drop for BusyCores {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
 }
 
 /// A `ping` check every millisecond.
@@ -202,10 +253,45 @@ fn server_killed_under_tcp_checks_takes_no_new_connection_within_milliseconds() 
 #[test]
 fn frozen_host_takes_no_new_connection_within_milliseconds() -> Result<()> {
     let _machine = machine();
-    let trials = Trials::new(&config(PING))?;
+    let trials = Trials::new(PING)?;
     let done = trials.run(40, Backend::freeze, Backend::thaw)?;
     let log = trials.weir.log();
     let last = print_report("frozen host, ping every 1 ms, timeout 3 ms, fall 3", &done, &log);
     assert!(last.worst() <= Duration::from_millis(10), "{last}");
+    Ok(())
+}
+
+#[test]
+fn healthy_backends_stay_up_for_a_minute_while_every_core_is_busy() -> Result<()> {
+    let _machine = machine();
+    // One service for each kind of check, over the same backends.
+    let pools = [("ping", PING.to_owned()), ("syn", check("syn")), ("tcp", check("tcp"))];
+    let services = pools.iter().zip(10..).map(|((name, checks), vip)| service(name, vip, checks));
+    let config = services.fold(HEAD.to_owned(), |text, service| text + &service);
+    let lab = Lab::builder().direct(BACKENDS.len() as u8).vips(pools.len() as u8).start()?;
+    lab.backends().iter().try_for_each(|backend| answer_without_memory(backend))?;
+    let weir = lab.weir(&config)?;
+    let targets = (10..13).map(|vip| format!("198.51.100.{vip}:80").parse());
+    let _load = SynLoad::start(lab.client(), &targets.collect::<Result<Vec<_>, _>>()?, 500)?;
+    eventually("every backend is up", || weir.log().matches("to=\"up\"").count() >= 9);
+    let before = weir.log().len();
+    let _busy = BusyCores::start();
+    thread::sleep(Duration::from_secs(60));
+    let log = weir.log().split_off(before);
+    let lines =
+        |to: &str| log.lines().filter(|line| line.contains(&format!("to=\"{to}\""))).collect::<Vec<_>>();
+    println!(
+        "60 s of ping 1 ms / 3 ms / 3, syn and tcp 5 ms / 10 ms / 2 on 3 backends: {} suspicions, {} downs; load average {}",
+        lines("suspect").len(),
+        lines("down").len(),
+        load_average()
+    );
+    lines("suspect").iter().take(5).for_each(|line| println!("  {line}"));
+    assert_eq!(lines("down"), Vec::<&str>::new());
+    let backends = weir.json(&["backends"])?;
+    let up = backends["backends"]
+        .as_array()
+        .map_or(0, |all| all.iter().filter(|one| one["health"] == "up").count());
+    assert_eq!(up, 9, "{backends}");
     Ok(())
 }

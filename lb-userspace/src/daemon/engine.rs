@@ -16,7 +16,7 @@ use super::network::{Network, record};
 use super::place::{self, Place};
 use super::slots::Sink;
 use super::views::{self, Known, Views};
-use super::{attachments, changes, report};
+use super::{attachments, changes};
 use crate::admin::answers::Reloaded;
 use crate::apply::{Applier, Summary};
 use crate::cli::args::Global;
@@ -229,12 +229,6 @@ impl Engine {
     /// Detection's state of all backends.
     pub(super) async fn snapshot(&self) -> Result<Vec<BackendHealth>, Failure> {
         self.health.snapshot().await.map_err(|error| Failure::new(Code::Failed, error.to_string()))
-    }
-
-    /// Labels and logs a transition; the slot was stored when it was decided.
-    pub(super) fn health_changed(&mut self, event: &HealthEvent) {
-        self.sink.label(event);
-        report::transition(event);
     }
 
     /// Rebuilds the tables of pools whose tier changed.

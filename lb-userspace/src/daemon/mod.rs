@@ -74,7 +74,7 @@ async fn serve(paths: &Global) -> Result<(), Failure> {
                 Err(failure) => error!("reload: {}", failure.message),
             },
             Some(observed) = feeds.net.recv() => network_changed(&daemon, observed, &mut feeds.net).await,
-            Some(event) = feeds.health.recv() => daemon.engine().await.health_changed(&event),
+            Some(event) = feeds.health.recv() => report::transition(&event),
             Some(pool) = feeds.tiers.recv() => {
                 let mut pools = BTreeSet::from([pool]);
                 while let Ok(pool) = feeds.tiers.try_recv() {

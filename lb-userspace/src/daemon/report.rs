@@ -11,11 +11,10 @@ use crate::net::snapshot::XdpPlace;
 
 /// One line a transition, with its evidence.
 pub(super) fn transition(event: &HealthEvent) {
-    let evidence: Vec<String> = event.evidence.probes.iter().map(|probe| format!("{probe:?}")).collect();
     let detected_after_us = event.detected_after.as_micros() as u64;
     let applied_after_us = event.applied_after.as_micros() as u64;
     let (backend, from, to) = (&event.backend, event.from.name(), event.to.name());
-    let evidence = evidence.join(" ");
+    let evidence = event.evidence.to_string();
     match event.to {
         Health::Up | Health::Trial => {
             info!(%backend, from, to, detected_after_us, applied_after_us, evidence, "{}", event.reason);

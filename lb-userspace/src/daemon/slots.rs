@@ -1,4 +1,4 @@
-//! Between detection and the slots: states go in at once, from the probe thread; labels follow.
+//! Between detection and the slots: states go in at once, then labels, from the probe thread.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,11 +39,12 @@ impl Sink {
 
     /// Takes the writer of a config that was just applied, with the views that it was applied with.
     ///
-    /// A view that is here already stays: detection may have changed it since the config was combined.
+    /// Those are older than a transition since: a backend that keeps its id keeps the view that is here.
     pub(super) fn replace(&self, writer: SlotWriter, views: Views) {
         let mut slots = self.lock();
         let Slots { writer: current, views: held, tiers } = &mut *slots;
-        *current = writer;
+        let old = std::mem::replace(current, writer);
+        let kept = |key: &BackendKey| current.id(&key.pool, &key.backend) == old.id(&key.pool, &key.backend);
         tiers.retain(|pool, _| views.pools.contains_key(pool));
         for (pool, view) in views.pools {
             tiers.entry(pool).or_insert(view.active_tier);
@@ -53,7 +54,7 @@ impl Sink {
             .backends
             .into_iter()
             .map(|(key, view)| {
-                let view = before.remove(&key).unwrap_or(view);
+                let view = before.remove(&key).filter(|_| kept(&key)).unwrap_or(view);
                 current.set_state(&key.pool, &key.backend, &view);
                 (key, view)
             })
@@ -66,16 +67,6 @@ impl Sink {
             view.admin = admin;
             view.since_ms = views::now_ms();
             view.why = why.to_owned();
-        });
-    }
-
-    /// Labels a backend with a transition.
-    pub(super) fn label(&self, event: &HealthEvent) {
-        self.change(&event.backend, |view| {
-            view.health = views::health_bits(event.to);
-            view.failure = views::failure_bits(event.kind);
-            view.since_ms = views::ms(event.time);
-            view.why.clone_from(&event.reason);
         });
     }
 
@@ -102,6 +93,17 @@ impl Applier for Sink {
         });
     }
 
+    // On the probe thread too: an ordinary thread that held the lock for it could be kept from running, and the next
+    // store would wait.
+    fn label(&mut self, event: &HealthEvent) {
+        self.change(&event.backend, |view| {
+            view.health = views::health_bits(event.to);
+            view.failure = views::failure_bits(event.kind);
+            view.since_ms = views::ms(event.time);
+            view.why.clone_from(&event.reason);
+        });
+    }
+
     fn pool_changed(&mut self, pool: &str, view: &PoolView) {
         let mut slots = self.lock();
         slots.writer.set_usable(pool, &view.usable);
@@ -111,5 +113,70 @@ impl Applier for Sink {
             // Fails only while the daemon is ending.
             let _ = self.tiers.send(pool.to_owned());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use lb_common::layout::{BackendState, HotWord, LastResort};
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::apply;
+    use crate::config::model::Limits;
+    use crate::desired::{BackendRecord, Desired, PoolRecord};
+    use crate::health::pool_view::SlotState;
+    use crate::maps::set::MapSet;
+    use crate::maps::sizes::Sizes;
+
+    /// Maps with a pool `web` of `a` and `b`, both up.
+    fn maps() -> (Arc<MapSet>, apply::Applier) {
+        let limits = Limits { flows_v4: 64, flows_v6: 64, services: 4, backends: 16, maglev_slots: 1 << 16 };
+        let sizes = Sizes::of(&limits);
+        let maps = Arc::new(MapSet::anonymous(&sizes).expect("memory"));
+        maps.meta.update(0, |meta| meta.geometry = sizes.geometry(1));
+        let backend = |last| BackendRecord {
+            address: [10, 0, 0, last].into(),
+            host: None,
+            tier: 0,
+            weight: 100,
+            in_table: true,
+            egress: None,
+            view: BackendView::up(),
+        };
+        let pool = PoolRecord {
+            name: "web".into(),
+            seed: 1,
+            last_resort: LastResort::Keep,
+            table_size: 1021,
+            active_tier: 0,
+            backends: BTreeMap::from([("a".into(), backend(1)), ("b".into(), backend(2))]),
+            usable: vec![0, 1],
+        };
+        let pools = BTreeMap::from([("web".into(), Arc::new(pool))]);
+        let mut applier = apply::Applier::adopt(maps.clone(), 1 << 40);
+        applier.apply(&Arc::new(Desired { pools, ..Desired::default() }), 1 << 40).expect("fits");
+        (maps, applier)
+    }
+
+    #[test]
+    fn a_transition_while_a_config_is_applied_outlives_it() {
+        let (maps, applier) = maps();
+        let key = BackendKey::new("web", "a");
+        let views = || Views {
+            pools: BTreeMap::new(),
+            backends: ["a", "b"].map(|name| (BackendKey::new("web", name), BackendView::up())).into(),
+        };
+        let (tiers, _) = unbounded_channel();
+        let mut sink = Sink::new(applier.slots(), tiers);
+        sink.replace(applier.slots(), views());
+        // Detection acts after the views of the next config were drawn up, before they are taken.
+        sink.apply(&key, Slot { state: SlotState::Down, admit: 1000 });
+        sink.replace(applier.slots(), views());
+        let id = applier.slots().id("web", "a").expect("an id");
+        let hot = HotWord(maps.backends[usize::from(id)].hot.get());
+        assert_eq!(hot.state(), BackendState::Down);
     }
 }

@@ -65,6 +65,8 @@ struct Pending {
     change: Change,
     reason: String,
     evidence: Evidence,
+    /// When its slot was stored, if it has been.
+    applied_at: Option<Moment>,
 }
 
 /// Streams that came and went by an update.
@@ -185,6 +187,10 @@ impl Board {
             }
         }
         self.flush(now);
+        // Positions in a list may mean other backends than before.
+        for pool in &self.pools {
+            self.applier.pool_changed(&pool.name, &pool.view);
+        }
         changes
     }
 
@@ -246,8 +252,7 @@ impl Board {
                 continue;
             }
             if let Some(change) = watched.machine.on_time(now) {
-                let evidence = self.evidence(pool, member, now);
-                self.note(pool, member, change, evidence);
+                self.note(pool, member, change, None, now);
             }
             self.mark(pool);
             self.schedule(pool, member, now);
@@ -313,25 +318,30 @@ impl Board {
         let streams = self.pools[pool].members[member].streams.iter();
         let finding = Finding::combine(streams.filter_map(|id| Some(self.stream(*id)?.judge.finding())));
         let Some(change) = self.pools[pool].members[member].machine.on_finding(finding, now) else { return };
-        let evidence = self.evidence(pool, member, now);
-        self.note(pool, member, change, evidence);
+        // A loss goes to the data plane before anything is said about it.
+        let loss = matches!(change.to, Health::Suspect | Health::Down);
+        let applied_at = loss.then(|| self.store(pool, Some(member), now)).flatten();
+        self.note(pool, member, change, applied_at, now);
         self.schedule(pool, member, now);
-        if matches!(change.to, Health::Suspect | Health::Down) {
-            self.flush_pool(pool, now);
+        if loss {
+            self.report(pool);
         }
     }
 
-    /// Keeps a change until the data plane has been told.
-    fn note(&mut self, index: usize, member: usize, change: Change, evidence: Evidence) {
+    /// Keeps a change until the data plane has been told and it can be reported.
+    fn note(&mut self, index: usize, member: usize, change: Change, applied_at: Option<Moment>, now: Moment) {
+        let evidence = self.evidence(index, member, now);
         let reason = match change.cause {
             Cause::HoldDownOver => "hold-down over, checks pass".to_owned(),
             Cause::TrialPassed => "trial passed".to_owned(),
-            Cause::Checks => self.reason(index, member, change.to, evidence.decided_at),
+            Cause::Checks => self.reason(index, member, change.to, now),
         };
         let pool = &mut self.pools[index];
         pool.members[member].why.clone_from(&reason);
-        pool.pending.push(Pending { member, change, reason, evidence });
-        self.mark(index);
+        pool.pending.push(Pending { member, change, reason, evidence, applied_at });
+        if applied_at.is_none() {
+            self.mark(index);
+        }
     }
 
     /// Has the next flush tell the data plane about a pool.
@@ -355,25 +365,47 @@ impl Board {
     /// Evidence for a decision, from the check that says the worst.
     fn evidence(&self, pool: usize, member: usize, now: Moment) -> Evidence {
         let streams = self.pools[pool].members[member].streams.iter().filter_map(|id| self.stream(*id));
-        let telling = streams.max_by_key(|stream| Finding::gravity(stream.judge.finding()));
-        let probes: Vec<ProbeRecord> =
-            telling.map(|stream| stream.judge.history().cloned().collect()).unwrap_or_default();
+        let Some(telling) = streams.max_by_key(|stream| Finding::gravity(stream.judge.finding())) else {
+            return Evidence {
+                check: String::new(),
+                signal_at: now,
+                decided_at: now,
+                probes: vec![],
+                unanswered: vec![],
+            };
+        };
+        let judge = &telling.judge;
+        let probes: Vec<ProbeRecord> = judge.history().cloned().collect();
         let last = probes.last().map(|probe| probe.sent_at);
-        let signal_at = telling.and_then(|stream| stream.judge.first_signal()).or(last).unwrap_or(now);
-        Evidence { signal_at, decided_at: now, probes }
+        Evidence {
+            check: snapshot::check_name(telling.address, &telling.check),
+            signal_at: judge.first_signal().or(last).unwrap_or(now),
+            decided_at: now,
+            probes,
+            unanswered: judge.unanswered().collect(),
+        }
     }
 
-    /// Combines a pool and stores each slot that differs, the changed backends' first; then reports.
+    /// Tells the data plane about a pool and reports what changed.
     fn flush_pool(&mut self, index: usize, now: Moment) {
-        let Some(pool) = self.pools.get_mut(index) else { return };
+        self.store(index, None, now);
+        self.report(index);
+    }
+
+    /// Combines a pool and stores each slot that differs: `first` before all others, then those of noted changes.
+    /// Returns when the first one was stored.
+    fn store(&mut self, index: usize, first: Option<usize>, now: Moment) -> Option<Moment> {
+        let pool = self.pools.get_mut(index)?;
         pool.dirty = Dirty::No;
         let members: Vec<Member> = pool.members.iter().map(|member| member.as_member(now)).collect();
         let view = combine(&pool.rules, &members, pool.view.active_tier);
-        let pending = std::mem::take(&mut pool.pending);
-        let mut applied_at = Vec::with_capacity(pending.len());
-        for change in &pending {
-            pool.members[change.member].apply(view.slots[change.member], self.applier.as_mut());
-            applied_at.push(Moment::now());
+        let first_at = first.map(|member| {
+            pool.members[member].apply(view.slots[member], self.applier.as_mut());
+            Moment::now()
+        });
+        for pending in pool.pending.iter_mut().filter(|pending| pending.applied_at.is_none()) {
+            pool.members[pending.member].apply(view.slots[pending.member], self.applier.as_mut());
+            pending.applied_at = Some(Moment::now());
         }
         for (member, slot) in pool.members.iter_mut().zip(&view.slots) {
             member.apply(*slot, self.applier.as_mut());
@@ -385,9 +417,14 @@ impl Board {
             self.applier.pool_changed(&pool.name, &view);
         }
         pool.view = view;
-        let wall = SystemTime::now();
-        let wall_at = Moment::now();
-        for (pending, applied_at) in pending.into_iter().zip(applied_at) {
+        first_at
+    }
+
+    /// Reports the noted changes; their slots are stored.
+    fn report(&mut self, index: usize) {
+        let Some(pool) = self.pools.get_mut(index) else { return };
+        let (wall, wall_at) = (SystemTime::now(), Moment::now());
+        for pending in pool.pending.drain(..) {
             let decided_at = pending.evidence.decided_at;
             let event = HealthEvent {
                 time: decided_at.to_wall(wall_at, wall),
@@ -397,9 +434,10 @@ impl Board {
                 kind: pending.change.kind,
                 reason: pending.reason,
                 detected_after: decided_at.since(pending.evidence.signal_at),
-                applied_after: applied_at.since(decided_at),
+                applied_after: pending.applied_at.unwrap_or(wall_at).since(decided_at),
                 evidence: pending.evidence,
             };
+            self.applier.label(&event);
             // Nobody listens any more when the daemon is on its way out.
             let _ = self.events.send(event);
         }

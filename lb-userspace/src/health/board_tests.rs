@@ -30,6 +30,8 @@ impl Applier for Recorder {
         self.lock().push((backend.to_string(), slot.state, slot.admit));
     }
 
+    fn label(&mut self, _event: &HealthEvent) {}
+
     fn pool_changed(&mut self, _pool: &str, view: &PoolView) {
         assert!(view.usable.is_sorted());
     }

@@ -39,19 +39,61 @@ pub trait Applier: Send {
     /// Stores a backend's slot. Called once per backend that joins, then for each difference.
     fn apply(&mut self, backend: &BackendKey, slot: Slot);
 
-    /// Takes a pool's changed list of usable backends, active tier or last resort; its slots are stored already.
+    /// Labels a backend with a transition, for lists; its slot is stored already.
+    fn label(&mut self, event: &HealthEvent);
+
+    /// Takes a pool's list of usable backends, active tier or last resort, changed or after an update of the pools;
+    /// its slots are stored already.
     fn pool_changed(&mut self, pool: &str, view: &PoolView);
 }
 
 /// What a decision rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
+    /// The deciding check and whom it asks, as `syn 10.0.0.11:80`; empty where none is configured.
+    pub check: String,
     /// Sending time of the first probe that failed, or of the last that passed.
     pub signal_at: Moment,
     /// When the decision fell.
     pub decided_at: Moment,
     /// The deciding check's last results, oldest first.
     pub probes: Vec<ProbeRecord>,
+    /// When its probes left that had no result yet, oldest first.
+    pub unanswered: Vec<Moment>,
+}
+
+/// Results that the text shows: the last few tell the story.
+const SHOWN: usize = 4;
+
+impl fmt::Display for Evidence {
+    /// `syn 10.0.0.11:80: -10.02ms ok after 0.02ms, -5.01ms refused after 0.03ms, -0.03ms unanswered`: when each
+    /// probe left, counted from the decision, and what came of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let before = |sent_at: Moment| ms(self.decided_at.since(sent_at));
+        write!(f, "{}", self.check)?;
+        let mut separator = if self.check.is_empty() { "" } else { ": " };
+        for probe in &self.probes[self.probes.len().saturating_sub(SHOWN)..] {
+            write!(f, "{separator}-{:.2}ms ", before(probe.sent_at))?;
+            match &probe.failure {
+                None => f.write_str("ok")?,
+                Some(failure) => write!(f, "{failure}")?,
+            }
+            write!(f, " after {:.2}ms", ms(probe.at.since(probe.sent_at)))?;
+            separator = ", ";
+        }
+        // Silence has a record as soon as it is one, and its first probe may still be answered.
+        let recorded = |sent_at: &Moment| self.probes.iter().any(|probe| probe.sent_at == *sent_at);
+        let unanswered = || self.unanswered.iter().filter(|sent_at| !recorded(sent_at));
+        for sent_at in unanswered().take(SHOWN) {
+            write!(f, "{separator}-{:.2}ms unanswered", before(*sent_at))?;
+            separator = ", ";
+        }
+        if let more @ 1.. = unanswered().count().saturating_sub(SHOWN) {
+            write!(f, " and {more} more")?;
+        }
+        Ok(())
+    }
 }
 
 /// A change of a backend's health that the data plane has been told.
@@ -75,4 +117,43 @@ pub struct HealthEvent {
     pub detected_after: Duration,
     /// From the decision until the slot was stored.
     pub applied_after: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::judge::Failure;
+    use super::*;
+
+    #[test]
+    fn evidence_reads_as_times_before_the_decision() {
+        let at = |us: u64| Moment(us * 1000);
+        let probe = |sent, took, failure| ProbeRecord { sent_at: at(sent), at: at(sent + took), failure };
+        let evidence = Evidence {
+            check: "syn 10.0.0.11:80".to_owned(),
+            signal_at: at(15_000),
+            decided_at: at(20_500),
+            probes: vec![
+                probe(0, 20, None),
+                probe(1_000, 20, None),
+                probe(5_000, 20, None),
+                probe(10_000, 30, None),
+                probe(15_000, 40, Some(Failure::Refused)),
+            ],
+            unanswered: (15..22).map(|ms| at(ms * 1000)).collect(),
+        };
+        assert_eq!(
+            evidence.to_string(),
+            "syn 10.0.0.11:80: -19.50ms ok after 0.02ms, -15.50ms ok after 0.02ms, -10.50ms ok after 0.03ms, \
+             -5.50ms connection refused after 0.04ms, -4.50ms unanswered, -3.50ms unanswered, -2.50ms unanswered, \
+             -1.50ms unanswered and 2 more"
+        );
+    }
+
+    #[test]
+    fn evidence_without_a_check_is_empty() {
+        let nothing = (Moment(0), vec![], vec![]);
+        let (at, probes, unanswered) = nothing;
+        let evidence = Evidence { check: String::new(), signal_at: at, decided_at: at, probes, unanswered };
+        assert_eq!(evidence.to_string(), "");
+    }
 }

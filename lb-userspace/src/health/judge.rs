@@ -188,6 +188,11 @@ impl Judge {
         self.outstanding.iter().any(|sent| sent.seq == seq)
     }
 
+    /// When the probes left that have no result, oldest first.
+    pub fn unanswered(&self) -> impl Iterator<Item = Moment> {
+        self.outstanding.iter().map(|sent| sent.at)
+    }
+
     /// Number of unanswered probes, and the age of the oldest.
     #[must_use]
     pub fn silence(&self, now: Moment) -> Option<(usize, Duration)> {

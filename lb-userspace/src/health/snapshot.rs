@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use super::event::BackendKey;
@@ -111,27 +111,34 @@ pub(super) fn check_status(check: &Check, judge: &Judge, now: Moment, wall: Syst
     CheckStatus { kind, finding: judge.finding(), successes, failures, last_probe }
 }
 
+/// A check and whom it asks: `syn 10.0.0.11:80`, `ping 10.0.0.11`.
+pub(super) fn check_name(address: IpAddr, check: &Check) -> String {
+    let kind = kind_name(&check.kind);
+    match check.port {
+        Some(port) if check.kind != CheckKind::Ping => {
+            format!("{kind} {}", SocketAddr::new(address, port))
+        }
+        _ => format!("{kind} {address}"),
+    }
+}
+
 /// Why a backend's health changed, in words.
 pub(super) fn reason(address: IpAddr, check: &Check, judge: &Judge, to: Health, now: Moment) -> String {
-    let kind = kind_name(&check.kind);
-    let target = match check.port {
-        Some(port) if check.kind != CheckKind::Ping => std::net::SocketAddr::new(address, port).to_string(),
-        _ => address.to_string(),
-    };
+    let name = check_name(address, check);
     let (successes, failures) = judge.counters();
     let last_failure = judge.last_result().and_then(|last| last.failure.as_ref());
     let silence = |(unanswered, age): (usize, Duration)| {
-        format!("{kind} {target}: no answer for {age:.1?}, {unanswered} unanswered")
+        format!("{name}: no answer for {age:.1?}, {unanswered} unanswered")
     };
     match (to, judge.finding(), last_failure) {
         (Health::Up | Health::Trial | Health::Unknown, ..) => {
-            format!("{kind} {target}: {successes} answered in a row")
+            format!("{name}: {successes} answered in a row")
         }
         (_, Finding::Doubtful, _) if failures == 0 => judge.silence(now).map_or_else(String::new, silence),
         (_, _, Some(Failure::Silent)) if judge.counts_silence() => {
             judge.silence(now).map_or_else(String::new, silence)
         }
-        (_, _, Some(failure)) => format!("{kind} {target}: {failure} ({failures} in a row)"),
-        (_, _, None) => format!("{kind} {target}: no answer"),
+        (_, _, Some(failure)) => format!("{name}: {failure} ({failures} in a row)"),
+        (_, _, None) => format!("{name}: no answer"),
     }
 }

@@ -189,6 +189,8 @@ impl Applier for Slots {
         }
     }
 
+    fn label(&mut self, _event: &HealthEvent) {}
+
     fn pool_changed(&mut self, _pool: &str, _view: &PoolView) {}
 }
 
