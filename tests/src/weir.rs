@@ -117,7 +117,7 @@ impl WeirProc {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.arg("--config").arg(self.config_path()).arg("--socket").arg(self.socket());
-        command.arg("--state-dir").arg(self.directory.join("state")).arg("--bpffs").arg(&self.bpffs);
+        command.arg("--state-dir").arg(self.state_dir()).arg("--bpffs").arg(&self.bpffs);
         command.args(arguments);
         command
     }
@@ -206,6 +206,16 @@ impl WeirProc {
     /// Where it pins.
     pub fn bpffs(&self) -> &Path {
         &self.bpffs
+    }
+
+    /// Where it keeps runtime changes.
+    pub fn state_dir(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
+    /// The binary that is tested.
+    pub fn binary() -> Result<PathBuf> {
+        binary()
     }
 
     /// The admin socket.

@@ -82,6 +82,13 @@ impl Attachments {
         network: &Network,
     ) -> Result<Interface, String> {
         let (name, mode) = (&interface.name, interface.xdp_mode);
+        if !instance.pins.exist() {
+            let root = self.pins.root().display();
+            return Err(format!(
+                "interface {name}: what was pinned in {root} was removed while weir ran (`weir detach --force`?); \
+                 restart weir to attach it again"
+            ));
+        }
         let link = network.watch.read().link_named(name).cloned().ok_or_else(|| missing(name))?;
         let program = instance.program().map_err(|failure| failure.message)?;
         let attached = attach::attach(&self.pins, program, &link, mode).map_err(|error| error.to_string())?;

@@ -13,6 +13,7 @@ mod instance;
 mod network;
 mod operations;
 mod place;
+mod privileges;
 pub mod process;
 mod report;
 mod slots;
@@ -51,7 +52,8 @@ pub fn run(paths: &Global) -> Result<(), Failure> {
 }
 
 async fn serve(paths: &Global) -> Result<(), Failure> {
-    // First, as it changes nothing; requests wait until the engine runs.
+    privileges::check()?;
+    // Before the engine, as it changes nothing; requests wait until the engine runs.
     let server = Server::bind(&paths.socket)?;
     let (engine, mut feeds) = Engine::start(paths).await?;
     let daemon = Arc::new(Daemon::new(engine, paths));
