@@ -2,6 +2,8 @@
 #![no_std]
 #![no_main]
 
+#[cfg(feature = "log")]
+mod log;
 mod maps;
 mod packet;
 
@@ -17,7 +19,11 @@ use packet::XdpPacket;
 #[xdp]
 pub(crate) fn weir(context: XdpContext) -> u32 {
     let ingress = context.ingress_ifindex() as u32;
+    #[cfg(feature = "log")]
+    let log = log::Log::of(&context);
     let outcome = pipeline::process(&mut XdpPacket::new(context), &Maps);
+    #[cfg(feature = "log")]
+    log.tell(&outcome);
     match (outcome.reason.verdict(), outcome.egress) {
         (Verdict::Pass, _) => XDP_PASS,
         (Verdict::Forward, Some(egress)) if egress.port == ingress => XDP_TX,

@@ -29,6 +29,8 @@ pub struct WeirOptions {
     pub environment: Vec<(String, String)>,
     /// How long it may take until it is ready.
     pub limit: Duration,
+    /// Another build than the one beside the tests.
+    pub binary: Option<PathBuf>,
 }
 
 /// What starting weir waits for.
@@ -49,6 +51,7 @@ impl Default for WeirOptions {
             wait: Wait::Ready,
             environment: Vec::new(),
             limit: Duration::from_secs(10),
+            binary: None,
         }
     }
 }
@@ -75,7 +78,8 @@ impl WeirProc {
         options: WeirOptions,
     ) -> Result<Self> {
         let bpffs = bpffs.join(&options.name);
-        let mut weir = Self { host, binary: binary()?, directory, bpffs, options, process: None };
+        let binary = options.binary.clone().map_or_else(binary, Ok)?;
+        let mut weir = Self { host, binary, directory, bpffs, options, process: None };
         weir.write_config(config)?;
         weir.launch()?;
         Ok(weir)

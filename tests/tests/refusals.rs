@@ -164,9 +164,9 @@ fn places_that_do_not_serve_are_named() -> Result<()> {
     ensure!(!elsewhere.bpffs.exists());
 
     let missing = Attempt { config: lab.directory().join("missing.toml"), ..at.clone() };
-    tells("missing config", &missing.output(&["run"])?, 2, &["missing.toml", "No such file"])?;
+    tells("missing config", &missing.output(&["run"])?, 2, &["missing.toml", "no such file"])?;
     let directory = Attempt { config: lab.directory().to_owned(), ..at.clone() };
-    tells("config is a directory", &directory.output(&["run"])?, 2, &["directory"])?;
+    tells("config is a directory", &directory.output(&["run"])?, 2, &["not a regular file"])?;
 
     fs::write(lab.directory().join("a-file"), "")?;
     let state = Attempt { state: lab.directory().join("a-file"), ..at.clone() };

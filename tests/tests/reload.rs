@@ -72,7 +72,7 @@ fn a_sighup_with_a_mistake_keeps_everything() -> Result<()> {
     weir.write_config(&config(1, Limits::default()).replace("protocol = \"tcp\"", "protocol = \"icmp\""))?;
     weir.signal(Signal::HUP)?;
     eventually("the log names the line", || {
-        weir.log().contains("ERROR") && weir.log().contains("weir.toml:13")
+        weir.log().contains("ERROR") && weir.log().contains("weir.toml:14")
     });
     ensure!(weir.tables()? == before);
     ensure!(served(&lab)?.len() == 2);

@@ -98,9 +98,11 @@ impl Attachments {
         }
         let mode = match attached {
             Attached::Anew(place) | Attached::Again(place) => place.name(),
-            Attached::Kept | Attached::Replaced => {
-                link.xdp.first().map_or("", |program| program.place.name())
-            }
+            // As it was; at a start, as the kernel shows it.
+            Attached::Kept | Attached::Replaced => match self.interfaces.get(name) {
+                Some(Ok(known)) => &known.mode,
+                _ => link.xdp.first().map_or("", |program| program.place.name()),
+            },
         };
         Ok(Interface { name: name.clone(), mode: mode.to_owned(), attached: true })
     }

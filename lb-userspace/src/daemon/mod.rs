@@ -12,6 +12,8 @@ mod engine;
 mod instance;
 mod network;
 mod operations;
+#[cfg(feature = "packet-log")]
+mod packet_log;
 mod place;
 mod privileges;
 pub mod process;
