@@ -50,7 +50,8 @@ impl Default for WeirOptions {
             name: "weir".into(),
             wait: Wait::Ready,
             environment: Vec::new(),
-            limit: Duration::from_secs(10),
+            // The verifier alone takes ten seconds on a machine that is busy otherwise.
+            limit: Duration::from_secs(40),
             binary: None,
         }
     }

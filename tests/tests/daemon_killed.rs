@@ -26,11 +26,12 @@ fn survives(signal: Signal) -> Result<()> {
     let lab = Lab::builder().direct(5).start()?;
     let mut weir = lab.weir(&config(5, Limits::default()))?;
     let vip: SocketAddr = (lab.vip().of(Family::V4), 80).into();
+    // Before there are flows: maintenance sends known flows elsewhere.
+    weir.succeed(&["backend", "maintenance", "web/direct-3", "--reason", "new disks"])?;
     let big = Get::new(vip).path("/big").timeout(Duration::from_secs(5));
     let downloads = Downloads::start(lab.client(), vec![big; 20]);
     downloads.wait_started(Duration::from_secs(5))?;
     weir.succeed(&["backend", "drain", "web/direct-2", "--reason", "kernel update"])?;
-    weir.succeed(&["backend", "maintenance", "web/direct-3", "--reason", "new disks"])?;
     weir.succeed(&["backend", "weight", "web/direct-1", "--to", "30", "--reason", "canary"])?;
     let load = Load::start(
         lab.client(),

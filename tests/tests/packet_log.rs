@@ -5,7 +5,6 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -18,7 +17,6 @@ fn a_build_with_packet_log_tells_each_decision() -> Result<()> {
     let options = WeirOptions {
         binary: Some(binary),
         environment: vec![("WEIR_LOG".to_owned(), "debug".to_owned())],
-        limit: Duration::from_secs(20),
         ..WeirOptions::default()
     };
     let mut weir = lab.weir_with(&config(1, Limits::default()), options)?;

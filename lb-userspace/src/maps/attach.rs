@@ -117,10 +117,12 @@ pub fn attach(pins: &Pins, program: &mut Xdp, link: &Link, mode: XdpMode) -> Res
         path: path.display().to_string(),
         cause,
     };
-    if dead {
-        fs::remove_file(&path).map_err(|error| pin(error.to_string()))?;
-    }
-    fresh.pin(&path).map_err(|error| pin(innermost(&error)))?;
+    // Pinned beside its place and moved there: a dead link is replaced without a moment that has none.
+    let next = pins.root().join("link_next");
+    // Left by a start that was cut off; absent otherwise.
+    let _ = fs::remove_file(&next);
+    fresh.pin(&next).map_err(|error| pin(innermost(&error)))?;
+    fs::rename(&next, &path).map_err(|error| pin(error.to_string()))?;
     Ok(if dead { Attached::Again(place) } else { Attached::Anew(place) })
 }
 

@@ -17,8 +17,8 @@ use super::sizes::Sizes;
 /// `BPF_F_MMAPABLE` (linux/bpf.h).
 const MMAPABLE: u32 = 1 << 10;
 
-/// Pinned programs; the last is left by a start that was cut off.
-const PROGRAMS: [&str; 3] = ["program", "explain", "program_next"];
+/// Pinned programs, and what a start that was cut off leaves.
+const PROGRAMS: [&str; 4] = ["program", "explain", "program_next", "link_next"];
 
 /// The pinned objects of an instance: `program`, `links/<interface>`, `maps/<name>`.
 #[derive(Clone, Debug)]
