@@ -2,6 +2,8 @@
 #![no_std]
 #![no_main]
 
+#[cfg(feature = "log")]
+mod log;
 mod maps;
 mod packet;
 
@@ -17,8 +19,12 @@ use packet::XdpPacket;
 #[xdp]
 #[inline(always)]
 pub(crate) fn weir(context: XdpContext) -> u32 {
+    #[cfg(feature = "log")]
+    let log = log::Log::of(&context);
     let mut packet = XdpPacket::new(context);
     let outcome = pipeline::process(&mut packet, &Maps);
+    #[cfg(feature = "log")]
+    log.tell(&outcome);
     match (outcome.reason.verdict(), outcome.egress) {
         (Verdict::Pass, _) => XDP_PASS,
         (Verdict::Forward, Some(egress)) if egress.port == packet.ingress() => XDP_TX,

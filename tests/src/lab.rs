@@ -55,6 +55,11 @@ impl Lab {
         self.claim.directory()
     }
 
+    /// Its bpffs, under which each instance of weir has a directory.
+    pub fn bpffs(&self) -> std::path::PathBuf {
+        self.claim.bpffs()
+    }
+
     /// Weir's host: `eth0` to the edge, `eth1` to the direct backends.
     pub fn weir_host(&self) -> &Host {
         &self.weir

@@ -24,8 +24,6 @@ pub struct PinnedLink {
     pub link: u64,
     /// The program that it runs.
     pub program: u64,
-    /// Where; 0 once the device has vanished.
-    pub ifindex: u64,
 }
 
 impl WeirProc {
@@ -34,10 +32,7 @@ impl WeirProc {
         let path = self.bpffs().join("links").join(interface);
         let shown = bpftool(&["link", "show", "pinned"], &path)?;
         let number = |key: &str| shown[key].as_u64().unwrap_or(0);
-        // bpftool names devices of its own namespace and numbers those of others.
-        let device = shown["devname"].as_str().and_then(|name| name.strip_prefix("ifindex ")).map(str::parse);
-        let ifindex = device.transpose()?.unwrap_or_else(|| number("ifindex"));
-        Ok(PinnedLink { link: number("id"), program: number("prog_id"), ifindex })
+        Ok(PinnedLink { link: number("id"), program: number("prog_id") })
     }
 
     /// Everything in its directory of the bpffs, by path from there.

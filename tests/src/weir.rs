@@ -29,6 +29,8 @@ pub struct WeirOptions {
     pub environment: Vec<(String, String)>,
     /// How long it may take until it is ready.
     pub limit: Duration,
+    /// Another build than the one beside the tests.
+    pub binary: Option<PathBuf>,
 }
 
 /// What starting weir waits for.
@@ -48,7 +50,9 @@ impl Default for WeirOptions {
             name: "weir".into(),
             wait: Wait::Ready,
             environment: Vec::new(),
-            limit: Duration::from_secs(10),
+            // The verifier alone takes ten seconds on a machine that is busy otherwise.
+            limit: Duration::from_secs(40),
+            binary: None,
         }
     }
 }
@@ -75,7 +79,8 @@ impl WeirProc {
         options: WeirOptions,
     ) -> Result<Self> {
         let bpffs = bpffs.join(&options.name);
-        let mut weir = Self { host, binary: binary()?, directory, bpffs, options, process: None };
+        let binary = options.binary.clone().map_or_else(binary, Ok)?;
+        let mut weir = Self { host, binary, directory, bpffs, options, process: None };
         weir.write_config(config)?;
         weir.launch()?;
         Ok(weir)
@@ -117,7 +122,7 @@ impl WeirProc {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.arg("--config").arg(self.config_path()).arg("--socket").arg(self.socket());
-        command.arg("--state-dir").arg(self.directory.join("state")).arg("--bpffs").arg(&self.bpffs);
+        command.arg("--state-dir").arg(self.state_dir()).arg("--bpffs").arg(&self.bpffs);
         command.args(arguments);
         command
     }
@@ -206,6 +211,16 @@ impl WeirProc {
     /// Where it pins.
     pub fn bpffs(&self) -> &Path {
         &self.bpffs
+    }
+
+    /// Where it keeps runtime changes.
+    pub fn state_dir(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
+    /// The binary that is tested.
+    pub fn binary() -> Result<PathBuf> {
+        binary()
     }
 
     /// The admin socket.

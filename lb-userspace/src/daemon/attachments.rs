@@ -82,6 +82,13 @@ impl Attachments {
         network: &Network,
     ) -> Result<Interface, String> {
         let (name, mode) = (&interface.name, interface.xdp_mode);
+        if !instance.pins.exist() {
+            let root = self.pins.root().display();
+            return Err(format!(
+                "interface {name}: what was pinned in {root} was removed while weir ran (`weir detach --force`?); \
+                 restart weir to attach it again"
+            ));
+        }
         let link = network.watch.read().link_named(name).cloned().ok_or_else(|| missing(name))?;
         let program = instance.program().map_err(|failure| failure.message)?;
         let attached = attach::attach(&self.pins, program, &link, mode).map_err(|error| error.to_string())?;
@@ -91,9 +98,11 @@ impl Attachments {
         }
         let mode = match attached {
             Attached::Anew(place) | Attached::Again(place) => place.name(),
-            Attached::Kept | Attached::Replaced => {
-                link.xdp.first().map_or("", |program| program.place.name())
-            }
+            // As it was; at a start, as the kernel shows it.
+            Attached::Kept | Attached::Replaced => match self.interfaces.get(name) {
+                Some(Ok(known)) => &known.mode,
+                _ => link.xdp.first().map_or("", |program| program.place.name()),
+            },
         };
         Ok(Interface { name: name.clone(), mode: mode.to_owned(), attached: true })
     }

@@ -27,7 +27,7 @@ use crate::failure::{Code, Failure};
 use crate::flows;
 use crate::health::{BackendHealth, BackendKey, Health, HealthEvent, Targets};
 use crate::maps::attach;
-use crate::maps::load;
+use crate::maps::load::{self, CounterMaps};
 use crate::maps::set::MapSet;
 use crate::net::preflight::{self, Finding, Severity};
 use crate::net::{HopChange, Observed, facts};
@@ -128,9 +128,9 @@ impl Engine {
         self.instance.maps.clone()
     }
 
-    /// The pins.
-    pub(super) fn pins(&self) -> crate::maps::pins::Pins {
-        self.place.pins.clone()
+    /// The counters, which live as long as the daemon whatever becomes of their pins.
+    pub(super) fn counters(&self) -> Arc<CounterMaps> {
+        self.instance.counters.clone()
     }
 
     /// Attaches where the program is not, and takes it off interfaces that left the config.
@@ -282,6 +282,8 @@ impl Engine {
                 Err(failure) => error!("{}", failure.message),
             }
         }
+        // The kernel does not tell when a link is detached or a pin removed.
+        self.follow_interfaces();
         let now_ns = flows::now_ns();
         let maps = self.maps();
         let applier = &mut self.applier;
@@ -337,6 +339,8 @@ fn bring_into_force(
         instance.carry_late_flows();
     }
     instance.commit()?;
+    #[cfg(feature = "packet-log")]
+    super::packet_log::relay(instance.program()?)?;
     attachments.detach_others(&config.interfaces);
     Ok(InForce { applier, views, known })
 }

@@ -35,6 +35,7 @@ struct Predecessor {
 pub(super) struct Instance {
     pub(super) pins: Pins,
     pub(super) maps: Arc<MapSet>,
+    pub(super) counters: Arc<CounterMaps>,
     program: Program,
     predecessor: Option<Predecessor>,
     /// The maps were made by this start and are nobody's yet.
@@ -85,8 +86,10 @@ impl Instance {
         let sizes = Sizes::of(limits);
         let geometry = sizes.geometry(secret()?);
         let loaded = load::load(&pins, &sizes, &geometry);
-        let finished = loaded.and_then(|loaded| Ok((loaded, pins.open_set(&sizes, Access::ReadWrite)?)));
-        let (loaded, maps) = match finished {
+        let finished = loaded.and_then(|loaded| {
+            Ok((loaded, pins.open_set(&sizes, Access::ReadWrite)?, CounterMaps::open(&pins)?))
+        });
+        let (loaded, maps, counters) = match finished {
             Ok(finished) => finished,
             Err(error) => {
                 // A half-made set would keep the next start from working.
@@ -96,22 +99,24 @@ impl Instance {
         };
         load::describe(&maps, limits, geometry);
         let program = Program::Loaded(Box::new(loaded));
-        Ok(Self { pins, maps: Arc::new(maps), program, predecessor: None, made: true })
+        let (maps, counters) = (Arc::new(maps), Arc::new(counters));
+        Ok(Self { pins, maps, counters, program, predecessor: None, made: true })
     }
 
     fn adopt(pins: Pins, meta: &Meta) -> Result<Self, Failure> {
         let sizes = Sizes::of(&load::limits_of(meta));
         pins.check(&sizes)?;
         let maps = Arc::new(pins.open_set(&sizes, Access::ReadWrite)?);
+        let counters = Arc::new(CounterMaps::open(&pins)?);
         let pinned = Xdp::from_pin(pins.program(), XdpAttachType::Interface);
         if let (true, Ok(program)) = (meta.object == load::object_digest(), pinned) {
             info!("adopted the running program and its maps");
             let program = Program::Pinned(Box::new(program));
-            return Ok(Self { pins, maps, program, predecessor: None, made: false });
+            return Ok(Self { pins, maps, counters, program, predecessor: None, made: false });
         }
         let program = Program::Loaded(Box::new(load::load(&pins, &sizes, &meta.geometry)?));
         info!("adopted the maps; the program is another build and is replaced");
-        Ok(Self { pins, maps, program, predecessor: None, made: false })
+        Ok(Self { pins, maps, counters, program, predecessor: None, made: false })
     }
 
     /// The maps that these replace.

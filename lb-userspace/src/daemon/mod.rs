@@ -12,7 +12,10 @@ mod engine;
 mod instance;
 mod network;
 mod operations;
+#[cfg(feature = "packet-log")]
+mod packet_log;
 mod place;
+mod privileges;
 pub mod process;
 mod report;
 mod slots;
@@ -52,7 +55,8 @@ pub fn run(paths: &Global) -> Result<(), Failure> {
 }
 
 async fn serve(paths: &Global) -> Result<(), Failure> {
-    // First, as it changes nothing; requests wait until the engine runs.
+    privileges::check()?;
+    // Before the engine, as it changes nothing; requests wait until the engine runs.
     let server = Server::bind(&paths.socket)?;
     let (engine, mut feeds) = Engine::start(paths).await?;
     let daemon = Arc::new(Daemon::new(engine, paths));

@@ -47,12 +47,11 @@ impl Daemon {
 
     /// Maps and sums of the counters, read without holding the engine.
     async fn maps(&self) -> Result<(Arc<MapSet>, Counters), Failure> {
-        let (maps, pins) = {
+        let (maps, counter_maps) = {
             let engine = self.engine().await;
-            (engine.maps(), engine.pins())
+            (engine.maps(), engine.counters())
         };
-        let counters = tokio::task::block_in_place(|| counters(&pins))?;
-        Ok((maps, counters))
+        Ok((maps, tokio::task::block_in_place(|| counters(&counter_maps))))
     }
 }
 

@@ -84,7 +84,8 @@ impl Host for Process {
         let interfaces = attach::pinned(&pins).unwrap_or_default();
         let interfaces =
             interfaces.into_iter().map(|name| Interface { name, mode: String::new(), attached: true });
-        Ok(Pinned { maps, counters: counters(&pins)?, interfaces: interfaces.collect() })
+        let counters = counters(&CounterMaps::open(&pins)?);
+        Ok(Pinned { maps, counters, interfaces: interfaces.collect() })
     }
 
     fn flow_rows<'a>(&self, maps: &'a MapSet) -> Box<dyn Iterator<Item = FlowRow> + 'a> {
@@ -105,13 +106,12 @@ fn problem(problem: &config::Problem) -> Problem {
 }
 
 /// The sums of all counters.
-pub(super) fn counters(pins: &Pins) -> Result<Counters, Failure> {
-    let maps = CounterMaps::open(pins)?;
-    Ok(Counters {
+pub(super) fn counters(maps: &CounterMaps) -> Counters {
+    Counters {
         reasons: maps.sums(CounterKind::Reasons),
         services: maps.sums(CounterKind::Services),
         backends: maps.sums(CounterKind::Backends),
-    })
+    }
 }
 
 /// The live flows.

@@ -30,7 +30,10 @@ pub(super) fn attached(name: &str, attached: Attached, mode: XdpMode) {
         Attached::Replaced => info!("{name}: program replaced"),
         Attached::Anew(place) => info!("{name}: attached ({} mode)", place.name()),
         Attached::Again(place) => {
-            info!("{name}: the interface was re-created, attached anew ({} mode)", place.name());
+            info!(
+                "{name}: attached anew ({} mode): the interface was re-created, or somebody detached the program",
+                place.name()
+            );
         }
     }
     if let (Attached::Anew(XdpPlace::Generic) | Attached::Again(XdpPlace::Generic), XdpMode::Auto) =

@@ -1,7 +1,7 @@
 //! From detection's words to the slots'.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use lb_common::layout::{AdminBits, BackendState, FailureBits, HealthBits, HotWord};
@@ -64,7 +64,8 @@ impl Known {
     }
 
     pub(super) fn adopted(&self) -> Adopted {
-        Adopted { health: self.health, kind: self.kind }
+        let age = Duration::from_millis(now_ms().saturating_sub(self.since_ms));
+        Adopted { health: self.health, kind: self.kind, age, why: self.why.clone() }
     }
 }
 

@@ -176,6 +176,10 @@ fn update_keeps_state_and_counters_of_equal_checks_and_starts_new_ones_unknown()
     assert!(changes.removed.iter().all(|id| board.stream(*id).is_none()));
 }
 
+fn adopted(health: Health, kind: Option<FailureKind>) -> Adopted {
+    Adopted { health, kind, age: Duration::from_secs(60), why: "as it was".to_owned() }
+}
+
 #[test]
 fn adopted_health_and_admin_state_hold_from_the_first_store() {
     let (mut board, recorder, _events) = board();
@@ -186,9 +190,9 @@ fn adopted_health_and_admin_state_hold_from_the_first_store() {
     )]);
     let key = |name: &str| BackendKey::new("x", name);
     let adopted = HashMap::from([
-        (key("a"), Adopted { health: Health::Up, kind: None }),
-        (key("b"), Adopted { health: Health::Down, kind: Some(FailureKind::Hard) }),
-        (key("c"), Adopted { health: Health::Up, kind: None }),
+        (key("a"), adopted(Health::Up, None)),
+        (key("b"), adopted(Health::Down, Some(FailureKind::Hard))),
+        (key("c"), adopted(Health::Up, None)),
     ]);
     let admin = HashMap::from([(key("c"), Admin::Draining)]);
     board.update(&pools, &admin, &adopted, at(0));

@@ -176,6 +176,12 @@ impl Machine {
         Self { state, ..Self::new(pace, now) }
     }
 
+    /// The same, in its present state for this long already.
+    #[must_use]
+    pub fn of_age(self, age: Duration, now: Moment) -> Self {
+        Self { since: now.before(age), ..self }
+    }
+
     /// Takes over changed times; a hold-down or trial under way keeps its end.
     pub fn set_pace(&mut self, pace: Pace) {
         self.pace = pace;

@@ -13,12 +13,16 @@ use super::time::Moment;
 use crate::config::model::{Check, CheckKind};
 
 /// Health kept over a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adopted {
     /// The health.
     pub health: Health,
     /// Kind of the failure, of a down backend.
     pub kind: Option<FailureKind>,
+    /// How long it has been so.
+    pub age: Duration,
+    /// Why.
+    pub why: String,
 }
 
 /// One backend.

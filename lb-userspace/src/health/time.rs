@@ -29,6 +29,12 @@ impl Moment {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// The moment this much earlier, not before the clock began.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(span)))
+    }
+
     /// The next multiple of `grid`, so that timers of many streams fire together.
     #[must_use]
     pub fn round_up(self, grid: Duration) -> Self {

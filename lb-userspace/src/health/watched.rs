@@ -39,8 +39,10 @@ impl Watched {
         now: Moment,
     ) -> Self {
         let (machine, why) = match adopted.get(&key) {
-            Some(was) => (Machine::adopted(pace, was.health, was.kind, now), "adopted from the pinned maps"),
-            None => (Machine::new(pace, now), "not checked yet"),
+            Some(was) => {
+                (Machine::adopted(pace, was.health, was.kind, now).of_age(was.age, now), was.why.clone())
+            }
+            None => (Machine::new(pace, now), "not checked yet".to_owned()),
         };
         Self {
             key,
@@ -50,7 +52,7 @@ impl Watched {
             weight: backend.weight,
             tier: backend.tier,
             streams: Vec::new(),
-            why: why.to_owned(),
+            why,
             applied: None,
             scheduled: None,
         }

@@ -111,20 +111,18 @@ pub fn attach(pins: &Pins, program: &mut Xdp, link: &Link, mode: XdpMode) -> Res
             _ => true,
         },
     };
-    if !link.xdp.is_empty() && !dead {
-        let ids: Vec<String> = link.xdp.iter().map(|program| format!("id {}", program.id)).collect();
-        return Err(AttachError::Busy { interface: link.name.clone(), programs: ids.join(", ") });
-    }
     let (fresh, place) = attach_anew(program, link, mode)?;
     let pin = |cause: String| AttachError::Pin {
         interface: link.name.clone(),
         path: path.display().to_string(),
         cause,
     };
-    if dead {
-        fs::remove_file(&path).map_err(|error| pin(error.to_string()))?;
-    }
-    fresh.pin(&path).map_err(|error| pin(innermost(&error)))?;
+    // Pinned beside its place and moved there: a dead link is replaced without a moment that has none.
+    let next = pins.root().join("link_next");
+    // Left by a start that was cut off; absent otherwise.
+    let _ = fs::remove_file(&next);
+    fresh.pin(&next).map_err(|error| pin(innermost(&error)))?;
+    fs::rename(&next, &path).map_err(|error| pin(error.to_string()))?;
     Ok(if dead { Attached::Again(place) } else { Attached::Anew(place) })
 }
 
@@ -180,7 +178,10 @@ fn try_attach(program: &mut Xdp, link: &Link, place: XdpPlace) -> Result<FdLink,
     let id = program.attach_to_if_index(link.ifindex, flags).map_err(|error| match os_error(&error) {
         Some(libc::EOPNOTSUPP) => AttachError::NotNative { interface: interface() },
         Some(libc::EBUSY | libc::EEXIST) => {
-            AttachError::Busy { interface: interface(), programs: "id unknown".to_owned() }
+            // The kernel does not tell of programs that links bring, so they may be unknown here.
+            let ids: Vec<String> = link.xdp.iter().map(|program| format!("id {}", program.id)).collect();
+            let programs = if ids.is_empty() { "`bpftool net` shows it".to_owned() } else { ids.join(", ") };
+            AttachError::Busy { interface: interface(), programs }
         }
         _ => AttachError::Other { interface: interface(), mode, cause: innermost(&error) },
     })?;
@@ -204,7 +205,7 @@ fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     None
 }
 
-/// The interfaces that have a pinned link.
+/// The interfaces that have a pinned link, by name.
 ///
 /// # Errors
 /// Where the directory cannot be read; a missing one is empty.
@@ -213,7 +214,11 @@ pub fn pinned(pins: &Pins) -> io::Result<Vec<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
         Ok(entries) => {
-            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().replace(':', "."))).collect()
+            let name =
+                |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().replace(':', "."));
+            let mut names = entries.map(name).collect::<io::Result<Vec<String>>>()?;
+            names.sort();
+            Ok(names)
         }
     }
 }

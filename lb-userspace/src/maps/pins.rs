@@ -17,8 +17,8 @@ use super::sizes::Sizes;
 /// `BPF_F_MMAPABLE` (linux/bpf.h).
 const MMAPABLE: u32 = 1 << 10;
 
-/// Pinned programs; the last is left by a start that was cut off.
-const PROGRAMS: [&str; 3] = ["program", "explain", "program_next"];
+/// Pinned programs, and what a start that was cut off leaves.
+const PROGRAMS: [&str; 4] = ["program", "explain", "program_next", "link_next"];
 
 /// The pinned objects of an instance: `program`, `links/<interface>`, `maps/<name>`.
 #[derive(Clone, Debug)]
@@ -157,12 +157,14 @@ impl Pins {
     /// # Errors
     /// Those of unlink(2) and rmdir(2); a missing pin is none.
     pub fn remove_all(&self) -> io::Result<()> {
-        remove_dir(&self.links())?;
-        remove_dir(&self.maps)?;
         remove_dir(&self.successor().maps)?;
         for name in PROGRAMS {
             ignore_missing(fs::remove_file(self.root.join(name)))?;
         }
+        // Before the links: a daemon that still runs sees by it that the instance is taken down.
+        ignore_missing(fs::remove_file(self.map("meta")))?;
+        remove_dir(&self.links())?;
+        remove_dir(&self.maps)?;
         // Other files in the directory are not weir's to remove.
         match fs::remove_dir(&self.root) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
