@@ -3,7 +3,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -13,13 +16,16 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
     runtime, task,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
     host::Host,
     http::{Get, Head, HttpError, Stage},
 };
+
+/// Time between two reads of a slow download, of 8 KiB at most.
+const SLOW_READ: Duration = Duration::from_millis(500);
 
 /// How far a download is.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +56,7 @@ impl Download {
 #[derive(Debug)]
 pub struct Downloads {
     states: Arc<Mutex<Vec<Download>>>,
+    hurry: Arc<AtomicBool>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -58,16 +65,31 @@ impl Downloads {
     /// Starts one download for each request, all at once. A request's timeout bounds each wait for
     /// data, not the whole download.
     pub fn start(client: &Host, requests: Vec<Get>) -> Self {
+        Self::start_at(client, requests, Arc::new(true.into()))
+    }
+
+    /// Starts downloads that the client reads slowly, at most 16 KiB a second each, until told to hurry: they last as
+    /// long as a test needs them, however busy the machine. Servers should send at full speed.
+    pub fn start_slow(client: &Host, requests: Vec<Get>) -> Self {
+        Self::start_at(client, requests, Arc::default())
+    }
+
+    /// Lets the client read at full speed from here on.
+    pub fn hurry(&self) {
+        self.hurry.store(true, Ordering::Relaxed);
+    }
+
+    fn start_at(client: &Host, requests: Vec<Get>, hurry: Arc<AtomicBool>) -> Self {
         let states = Arc::new(Mutex::new(vec![Download::default(); requests.len()]));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let (client, shared) = (client.clone(), states.clone());
+        let (client, shared, pace) = (client.clone(), states.clone(), hurry.clone());
         let thread = thread::spawn(move || {
             client.netns().enter().expect("the lab runs as root");
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime needs only file descriptors").block_on(async move {
                 let mut tasks = task::JoinSet::new();
                 for (index, request) in requests.into_iter().enumerate() {
-                    tasks.spawn(run(request, Slot { states: shared.clone(), index }));
+                    tasks.spawn(run(request, Slot { states: shared.clone(), index }, pace.clone()));
                 }
                 tokio::select! {
                     _ = stopped => {}
@@ -75,7 +97,7 @@ impl Downloads {
                 }
             });
         });
-        Self { states, stop: Some(stop), thread: Some(thread) }
+        Self { states, hurry, stop: Some(stop), thread: Some(thread) }
     }
 
     /// How far each download is, in the order of the requests.
@@ -147,12 +169,12 @@ impl Slot {
     }
 }
 
-async fn run(request: Get, slot: Slot) {
-    let end = download(&request, &slot).await;
+async fn run(request: Get, slot: Slot, hurry: Arc<AtomicBool>) {
+    let end = download(&request, &slot, &hurry).await;
     slot.update(|download| download.end = Some(end));
 }
 
-async fn download(request: &Get, slot: &Slot) -> Result<(), HttpError> {
+async fn download(request: &Get, slot: &Slot, hurry: &AtomicBool) -> Result<(), HttpError> {
     let bound = request.timeout;
     let mut stream = timeout(bound, connect(request))
         .await
@@ -183,6 +205,9 @@ async fn download(request: &Get, slot: &Slot) -> Result<(), HttpError> {
             body
         };
         slot.update(|download| download.received += body);
+        if !hurry.load(Ordering::Relaxed) {
+            sleep(SLOW_READ).await;
+        }
     }
     Ok(())
 }

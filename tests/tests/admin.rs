@@ -39,12 +39,12 @@ name = "direct-3"
 address = "10.0.1.13"
 "#;
 
-const BYTES: u64 = 96 << 10;
+/// More than the slow client reads in 45 s.
+const BYTES: u64 = 768 << 10;
 const DOWNLOADS: u16 = 60;
 
 fn lab() -> Result<(Lab, SocketAddr)> {
-    // Each download takes six seconds.
-    let web = Web { big_bytes: BYTES, big_rate: 16 << 10, ..Web::default() };
+    let web = Web { big_bytes: BYTES, big_rate: 0, ..Web::default() };
     let lab = Lab::builder().direct(3).web(web).start()?;
     let vip = SocketAddr::new(lab.vip().of(Family::V4), 80);
     Ok((lab, vip))
@@ -54,7 +54,7 @@ fn lab() -> Result<(Lab, SocketAddr)> {
 fn downloads(lab: &Lab, vip: SocketAddr) -> Result<Downloads> {
     let get = |index| Get::new(vip).path("/big").from(source_port(vip, 20_000 + index));
     let gets = (0..DOWNLOADS).map(|index| get(index).timeout(Duration::from_secs(10)));
-    let downloads = Downloads::start(lab.client(), gets.collect());
+    let downloads = Downloads::start_slow(lab.client(), gets.collect());
     downloads.wait_started(Duration::from_secs(10))?;
     Ok(downloads)
 }
@@ -116,6 +116,7 @@ fn draining_backend_keeps_its_downloads_and_gets_nothing_new_until_ready() -> Re
     assert_eq!(lab.backend("direct-1").witness()?.syns, syns, "SYNs to the draining backend");
     weir.succeed(&["backend", "ready", "direct-1"])?;
     assert_eq!(spread(&lab, vip, 40)?.len(), 3, "back in service at once");
+    downloads.hurry();
     let ended = downloads.finish(Duration::from_secs(20))?;
     let whole = ended.iter().filter(|d| matches!(d.end, Some(Ok(()))) && d.received == BYTES).count();
     assert_eq!(whole, usize::from(DOWNLOADS));
@@ -144,6 +145,7 @@ fn backend_in_maintenance_gets_no_packet_and_the_others_keep_their_downloads() -
         assert_eq!(backend(&weir, "direct-2")?["admin"], "maintenance", "{step}");
     }
     println!("all steps took {:?}", begin.elapsed());
+    downloads.hurry();
     let ended = downloads.finish(Duration::from_secs(30))?;
     assert_eq!(lab.backend("direct-2").witness()?.packets, witness.packets, "packets in maintenance");
     let (its, others): (Vec<_>, Vec<_>) =
@@ -190,6 +192,7 @@ fn runtime_weight_holds_until_the_files_value_changes() -> Result<()> {
     weir.succeed(&["backend", "weight", "direct-1", "--to", "7"])?;
     weir.succeed(&["backend", "weight", "direct-1", "--to", "config"])?;
     assert_eq!(backend(&weir, "direct-1")?["weight"], 100);
+    downloads.hurry();
     let ended = downloads.finish(Duration::from_secs(20))?;
     assert!(
         ended.iter().all(|d| matches!(d.end, Some(Ok(()))) && d.received == BYTES),

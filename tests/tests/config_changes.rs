@@ -10,10 +10,9 @@ use std::{
 use anyhow::{Result, ensure};
 use weir_tests::{Downloads, Family, Get, Lab, Web, WeirProc, any_port};
 
-const BYTES: u64 = 96 << 10;
+/// More than the slow client reads in 45 s.
+const BYTES: u64 = 768 << 10;
 const DOWNLOADS: usize = 60;
-/// Eight seconds for each download.
-const RATE: u64 = 12 << 10;
 
 const HEAD: &str = r#"
 interfaces = ["eth0", "eth1"]
@@ -54,13 +53,13 @@ struct Scene {
 impl Scene {
     /// Four backends, and downloads in progress under a config.
     fn begin(config: &str) -> Result<Self> {
-        let web = Web { big_bytes: BYTES, big_rate: RATE, ..Web::default() };
+        let web = Web { big_bytes: BYTES, big_rate: 0, ..Web::default() };
         let lab = Lab::builder().direct(4).web(web).start()?;
         let weir = lab.weir(&format!("{HEAD}{config}"))?;
         let vip = SocketAddr::new(lab.vip().of(Family::V4), 80);
         let source = any_port(lab.client().addresses()[0], vip);
         let get = Get::new(vip).path("/big").from(source).timeout(Duration::from_secs(10));
-        let downloads = Downloads::start(lab.client(), vec![get; DOWNLOADS]);
+        let downloads = Downloads::start_slow(lab.client(), vec![get; DOWNLOADS]);
         downloads.wait_started(Duration::from_secs(10))?;
         Ok(Self { lab, weir, vip, downloads })
     }
@@ -93,6 +92,7 @@ impl Scene {
     fn end(self) -> Result<(Lab, WeirProc)> {
         let states = self.downloads.states();
         assert!(states.iter().all(|download| download.in_progress()), "{states:?}");
+        self.downloads.hurry();
         let ended = self.downloads.finish(Duration::from_secs(30))?;
         let whole = ended.iter().filter(|d| matches!(d.end, Some(Ok(()))) && d.received == BYTES).count();
         assert_eq!(whole, DOWNLOADS, "{:?}", ended.iter().filter(|d| d.broken()).collect::<Vec<_>>());

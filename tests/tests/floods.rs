@@ -19,8 +19,8 @@ const FLOWS: u32 = 500_000;
 const FLOWS_V4: u64 = 65_536;
 const DOWNLOADS: u16 = 200;
 const FIRST_PORT: u16 = 30_000;
-/// Fifteen seconds' worth.
-const BYTES: u64 = 240 << 10;
+/// More than the slow client reads in a minute.
+const BYTES: u64 = 1 << 20;
 
 const CONFIG: &str = r#"
 interfaces = ["eth0", "eth1"]
@@ -120,7 +120,7 @@ fn survive(kind: Kind, service_port: u16) -> Result<()> {
     let lab = Lab::builder()
         .direct(2)
         .clients(2)
-        .web(Web { big_bytes: BYTES, big_rate: 16 << 10, ..Web::default() })
+        .web(Web { big_bytes: BYTES, big_rate: 0, ..Web::default() })
         .start()?;
     // What the backends answer to the flood would only cost time.
     for backend in lab.backends() {
@@ -131,7 +131,7 @@ fn survive(kind: Kind, service_port: u16) -> Result<()> {
     let get = |index| Get::new(vip).path("/big").from(source_port(vip, FIRST_PORT + index));
     let gets = (0..DOWNLOADS).map(|index| get(index).timeout(Duration::from_secs(15)));
     let begin = Instant::now();
-    let downloads = Downloads::start(lab.client(), gets.collect());
+    let downloads = Downloads::start_slow(lab.client(), gets.collect());
     downloads.wait_started(Duration::from_secs(10))?;
     let client = lab.client().address(Family::V4);
     let expected: BTreeSet<u16> = (FIRST_PORT..FIRST_PORT + DOWNLOADS).collect();
@@ -187,6 +187,7 @@ fn survive(kind: Kind, service_port: u16) -> Result<()> {
     assert!(states.iter().all(|download| download.in_progress()), "downloads span the flood: {states:?}");
     assert_eq!(ports(&weir, client, "proven")?, expected, "their entries are still there");
 
+    downloads.hurry();
     let ended = downloads.finish(Duration::from_secs(40))?;
     let whole = ended.iter().filter(|d| matches!(d.end, Some(Ok(()))) && d.received == BYTES).count();
     println!(

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use weir_tests::{Download, Downloads, Family, Get, Lab, Web, WeirOptions, WeirProc, any_port};
 
-const BYTES: u64 = 96 << 10;
+/// More than the slow client reads in 45 s.
+const BYTES: u64 = 768 << 10;
 const DOWNLOADS: usize = 100;
 
 const HEAD: &str = r#"
@@ -41,7 +42,7 @@ fn config() -> String {
 }
 
 fn lab() -> Result<Lab> {
-    let web = Web { big_bytes: BYTES, big_rate: 12 << 10, ..Web::default() };
+    let web = Web { big_bytes: BYTES, big_rate: 0, ..Web::default() };
     Lab::builder().direct(5).web(web).start()
 }
 
@@ -52,7 +53,7 @@ fn downloads(lab: &Lab) -> Result<Downloads> {
         let source = any_port(lab.client().addresses()[0], vip);
         Get::new(vip).path("/big").from(source).timeout(Duration::from_secs(10))
     };
-    let downloads = Downloads::start(lab.client(), (0..DOWNLOADS).map(get).collect());
+    let downloads = Downloads::start_slow(lab.client(), (0..DOWNLOADS).map(get).collect());
     downloads.wait_started(Duration::from_secs(10))?;
     Ok(downloads)
 }
@@ -79,6 +80,7 @@ fn counters(weir: &WeirProc) -> Result<Value> {
 }
 
 fn all_whole(downloads: Downloads) -> Result<()> {
+    downloads.hurry();
     let ended = downloads.finish(Duration::from_secs(30))?;
     let broken: Vec<_> = ended.iter().filter(|download| download.broken()).collect();
     let whole = ended.iter().filter(|d| matches!(d.end, Some(Ok(()))) && d.received == BYTES).count();

@@ -12,7 +12,8 @@ use anyhow::{Context, Result, ensure};
 use weir_tests::{Downloads, Family, Get, Lab, Web, WeirProc, any_port, source_port, url};
 
 const DOWNLOADS: usize = 200;
-const BYTES: u64 = 192 << 10;
+/// More than the slow client reads in a minute.
+const BYTES: u64 = 1 << 20;
 
 /// A service of backends with weights; flows of ended connections are forgotten after one tick.
 fn config(vip: SocketAddr, backends: &[(u8, u16)]) -> String {
@@ -78,7 +79,7 @@ fn no_download_breaks_and_nothing_new_reaches_a_drained_backend_while_everything
     let lab = Lab::builder()
         .direct(7)
         .client_addresses(4)
-        .web(Web { big_bytes: BYTES, big_rate: 24 << 10, ..Web::default() })
+        .web(Web { big_bytes: BYTES, big_rate: 0, ..Web::default() })
         .start()?;
     let vip = SocketAddr::new(lab.vip().of(Family::V4), 80);
     let all = [(1, 100), (2, 100), (3, 100), (4, 100), (5, 100)];
@@ -97,7 +98,7 @@ fn no_download_breaks_and_nothing_new_reaches_a_drained_backend_while_everything
         Get::new(vip).path("/big").from(source).timeout(Duration::from_secs(8))
     };
     let begin = Instant::now();
-    let downloads = Downloads::start(lab.client(), (0..DOWNLOADS).map(get).collect());
+    let downloads = Downloads::start_slow(lab.client(), (0..DOWNLOADS).map(get).collect());
     downloads.wait_started(Duration::from_secs(10))?;
     let spread = downloads.states().iter().fold(BTreeMap::new(), |mut spread, download| {
         *spread.entry(download.backend.clone().unwrap_or_default()).or_insert(0) += 1;
@@ -136,6 +137,7 @@ fn no_download_breaks_and_nothing_new_reaches_a_drained_backend_while_everything
     let left = downloads.states().iter().filter(|download| download.in_progress()).count();
     assert_eq!(left, DOWNLOADS, "all downloads were in progress while everything changed");
 
+    downloads.hurry();
     let ended = downloads.finish(Duration::from_secs(40))?;
     let broken = ended.iter().filter(|download| download.broken()).count();
     let short = ended.iter().filter(|download| download.received != BYTES).count();
