@@ -1,4 +1,4 @@
-//! Tasks of weir's developers: `cargo xtask setup | build | lint | test`.
+//! Tasks of weir's developers: `cargo xtask setup | build | demo | lint | test`.
 //!
 //! One module per subcommand, each with its `Args` and a `run`. The crate does not depend on the workspace's
 //! other members, so that it compiles in seconds on a machine that cannot build them yet.
@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod bpf_object;
 mod build;
+mod demo;
 mod lint;
 mod process;
 mod setup;
@@ -28,6 +29,7 @@ struct Xtask {
 enum Task {
     Setup(setup::Args),
     Build(build::Args),
+    Demo(demo::Args),
     Lint(lint::Args),
     Test(test::Args),
 }
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let result = match Xtask::parse().task {
         Task::Setup(args) => setup::run(args),
         Task::Build(args) => build::run(args),
+        Task::Demo(args) => demo::run(args),
         Task::Lint(args) => lint::run(args),
         Task::Test(args) => test::run(args),
     };

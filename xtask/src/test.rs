@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that has to hold, or, with a filter, a few tests in seconds.
 
-use std::{fs, os::unix::fs::MetadataExt as _, process::Command};
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -20,8 +20,8 @@ pub(crate) struct Args {
 }
 
 /// The packages whose tests need no root.
-const UNIT_PACKAGES: [&str; 6] =
-    ["--package", "lb-common", "--package", "lb-userspace", "--package", "xtask"];
+const UNIT_PACKAGES: [&str; 8] =
+    ["--package", "lb-common", "--package", "lb-userspace", "--package", "weir-demo", "--package", "xtask"];
 
 pub(crate) fn run(args: Args) -> Result<()> {
     setup::ensure()?;
@@ -72,7 +72,7 @@ fn loom() -> Command {
 }
 
 fn lab(steps: &mut Steps, filter: Option<&str>) -> Result<()> {
-    if !fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
+    if !process::is_root() {
         steps.skip("root (all tests in network namespaces)");
         return Ok(());
     }
