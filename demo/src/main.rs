@@ -36,13 +36,15 @@ use story::Story;
 const CONFIG: &str = include_str!("weir.toml");
 /// How often the screen is drawn.
 const REDRAW: Duration = Duration::from_millis(100);
+/// The exit code of a program that SIGINT ended.
+const INTERRUPTED: u8 = 130;
 
 /// Shows weir at work: load, a killed server, a frozen host, a drain, a restarted daemon. Needs root.
 #[derive(Parser)]
 #[command(name = "cargo xtask demo --", bin_name = "cargo xtask demo --")]
 struct Args {
     /// Requests a second.
-    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(50..=3000))]
+    #[arg(long, default_value_t = 1200, value_parser = clap::value_parser!(u32).range(50..=3000))]
     rate: u32,
     /// Prints plain lines, also on a terminal.
     #[arg(long)]
@@ -82,6 +84,10 @@ fn run(args: &Args) -> Result<ExitCode> {
         let played = played.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         played.and(shown)
     });
+    if stop.load(Ordering::Relaxed) {
+        println!("interrupted; the lab is removed");
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
     if let Err(error) = played {
         eprintln!("--- the end of weir's log ---\n{}", tail(&story.weir.log()));
         return Err(error);

@@ -13,12 +13,11 @@ pub(crate) enum Blow {
     Freeze,
 }
 
-/// An act and when it ran, by the monotonic clock.
+/// An act and when it began, by the monotonic clock.
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
     pub(crate) act: Act,
     pub(crate) begin: Duration,
-    pub(crate) end: Duration,
 }
 
 /// A backend that was struck, and what followed. Times are of the monotonic clock.

@@ -31,7 +31,7 @@ fn struck(strike: &Strike, shots: &[Shot]) -> String {
     };
     let mut lines = vec![(strike.at, blow.to_owned())];
     for transition in &strike.transitions {
-        lines.push((transition.decided, format!("weir decides: {} ({})", transition.to, transition.reason)));
+        lines.push((transition.decided, format!("weir: {}, {}", transition.to, transition.reason)));
         lines.push((transition.stored, format!("slot stored: {}", transition.to)));
     }
     // A backend that had nothing to do when it was struck has none.
@@ -43,10 +43,10 @@ fn struck(strike: &Strike, shots: &[Shot]) -> String {
     lines.sort_by_key(|(at, _)| *at);
     let mut text = format!("{title} {}\n", strike.backend);
     for (at, line) in lines {
-        let _ = writeln!(text, "  {:>9} ms  {line}", signed(at, strike.at));
+        let _ = writeln!(text, "  {:>7} ms  {line}", signed(at, strike.at));
     }
     if let Some(back) = strike.back_after {
-        let _ = writeln!(text, "  once it was brought back, weir used it after {:.1} s", back.as_secs_f64());
+        let _ = writeln!(text, "  once it was brought back, weir used it after {} ms", back.as_millis());
     }
     let count = |fate| {
         let own = std::slice::from_ref(strike);
@@ -132,8 +132,11 @@ fn table(record: &Record, shots: &[Shot]) -> String {
         row(span.act.name(), &shots.iter().filter(within).collect::<Vec<_>>());
     }
     row("all", &shots.iter().collect::<Vec<_>>());
-    text + "\nin flight: sent before the blow, cut by it. in window: sent between the blow and the store that takes the\n\
-            backend out. lost: every other failure.\n"
+    text + "
+in flight: sent before the blow and cut by it. in window: sent after it, before the
+\
+            store that takes the backend out. lost: any other failure.
+"
 }
 
 /// The promises, one a line.

@@ -84,13 +84,15 @@ fn acts(current: Act) -> Line<'static> {
 
 /// Columns before the bar.
 const BEFORE_BAR: u16 = 42;
+/// The longest bar, on wide terminals.
+const LONGEST_BAR: u16 = 60;
 
 fn heading() -> String {
     format!("{:<10} {:<13} {:>6} {:>9}", "BACKEND", "STATE", "FLOWS", "REQUESTS/S")
 }
 
 fn backend(row: &Row, busiest: usize, width: u16) -> Line<'static> {
-    let space = usize::from(width.saturating_sub(BEFORE_BAR));
+    let space = usize::from(width.saturating_sub(BEFORE_BAR).min(LONGEST_BAR));
     // Eighths of a cell, so that the bar moves calmly.
     let eighths = row.rate * space * 8 / busiest;
     let part = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];

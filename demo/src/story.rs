@@ -78,9 +78,8 @@ impl Story<'_> {
 
     fn act(&mut self, act: Act, banner: &str, play: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         self.board.begin(act, banner);
-        let begin = monotonic();
+        self.record.spans.push(Span { act, begin: monotonic() });
         play(self)?;
-        self.record.spans.push(Span { act, begin, end: monotonic() });
         Ok(())
     }
 
@@ -197,7 +196,7 @@ impl Story<'_> {
 
     fn restart(&mut self) -> Result<()> {
         let downloads = self.downloads()?;
-        // An entry counts as proven once it was refreshed in a later tick of four seconds.
+        // A flow is proven once the client's second ACK has passed.
         self.wait(PATIENCE, || {
             self.board.lock().downloads = downloads.states();
             Ok(self.proven()?.len() >= DOWNLOADS)
@@ -213,7 +212,7 @@ impl Story<'_> {
         let ready = monotonic();
         self.board.lock().daemon = "running";
         self.board
-            .tell(Tone::Good, format!("the daemon is ready after {:.1} s", (ready - started).as_secs_f64()));
+            .tell(Tone::Good, format!("the daemon is ready after {} ms", (ready - started).as_millis()));
         let still = self.proven()?;
         let running = downloads.states().iter().filter(|download| download.end.is_none()).count();
         // Those of downloads that ended meanwhile are closing.

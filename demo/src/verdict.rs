@@ -76,7 +76,7 @@ fn no_request_lost(record: &Record, shots: &[Shot]) -> Promise {
     let lost: Vec<&Shot> = shots.iter().filter(|shot| fate(shot, &record.strikes) == Fate::Lost).collect();
     let outcome = match lost.first() {
         None if shots.is_empty() => Err("no request was sent".to_owned()),
-        None => Ok(format!("{} requests", shots.len())),
+        None => Ok(format!("{} sent", shots.len())),
         Some(first) => {
             let why = match &first.outcome {
                 Ok((status, _)) => format!("status {status}"),
@@ -85,7 +85,7 @@ fn no_request_lost(record: &Record, shots: &[Shot]) -> Promise {
             Err(format!("{} failed without an excuse, the first with \"{why}\"", lost.len()))
         }
     };
-    promise("no request fails but in flight on a dead backend or within the window", outcome)
+    promise("no request is lost", outcome)
 }
 
 fn noticed(strike: &Strike) -> Promise {
@@ -94,7 +94,7 @@ fn noticed(strike: &Strike) -> Promise {
         Some(window) if window > WINDOW_LIMIT => {
             Err(format!("after {} ms, more than {}", ms(window), WINDOW_LIMIT.as_millis()))
         }
-        Some(window) => Ok(format!("after {} ms", ms(window))),
+        Some(window) => Ok(format!("{} ms", ms(window))),
     };
     promise(format!("{} leaves within milliseconds", strike.backend), outcome)
 }
@@ -110,7 +110,7 @@ fn silent(strike: &Strike) -> Promise {
             (strike.watched.saturating_sub(down.stored)).as_secs_f64()
         )),
     };
-    promise(format!("{} gets no packet once its slot says down", strike.backend), outcome)
+    promise(format!("{} gets no packet once it is down", strike.backend), outcome)
 }
 
 fn no_new_connection(drained: &Drained) -> Promise {
@@ -124,7 +124,7 @@ fn no_new_connection(drained: &Drained) -> Promise {
 fn kept(drained: &Drained) -> Promise {
     let outcome = match unfinished(&drained.downloads) {
         0 if drained.kept == 0 => Err("none ran on it: nothing was shown".to_owned()),
-        0 => Ok(format!("all {} complete, {} of them on it", drained.downloads.len(), drained.kept)),
+        0 => Ok(format!("{} complete, {} of them on it", drained.downloads.len(), drained.kept)),
         broken => Err(format!("{broken} of {} broke", drained.downloads.len())),
     };
     promise(format!("downloads survive the drain of {}", drained.backend), outcome)
@@ -154,10 +154,10 @@ fn survives(restarted: &Restarted, shots: &[Shot]) -> Promise {
     ];
     let wrong: Vec<String> = checks.into_iter().filter(|(wrong, _)| *wrong).map(|(_, text)| text).collect();
     let outcome = match wrong.is_empty() {
-        true => Ok(format!("{sent} requests, {} proven flows, the drain and the counters", restarted.flows)),
+        true => Ok(format!("{sent} requests answered, {} flows kept", restarted.flows)),
         false => Err(wrong.join("; ")),
     };
-    promise("a dead and restarted daemon costs nothing", outcome)
+    promise("a dead daemon costs nothing", outcome)
 }
 
 fn no_false_alarm(record: &Record) -> Promise {
@@ -177,10 +177,10 @@ fn no_false_alarm(record: &Record) -> Promise {
 fn adds_up(sums: &Sums) -> Promise {
     let total: u64 = sums.reasons.iter().map(|(_, count)| count).sum();
     let outcome = match total == sums.seen && total > 0 {
-        true => Ok(format!("{total} packets")),
+        true => Ok(total.to_string()),
         false => Err(format!("{total} counted, {} seen by the interfaces", sums.seen)),
     };
-    promise("every packet has one reason: they add up to the packets seen", outcome)
+    promise("the reasons add up to the packets seen", outcome)
 }
 
 /// Milliseconds with one digit.
