@@ -132,11 +132,9 @@ fn table(record: &Record, shots: &[Shot]) -> String {
         row(span.act.name(), &shots.iter().filter(within).collect::<Vec<_>>());
     }
     row("all", &shots.iter().collect::<Vec<_>>());
-    text + "
-in flight: sent before the blow and cut by it. in window: sent after it, before the
-\
-            store that takes the backend out. lost: any other failure.
-"
+    text.push_str("\nin flight: sent before the blow and cut by it. in window: sent after it, before the\n");
+    text.push_str("store that takes the backend out. lost: any other failure.\n");
+    text
 }
 
 /// The promises, one a line.
