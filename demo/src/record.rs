@@ -103,6 +103,6 @@ pub(crate) struct Record {
     pub(crate) drained: Option<Drained>,
     pub(crate) restarted: Option<Restarted>,
     pub(crate) sums: Option<Sums>,
-    /// Health transitions that nothing of the story explains.
-    pub(crate) unexplained: Vec<Transition>,
+    /// What was stored against backends that nothing was done to.
+    pub(crate) alarms: Vec<Transition>,
 }

@@ -9,6 +9,9 @@ use crate::{
     verdict::{self, Fate, Promise, ms},
 };
 
+/// How many lost requests are told one by one.
+const LOST_LINES: usize = 20;
+
 /// The whole report, without the promises.
 pub(crate) fn text(record: &Record, shots: &[Shot]) -> String {
     let mut text = String::new();
@@ -21,7 +24,27 @@ pub(crate) fn text(record: &Record, shots: &[Shot]) -> String {
     if let Some(restarted) = &record.restarted {
         text += &restart(restarted, shots);
     }
-    text + &table(record, shots)
+    text + &table(record, shots) + &lost(record, shots)
+}
+
+/// When requests were lost, and next to what.
+fn lost(record: &Record, shots: &[Shot]) -> String {
+    let Some(begin) = record.spans.first().map(|span| span.begin) else { return String::new() };
+    let since = |at: Duration| at.saturating_sub(begin).as_secs_f64();
+    let mut text = String::new();
+    let lost = shots.iter().filter(|shot| verdict::fate(shot, &record.strikes) == Fate::Lost);
+    for shot in lost.take(LOST_LINES) {
+        let (at, took) = (since(shot.sent), ms(shot.took));
+        let _ = writeln!(text, "lost: sent at {at:.4} s, failed after {took} ms: {:?}", shot.outcome);
+    }
+    if text.is_empty() {
+        return text;
+    }
+    for alarm in &record.alarms {
+        let at = since(alarm.stored);
+        let _ = writeln!(text, "alarm: {} {} stored at {at:.4} s: {}", alarm.backend, alarm.to, alarm.reason);
+    }
+    text
 }
 
 fn struck(strike: &Strike, shots: &[Shot]) -> String {

@@ -58,11 +58,10 @@ impl Story<'_> {
             story.board.tell(Tone::Plain, format!("weir backend ready {DRAINED}"));
             story.pause(Duration::from_secs(3))
         })?;
-        let explained = |transition: &Transition| {
-            [KILLED, FROZEN].contains(&transition.backend.as_str()) || !transition.takes_out()
-        };
-        self.record.unexplained = self.journal();
-        self.record.unexplained.retain(|transition| !explained(transition));
+        self.record.alarms = self.journal();
+        self.record.alarms.retain(|transition| {
+            transition.takes_out() && ![KILLED, FROZEN].contains(&transition.backend.as_str())
+        });
         Ok(())
     }
 
