@@ -43,7 +43,8 @@ fn transition(line: &str, boot: Duration) -> Option<Transition> {
     let decided = Duration::try_from(decided.as_duration()).ok()?.checked_sub(boot)?;
     let applied = Duration::from_micros(field("applied_after_us")?.parse().ok()?);
     let (head, _) = line.split_once(" backend=")?;
-    let reason = head.trim_start().splitn(2, ' ').nth(1)?.trim_start().split_once(' ')?.1;
+    let (_, level) = head.split_once(' ')?;
+    let (_, reason) = level.trim_start().split_once(' ')?;
     Some(Transition {
         backend: field("backend")?.rsplit('/').next()?.to_owned(),
         to: field("to")?.to_owned(),
