@@ -110,6 +110,12 @@ impl Load {
         self.shared.shots.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What became of the requests that ended after the first `known` ones, in the order of their end.
+    pub fn shots_after(&self, known: usize) -> Vec<Shot> {
+        let shots = self.shared.shots.lock().unwrap_or_else(PoisonError::into_inner);
+        shots.get(known..).unwrap_or_default().to_vec()
+    }
+
     /// How many requests have ended; cheaper than `shots().len()`.
     pub fn count(&self) -> usize {
         self.shared.shots.lock().unwrap_or_else(PoisonError::into_inner).len()

@@ -1,4 +1,4 @@
-//! Tasks of weir's developers: `cargo xtask setup | build | lint | test | bench`.
+//! Tasks of weir's developers: `cargo xtask setup | build | demo | lint | test | bench`.
 //!
 //! One module per subcommand, each with its `Args` and a `run`. The crate does not depend on the workspace's
 //! other members, so that it compiles in seconds on a machine that cannot build them yet.
@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod bpf_object;
 mod build;
+mod demo;
 mod lint;
 mod process;
 mod setup;
@@ -29,6 +30,7 @@ struct Xtask {
 enum Task {
     Setup(setup::Args),
     Build(build::Args),
+    Demo(demo::Args),
     Lint(lint::Args),
     Test(test::Args),
     Bench(bench::Args),
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
     let result = match Xtask::parse().task {
         Task::Setup(args) => setup::run(args),
         Task::Build(args) => build::run(args),
+        Task::Demo(args) => demo::run(args),
         Task::Lint(args) => lint::run(args),
         Task::Test(args) => test::run(args),
         Task::Bench(args) => bench::run(args),

@@ -1,5 +1,6 @@
 //! What the log says.
 
+use jiff::Timestamp;
 use tracing::{info, warn};
 
 use crate::admin::answers::Reloaded;
@@ -15,11 +16,14 @@ pub(super) fn transition(event: &HealthEvent) {
     let applied_after_us = event.applied_after.as_micros() as u64;
     let (backend, from, to) = (&event.backend, event.from.name(), event.to.name());
     let evidence = event.evidence.to_string();
+    // The line's own time is that of writing it.
+    let decided_at = Timestamp::try_from(event.time).unwrap_or_default();
+    let text = &event.reason;
     match event.to {
         Health::Up | Health::Trial => {
-            info!(%backend, from, to, detected_after_us, applied_after_us, evidence, "{}", event.reason);
+            info!(%backend, from, to, %decided_at, detected_after_us, applied_after_us, evidence, "{text}");
         }
-        _ => warn!(%backend, from, to, detected_after_us, applied_after_us, evidence, "{}", event.reason),
+        _ => warn!(%backend, from, to, %decided_at, detected_after_us, applied_after_us, evidence, "{text}"),
     }
 }
 
