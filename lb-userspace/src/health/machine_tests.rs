@@ -34,7 +34,8 @@ fn every_state_answers_every_finding_as_the_table_says() {
     use Health::{Down, Suspect, Trial, Unknown, Up};
     let down = |kind, held_until| State::Down { kind, held_until };
     let (past, ahead) = (Some(at(4000)), Some(at(6000)));
-    let rows: [(State, [(Health, Option<FailureKind>); 5]); 9] = [
+    type Row = [(Health, Option<FailureKind>); 5];
+    let rows: [(State, Row); 9] = [
         // state                                 pending          good             doubtful         hard          soft
         (
             State::Unknown,
