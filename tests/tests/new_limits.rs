@@ -74,7 +74,8 @@ fn a_start_that_fails_leaves_the_program_of_before_on_every_interface() -> Resul
     let mut weir = lab.weir(&config(2, Limits::default()))?;
     let vip: SocketAddr = (lab.vip().of(Family::V4), 80).into();
     let load = Load::start(lab.client(), Get::new(vip), Rate::per_second(100));
-    let cases: [(&str, Limits, fn(&Path) -> Result<()>); 3] = [
+    type Prepare = fn(&Path) -> Result<()>;
+    let cases: [(&str, Limits, Prepare); 3] = [
         ("the same program", Limits::default(), |_| Ok(())),
         ("other limits", Limits { flows_v4: 8192, ..Limits::default() }, |_| Ok(())),
         ("another build", Limits::default(), pretend_another_build),
