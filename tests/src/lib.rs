@@ -55,5 +55,5 @@ pub use netns::Netns;
 pub use nginx::{Access, Scheduling, Web};
 pub use plan::{Addresses, Family};
 pub use process::Process;
-pub use syn_load::{SynLoad, answer_without_memory};
+pub use syn_load::{SynLoad, answer_without_memory, hurry};
 pub use weir::{Wait, WeirOptions, WeirProc};

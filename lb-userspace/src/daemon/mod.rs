@@ -105,7 +105,7 @@ fn changes_routes(observed: &Observed) -> bool {
 }
 
 fn tell_manager(state: &sd_notify::NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state.clone()]) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
         warn!("tell the service manager: {error}");
     }
 }
