@@ -61,5 +61,5 @@ pub use observe::PinnedLink;
 pub use plan::{Addresses, Family};
 pub use process::Process;
 pub use replug::{Interface, PassingProgram};
-pub use syn_load::{SynLoad, answer_without_memory};
+pub use syn_load::{SynLoad, answer_without_memory, hurry};
 pub use weir::{Wait, WeirOptions, WeirProc};

@@ -109,13 +109,15 @@ impl Drop for SynLoad {
     }
 }
 
-/// Puts the calling thread before all ordinary ones, for a lull of the load would pass for quick detection.
-/// Where that is refused, [`SynLoad::worst_gap`] shows what it did.
-fn hurry() {
+/// Puts the calling thread before all ordinary ones: what it does at a certain moment is done then, on a busy
+/// machine too. Threads and processes that it starts later are like that as well.
+///
+/// Where that is refused it says so; [`SynLoad::worst_gap`] shows what that did to a load.
+pub fn hurry() {
     let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
     let status = Command::new("chrt").args(["--fifo", "--pid", "1", &thread]).status();
     if !status.as_ref().is_ok_and(|status| status.success()) {
-        eprintln!("the load runs without real-time priority: chrt: {status:?}");
+        eprintln!("no real-time priority: chrt: {status:?}");
     }
 }
 

@@ -325,10 +325,8 @@ fn backend_that_goes_down_during_reloads_stays_out() -> Result<()> {
         // One reload, so that no later one mends what it does; it and the detection meet in every order.
         let reload = &variants[(trial as usize + 1) % 2];
         let killed_at = thread::scope(|scope| {
-            let reloader = scope.spawn(|| {
-                thread::sleep(Duration::from_millis(u64::from(trial % 20)));
-                weir.reload(reload)
-            });
+            let reloader = scope.spawn(|| weir.reload(reload));
+            thread::sleep(Duration::from_millis(u64::from(trial % 20)));
             let killed_at = backend.kill();
             let output = reloader.join().expect("the reload does not panic")?;
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
