@@ -3,7 +3,7 @@
 use crate::layout::{
     Backend, Bucket, Geometry, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
 };
-use crate::packet::{NoHeadroom, Packet};
+use crate::packet::{NoHeadroom, NoTxPort, Packet};
 use crate::pipeline::Outcome;
 use crate::reason::Reason;
 use crate::tables::Tables;
@@ -14,13 +14,21 @@ use crate::wire::Header;
 pub struct Frame<'a> {
     buffer: &'a mut [u8],
     start: usize,
+    /// Interfaces that frames may leave by; `None` is all.
+    tx_ports: Option<&'a [u32]>,
 }
 
 impl<'a> Frame<'a> {
     /// The frame that starts `headroom` bytes into `buffer` and ends with it.
     #[must_use]
     pub fn new(buffer: &'a mut [u8], headroom: usize) -> Self {
-        Self { start: headroom.min(buffer.len()), buffer }
+        Self { start: headroom.min(buffer.len()), buffer, tx_ports: None }
+    }
+
+    /// The frame with only these interfaces to leave by.
+    #[must_use]
+    pub fn with_tx_ports(self, ports: &'a [u32]) -> Self {
+        Self { tx_ports: Some(ports), ..self }
     }
 
     /// The frame's bytes.
@@ -47,6 +55,10 @@ impl Packet for Frame<'_> {
     fn grow_front(&mut self, bytes: usize) -> Result<(), NoHeadroom> {
         self.start = self.start.checked_sub(bytes).ok_or(NoHeadroom)?;
         Ok(())
+    }
+
+    fn leave_by(&mut self, port: u32) -> Result<(), NoTxPort> {
+        if self.tx_ports.is_none_or(|ports| ports.contains(&port)) { Ok(()) } else { Err(NoTxPort) }
     }
 }
 

@@ -18,7 +18,17 @@ pub trait Packet {
     /// # Errors
     /// Where there is no headroom; the frame is as it was.
     fn grow_front(&mut self, bytes: usize) -> Result<(), NoHeadroom>;
+
+    /// Arranges for the frame to leave by the interface with this index.
+    ///
+    /// # Errors
+    /// Where frames may not leave by it.
+    fn leave_by(&mut self, port: u32) -> Result<(), NoTxPort>;
 }
+
+/// No frame may leave by the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoTxPort;
 
 /// The frame cannot grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -89,6 +89,8 @@ reasons! {
     TooBig = "too_big" => Drop,
     /// The driver left no headroom for the outer header.
     NoHeadroom = "no_headroom" => Drop,
+    /// The next hop's interface is not one that frames may leave by: it has just gone, or just come.
+    NoTxPort = "no_tx_port" => Drop,
     /// A table names a record that does not exist: a defect of weir.
     Inconsistent = "inconsistent" => Drop,
 }

@@ -28,10 +28,7 @@ pub(crate) fn weir(context: XdpContext) -> u32 {
     match (outcome.reason.verdict(), outcome.egress) {
         (Verdict::Pass, _) => XDP_PASS,
         (Verdict::Forward, Some(egress)) if egress.port == packet.ingress() => XDP_TX,
-        (Verdict::Forward, Some(egress)) => match maps::TX_PORTS.redirect(egress.port, u64::from(XDP_DROP)) {
-            Ok(_) => XDP_REDIRECT,
-            Err(_) => XDP_DROP,
-        },
+        (Verdict::Forward, Some(_)) => XDP_REDIRECT,
         (Verdict::Forward, None) | (Verdict::Drop, _) => XDP_DROP,
     }
 }

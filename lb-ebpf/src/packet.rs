@@ -3,8 +3,10 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::bpf_xdp_adjust_head;
 use aya_ebpf::programs::XdpContext;
-use lb_common::packet::{NoHeadroom, Packet};
+use lb_common::packet::{NoHeadroom, NoTxPort, Packet};
 use lb_common::wire::Header;
+
+use crate::maps::TX_PORTS;
 
 /// The frame of an XDP program's invocation.
 pub(crate) struct XdpPacket {
@@ -56,5 +58,10 @@ impl Packet for XdpPacket {
         // frame, which the helper moves.
         let failed = unsafe { bpf_xdp_adjust_head(self.context.as_ptr().cast(), -(bytes as i32)) };
         if failed == 0 { Ok(()) } else { Err(NoHeadroom) }
+    }
+
+    #[inline(always)]
+    fn leave_by(&mut self, port: u32) -> Result<(), NoTxPort> {
+        if port == self.ingress() || TX_PORTS.redirect(port, 0).is_ok() { Ok(()) } else { Err(NoTxPort) }
     }
 }

@@ -53,6 +53,8 @@ fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     let parsed = parse::parse::<W, I, P, T>(packet, tables)?;
     let steered = steer::steer::<W, I, T>(tables, &parsed)?;
     let egress = forward(packet, tables, steered.backend, steered.mode, steered.inner)?;
+    // After the frame is rewritten: asked before, it would have the verifier follow the rewriting three times.
+    packet.leave_by(egress.port).map_err(|_| Reason::NoTxPort)?;
     tables.count(steered.reason, bytes);
     tables.count_forwarded(steered.service, steered.id, bytes);
     Ok(Outcome { reason: steered.reason, egress: Some(egress) })

@@ -26,7 +26,7 @@ fn action(outcome: &Outcome) -> u32 {
     match (outcome.reason.verdict(), outcome.egress) {
         (Verdict::Pass, _) => 2,
         (Verdict::Forward, Some(egress)) if egress.port == INGRESS => 3,
-        (Verdict::Forward, Some(egress)) if egress.port == OTHER_PORT => 4,
+        (Verdict::Forward, Some(_)) => 4,
         _ => 1,
     }
 }

@@ -8,6 +8,8 @@ use lb_common::pipeline::{self, Outcome};
 use lb_common::reason::Reason;
 use lb_common::time::Tick;
 
+use crate::scene::{INGRESS, OTHER_PORT};
+
 /// Packets and bytes counted, by reason, service id and backend id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Totals {
@@ -27,7 +29,7 @@ pub struct Ran {
     pub output: Vec<u8>,
 }
 
-/// The packet logic over tables in memory, and what it counted.
+/// The packet logic over tables in memory, and what it counted. Frames may leave by [`INGRESS`] and [`OTHER_PORT`].
 pub struct Host<'a> {
     slices: Slices<'a>,
     geometry: Geometry,
@@ -61,7 +63,7 @@ impl<'a> Host<'a> {
     pub fn run(&self, frame: &[u8], headroom: usize) -> Ran {
         let mut buffer = vec![0xee; headroom];
         buffer.extend_from_slice(frame);
-        let mut packet = Frame::new(&mut buffer, headroom);
+        let mut packet = Frame::new(&mut buffer, headroom).with_tx_ports(&[INGRESS, OTHER_PORT]);
         let on_count = |reason: Reason, bytes: u64| {
             add(&mut self.totals.borrow_mut().reasons, reason as usize, bytes);
         };
