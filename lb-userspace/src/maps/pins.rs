@@ -66,7 +66,7 @@ impl Pins {
     /// The same instance with its maps in a directory beside `maps`, where their successors are prepared.
     #[must_use]
     pub fn successor(&self) -> Self {
-        Self { root: self.root.clone(), maps: self.root.join("maps.next") }
+        Self { root: self.root.clone(), maps: self.root.join("maps_next") }
     }
 
     /// The directory of the instance.
