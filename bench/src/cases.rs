@@ -1,7 +1,7 @@
 //! What is measured.
 
-use verdicts::{PASS, TX};
 use lb_common::reason::Reason;
+use verdicts::{PASS, TX};
 
 use crate::frame::{Kind, To};
 
@@ -110,7 +110,14 @@ const fn reference(
     Case { kind, flows, table, ..floor(id, title, program) }
 }
 
-const fn weir(id: &'static str, title: &'static str, to: To, kind: Kind, flows: Flows, goals: &'static [Goal]) -> Case {
+const fn weir(
+    id: &'static str,
+    title: &'static str,
+    to: To,
+    kind: Kind,
+    flows: Flows,
+    goals: &'static [Goal],
+) -> Case {
     Case {
         program: Program::Weir,
         to,
@@ -140,31 +147,54 @@ pub(crate) const ALL: &[Case] = &[
     reference("lru_1m", "LRU reference, known flow, 1M flows", "lru", Kind::Ack, FLOWS_1M),
     reference("lru_new", "LRU reference, new flow, table full", "lru", Kind::Syn, Flows::Fresh),
     reference("lru_miss", "LRU reference, miss without SYN and insert", "lru", Kind::Ack, Flows::Fresh),
-    weir(KNOWN, "known flow, 1 flow, IPIP", To::Ipip, Kind::Ack, ONE, &[
-        Goal { ratio: 12.5, of: PARSE },
-        Goal { ratio: 1.25, of: BARE },
-        Goal { ratio: 0.5, of: "lru_1" },
-    ]),
-    weir("known_64k", "known flow, 64K flows, IPIP", To::Ipip, Kind::Ack, FLOWS_64K, &[Goal {
-        ratio: 0.45,
-        of: "lru_64k",
-    }]),
-    weir("known_1m", "known flow, 1M flows, IPIP", To::Ipip, Kind::Ack, FLOWS_1M, &[Goal {
-        ratio: 0.4,
-        of: "lru_1m",
-    }]),
-    weir("new", "new flow (SYN, table full, always evicting)", To::Ipip, Kind::Syn, Flows::Fresh, &[
-        Goal { ratio: 1.07, of: "bare_new" },
-        Goal { ratio: 0.25, of: "lru_new" },
-    ]),
-    weir("miss", "miss without SYN and insert", To::Ipip, Kind::Ack, Flows::Fresh, &[Goal {
-        ratio: 0.25,
-        of: "lru_miss",
-    }]),
-    weir("known_v6_1", "known flow, 1 flow, IPv6 in IPv6", To::IpipV6, Kind::Ack, ONE, &[Goal {
-        ratio: 1.4,
-        of: BARE,
-    }]),
+    weir(
+        KNOWN,
+        "known flow, 1 flow, IPIP",
+        To::Ipip,
+        Kind::Ack,
+        ONE,
+        &[Goal { ratio: 12.5, of: PARSE }, Goal { ratio: 1.25, of: BARE }, Goal { ratio: 0.5, of: "lru_1" }],
+    ),
+    weir(
+        "known_64k",
+        "known flow, 64K flows, IPIP",
+        To::Ipip,
+        Kind::Ack,
+        FLOWS_64K,
+        &[Goal { ratio: 0.45, of: "lru_64k" }],
+    ),
+    weir(
+        "known_1m",
+        "known flow, 1M flows, IPIP",
+        To::Ipip,
+        Kind::Ack,
+        FLOWS_1M,
+        &[Goal { ratio: 0.4, of: "lru_1m" }],
+    ),
+    weir(
+        "new",
+        "new flow (SYN, table full, always evicting)",
+        To::Ipip,
+        Kind::Syn,
+        Flows::Fresh,
+        &[Goal { ratio: 1.07, of: "bare_new" }, Goal { ratio: 0.25, of: "lru_new" }],
+    ),
+    weir(
+        "miss",
+        "miss without SYN and insert",
+        To::Ipip,
+        Kind::Ack,
+        Flows::Fresh,
+        &[Goal { ratio: 0.25, of: "lru_miss" }],
+    ),
+    weir(
+        "known_v6_1",
+        "known flow, 1 flow, IPv6 in IPv6",
+        To::IpipV6,
+        Kind::Ack,
+        ONE,
+        &[Goal { ratio: 1.4, of: BARE }],
+    ),
     weir("known_v6_64k", "known flow, 64K flows, IPv6 in IPv6", To::IpipV6, Kind::Ack, FLOWS_64K, &[]),
     weir("udp_1", "known flow, 1 flow, UDP", To::Ipip, Kind::Udp, ONE, &[Goal { ratio: 1.3, of: BARE }]),
     weir("udp_64k", "known flow, 64K flows, UDP", To::Ipip, Kind::Udp, FLOWS_64K, &[]),

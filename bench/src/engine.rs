@@ -75,7 +75,11 @@ impl Engine {
         let frame = frame::build(to, kind);
         let bits = flows.bits();
         // Every batch goes on where the one before ended: fresh flows stay fresh.
-        self.run.set(0, [self.next, (1 << bits) - 1, u64::from(bits.div_ceil(2).max(1)), frame.len() as u64], 0)?;
+        self.run.set(
+            0,
+            [self.next, (1 << bits) - 1, u64::from(bits.div_ceil(2).max(1)), frame.len() as u64],
+            0,
+        )?;
         self.next += u64::from(packets);
         self.under_test.set(0, program, 0)?;
         let name = if to == To::IpipV6 { "run_v6" } else { "run_v4" };
@@ -85,7 +89,10 @@ impl Engine {
         let result = runner.test_run(options)?;
         let spent = cpu_time() - before;
         if result.return_value != verdict {
-            bail!("{to:?} {kind:?}: the program returned {} where {verdict} is expected", result.return_value);
+            bail!(
+                "{to:?} {kind:?}: the program returned {} where {verdict} is expected",
+                result.return_value
+            );
         }
         Ok(spent)
     }

@@ -49,7 +49,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let over: Vec<&str> =
         lines.iter().filter(|(_, found, ceiling)| found > ceiling).map(|(what, ..)| *what).collect();
     if !over.is_empty() {
-        bail!("over the ceiling: {}; if it is worth it, raise the ceiling in {path} and say why", over.join(", "));
+        bail!(
+            "over the ceiling: {}; if it is worth it, raise the ceiling in {path} and say why",
+            over.join(", ")
+        );
     }
     Ok(())
 }

@@ -63,7 +63,8 @@ impl Report {
     /// When the empty program was not measured.
     pub(crate) fn new(processes: &[Measured], rounds: u32, packets: u32) -> Result<Self> {
         let over: Vec<_> = processes.iter().map(over_empty).collect::<Result<_>>()?;
-        let empty: Vec<f64> = processes.iter().filter_map(|one| one.get(EMPTY)).map(|all| median(all)).collect();
+        let empty: Vec<f64> =
+            processes.iter().filter_map(|one| one.get(EMPTY)).map(|all| median(all)).collect();
         let mut keys: Vec<String> = Vec::new();
         for case in cases::ALL {
             keys.extend([case.id.to_owned(), format!("{}_other", case.id)]);
@@ -115,6 +116,43 @@ impl Report {
         }
         text
     }
+
+    /// The table for `docs/performance.md`.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = format!(
+            "{} ({} CPUs), Linux {}, load average {}; {} processes × {} rounds × {} packets. \
+             Runner and empty program: {} ns.\n\n\
+             | case | ns | spread | × parse | × bare | goal | reached |\n|---|---|---|---|---|---|---|\n",
+            self.machine.cpu,
+            self.machine.cpus,
+            self.machine.kernel,
+            self.machine.load_average,
+            self.processes,
+            self.rounds,
+            self.packets_per_batch,
+            self.empty_ns
+        );
+        for line in &self.cases {
+            let ratio = |ratio: Option<f64>| ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+            let goals: Vec<String> =
+                line.goals.iter().map(|goal| format!("≤ {} × `{}`", goal.at_most, goal.of)).collect();
+            let reached: Vec<String> = line.goals.iter().map(|goal| format!("{:.2}", goal.reached)).collect();
+            let _ = writeln!(
+                text,
+                "| {} (`{}`) | {:.1} | {:.1}–{:.1} | {} | {} | {} | {} |",
+                line.title.trim(),
+                line.id,
+                line.ns,
+                line.lowest_ns,
+                line.highest_ns,
+                ratio(line.to_parse),
+                ratio(line.to_bare),
+                goals.join(", "),
+                reached.join(", ")
+            );
+        }
+        text
+    }
 }
 
 impl Reached {
@@ -162,9 +200,10 @@ fn line(key: &str, over: &[std::collections::BTreeMap<String, f64>]) -> Option<L
     let id = key.trim_end_matches("_other");
     let case = cases::by_id(id)?;
     let title = if id == key { case.title.to_owned() } else { format!("  {key}") };
-    let goals = case.goals.iter().filter_map(|goal| {
-        Some(Reached { of: goal.of, at_most: goal.ratio, reached: ratio(goal.of)? })
-    });
+    let goals = case
+        .goals
+        .iter()
+        .filter_map(|goal| Some(Reached { of: goal.of, at_most: goal.ratio, reached: ratio(goal.of)? }));
     let (lowest, highest) = range(&all);
     Some(Line {
         id: key.to_owned(),
@@ -191,7 +230,8 @@ mod tests {
         let process = |parse: [f64; 3]| {
             Measured::from([(EMPTY.to_owned(), vec![10.0, 20.0, 10.0]), (PARSE.to_owned(), parse.to_vec())])
         };
-        let processes = [process([14.0, 24.0, 99.0]), process([16.0, 26.0, 16.0]), process([15.0, 25.0, 15.0])];
+        let processes =
+            [process([14.0, 24.0, 99.0]), process([16.0, 26.0, 16.0]), process([15.0, 25.0, 15.0])];
         let report = Report::new(&processes, 3, 1).unwrap();
         let parse = &report.cases[0];
         assert_eq!((parse.ns, parse.lowest_ns, parse.highest_ns), (5.0, 4.0, 6.0));

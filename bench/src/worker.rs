@@ -94,10 +94,16 @@ impl Tables {
             Flows::Fresh => (vec![case.kind], FILL),
         };
         for kind in kinds {
-            self.engine.batch(&prepared.program, case.to, kind, case.flows, packets, case.verdict).or_else(|error| {
-                // The floors tell a SYN apart; they have no flows to enter.
-                if matches!(case.program, Program::Own("parse_only")) { Ok(std::time::Duration::ZERO) } else { Err(error) }
-            })?;
+            self.engine.batch(&prepared.program, case.to, kind, case.flows, packets, case.verdict).or_else(
+                |error| {
+                    // The floors tell a SYN apart; they have no flows to enter.
+                    if matches!(case.program, Program::Own("parse_only")) {
+                        Ok(std::time::Duration::ZERO)
+                    } else {
+                        Err(error)
+                    }
+                },
+            )?;
         }
         Ok(())
     }

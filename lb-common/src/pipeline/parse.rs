@@ -61,12 +61,7 @@ pub(super) fn parse<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
 
 /// Reads the transport header at `offset`; the IP packet ends at `end`.
 #[inline(always)]
-fn segment<P: Packet>(
-    packet: &P,
-    protocol: Protocol,
-    offset: usize,
-    end: usize,
-) -> Result<Segment, Reason> {
+fn segment<P: Packet>(packet: &P, protocol: Protocol, offset: usize, end: usize) -> Result<Segment, Reason> {
     match protocol {
         Protocol::Tcp => {
             let tcp: &TcpStart = packet.header(offset).ok_or(Reason::Malformed)?;

@@ -98,7 +98,12 @@ pub(crate) fn parse(context: &XdpContext) -> Option<Packet> {
 
 /// Puts an outer IPv4 header with these addresses in front of the packet.
 #[inline(always)]
-pub(crate) fn encapsulate(context: &XdpContext, inner_length: u16, source: u32, destination: u32) -> Option<()> {
+pub(crate) fn encapsulate(
+    context: &XdpContext,
+    inner_length: u16,
+    source: u32,
+    destination: u32,
+) -> Option<()> {
     // SAFETY: the context is the program's own; packet pointers from before are not used after.
     if unsafe { bpf_xdp_adjust_head(context.as_ptr().cast(), -(IPV4_LEN as i32)) } != 0 {
         return None;
