@@ -26,6 +26,9 @@ use crate::world;
 const TCP: u64 = 6;
 const UDP: u64 = 17;
 
+/// Any odd number with mixed bits.
+const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Key of the bucket hash: any number, the same in every process.
 const SECRET: u64 = 0x5eed_5eed_5eed_5eed;
 
@@ -33,7 +36,7 @@ const SECRET: u64 = 0x5eed_5eed_5eed_5eed;
 pub(crate) struct Engine {
     ebpf: Ebpf,
     under_test: ProgramArray<MapData>,
-    run: Array<MapData, [u64; 4]>,
+    run: Array<MapData, [u64; 5]>,
     next: u64,
 }
 
@@ -74,12 +77,14 @@ impl Engine {
     ) -> Result<Duration> {
         let frame = frame::build(to, kind);
         let bits = flows.bits();
-        // Every batch goes on where the one before ended: fresh flows stay fresh.
-        self.run.set(
-            0,
-            [self.next, (1 << bits) - 1, u64::from(bits.div_ceil(2).max(1)), frame.len() as u64],
-            0,
-        )?;
+        // Every batch goes on where the one before ended: fresh flows stay fresh. Known flows come in another order each
+        // time, or they would come in that in which they were entered, which is that of some tables' memory.
+        let factor = match flows {
+            Flows::Fresh => FACTOR,
+            Flows::Same(_) => FACTOR.wrapping_mul(self.next | 1),
+        };
+        let half = u64::from(bits.div_ceil(2).max(1));
+        self.run.set(0, [self.next, (1 << bits) - 1, half, frame.len() as u64, factor], 0)?;
         self.next += u64::from(packets);
         self.under_test.set(0, program, 0)?;
         let name = if to == To::IpipV6 { "run_v6" } else { "run_v4" };

@@ -116,6 +116,43 @@ impl Report {
         }
         text
     }
+
+    /// The table for `docs/performance.md`.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = format!(
+            "{} ({} CPUs), Linux {}, load average {}; {} processes × {} rounds × {} packets. \
+             Runner and empty program: {} ns.\n\n\
+             | case | ns | spread | × parse | × bare | goal | reached |\n|---|---|---|---|---|---|---|\n",
+            self.machine.cpu,
+            self.machine.cpus,
+            self.machine.kernel,
+            self.machine.load_average,
+            self.processes,
+            self.rounds,
+            self.packets_per_batch,
+            self.empty_ns
+        );
+        for line in &self.cases {
+            let ratio = |ratio: Option<f64>| ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+            let goals: Vec<String> =
+                line.goals.iter().map(|goal| format!("≤ {} × `{}`", goal.at_most, goal.of)).collect();
+            let reached: Vec<String> = line.goals.iter().map(|goal| format!("{:.2}", goal.reached)).collect();
+            let _ = writeln!(
+                text,
+                "| {} (`{}`) | {:.1} | {:.1}–{:.1} | {} | {} | {} | {} |",
+                line.title.trim(),
+                line.id,
+                line.ns,
+                line.lowest_ns,
+                line.highest_ns,
+                ratio(line.to_parse),
+                ratio(line.to_bare),
+                goals.join(", "),
+                reached.join(", ")
+            );
+        }
+        text
+    }
 }
 
 impl Reached {

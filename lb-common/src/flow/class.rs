@@ -133,7 +133,7 @@ impl Code {
     #[inline(always)]
     #[must_use]
     pub const fn is_in(self, classes: u32) -> bool {
-        classes >> (self.0 & 7) & 1 != 0
+        (classes >> (self.0 & 7)) & 1 != 0
     }
 
     /// As [`Class::after`].
@@ -141,7 +141,7 @@ impl Code {
     #[must_use]
     pub fn after(self, segment: Segment, later: u32) -> Self {
         let by_segment = AFTER[((self.0 & 7) | (later & 1) << 3) as usize];
-        Self(by_segment >> (segment as u32 * 4) & 7)
+        Self((by_segment >> (segment as u32 * 4)) & 7)
     }
 
     /// As [`Class::ticks`].
@@ -162,7 +162,7 @@ impl Code {
             | (Class::Embryonic as u32) << (Segment::Open as u32 * 4)
             | (Class::Ended as u32) << (Segment::Close as u32 * 4)
             | (Class::Young as u32) << (Segment::Datagram as u32 * 4);
-        Self(BY_SEGMENT >> (segment as u32 * 4) & 7)
+        Self((BY_SEGMENT >> (segment as u32 * 4)) & 7)
     }
 }
 
@@ -189,7 +189,7 @@ impl Meta {
     #[inline(always)]
     #[must_use]
     pub const fn code(self) -> Code {
-        Code(self.0 >> 20 & 7)
+        Code((self.0 >> 20) & 7)
     }
 
     /// The last tick in which the entry is live.

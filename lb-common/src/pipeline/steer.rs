@@ -48,12 +48,13 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
     let mode = forward.mode().ok_or(Reason::Inconsistent)?;
     let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()) };
     let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);
+    let now = tables.now();
     let (selected, reason) = if forward.track() {
-        tracked::<W, I, T>(tables, packet, &rules, &key)?
+        tracked::<W, I, T>(tables, packet, &rules, &key, now)?
     } else {
         let pool = rules.pool(tables)?;
         let hash = flow_hash::<W, I>(packet, pool);
-        (select::select(tables, pool, Request::New, hash, 0, tables.now())?, Reason::Untracked)
+        (select::select(tables, pool, Request::New, hash, 0, now)?, Reason::Untracked)
     };
     Ok(Steered {
         service: id,
@@ -82,8 +83,8 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
     packet: &Parsed<I::Address>,
     rules: &Rules,
     key: &FlowKey<W>,
+    now: Tick,
 ) -> Result<(Selected<'a>, Reason), Reason> {
-    let now = tables.now();
     let (first, second) = key.buckets(I::flows_mask(tables));
     let first = I::bucket(tables, first).ok_or(Reason::Inconsistent)?;
     let mut found = flow::find(first, key);

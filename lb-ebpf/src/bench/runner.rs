@@ -23,6 +23,8 @@ pub(crate) struct Run {
     half: u64,
     /// Length of the frame as it arrives.
     length: u64,
+    /// Odd: another one is another order of the flows.
+    factor: u64,
 }
 
 #[btf_map]
@@ -34,9 +36,9 @@ static UNDER_TEST: ProgramArray<1> = ProgramArray::new();
 
 /// The n-th flow's number: a permutation of `0..=mask`, so that neighbours in time are none in memory.
 #[inline(always)]
-fn permute(n: u64, mask: u64, half: u64) -> u64 {
+fn permute(n: u64, mask: u64, half: u64, factor: u64) -> u64 {
     let mut flow = n & mask;
-    flow = flow.wrapping_mul(0x9e37_79b9_7f4a_7c15) & mask;
+    flow = flow.wrapping_mul(factor) & mask;
     flow ^= flow >> half;
     flow.wrapping_mul(0xbf58_476d_1ce4_e5b9) & mask
 }
@@ -87,7 +89,7 @@ fn restore(context: &XdpContext) -> Option<u64> {
     if unsafe { bpf_xdp_adjust_head(context.as_ptr().cast(), grown) } != 0 {
         return None;
     }
-    let flow = permute(run.next, run.mask, run.half);
+    let flow = permute(run.next, run.mask, run.half, run.factor);
     run.next += 1;
     Some(flow)
 }
