@@ -38,6 +38,7 @@ pub(crate) struct Engine {
     under_test: ProgramArray<MapData>,
     run: Array<MapData, [u64; 5]>,
     next: u64,
+    batches: u64,
 }
 
 impl Engine {
@@ -53,7 +54,7 @@ impl Engine {
         let run = Array::try_from(take("RUN")?)?;
         fill_bare(take("BARE_SERVICES")?, take("BARE_SLOTS")?, take("BARE_BACKENDS")?)?;
         fill_lru(take("LRU_VIPS")?, take("LRU_SLOTS")?, take("LRU_BACKENDS")?)?;
-        Ok(Self { ebpf, under_test, run, next: 0 })
+        Ok(Self { ebpf, under_test, run, next: 0, batches: 0 })
     }
 
     /// The file descriptor of one of the bench's own programs.
@@ -81,11 +82,12 @@ impl Engine {
         // time, or they would come in that in which they were entered, which is that of some tables' memory.
         let factor = match flows {
             Flows::Fresh => FACTOR,
-            Flows::Same(_) => FACTOR.wrapping_mul(self.next | 1),
+            Flows::Same(_) => FACTOR.wrapping_mul(2 * self.batches + 1),
         };
         let half = u64::from(bits.div_ceil(2).max(1));
         self.run.set(0, [self.next, (1 << bits) - 1, half, frame.len() as u64, factor], 0)?;
         self.next += u64::from(packets);
+        self.batches += 1;
         self.under_test.set(0, program, 0)?;
         let name = if to == To::IpipV6 { "run_v6" } else { "run_v4" };
         let runner: &Xdp = self.ebpf.program(name).context("find the runner")?.try_into()?;
