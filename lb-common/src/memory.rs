@@ -4,6 +4,7 @@ use crate::layout::{
     Backend, Bucket, Geometry, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
 };
 use crate::packet::{NoHeadroom, Packet};
+use crate::pipeline::Outcome;
 use crate::reason::Reason;
 use crate::tables::Tables;
 use crate::time::Tick;
@@ -84,6 +85,13 @@ pub struct Memory<'a> {
     pub on_count: OnCount<'a>,
     /// Receives the counts of forwarded packets.
     pub on_forwarded: OnForwarded<'a>,
+}
+
+impl Memory<'_> {
+    /// Runs one frame through the tables: [`crate::pipeline::process`], compiled with this crate.
+    pub fn process(&self, frame: &mut Frame<'_>) -> Outcome {
+        crate::pipeline::process(frame, self)
+    }
 }
 
 macro_rules! look_up {

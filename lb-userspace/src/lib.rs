@@ -1,6 +1,19 @@
 //! weir's control plane: configuration, maps, detection, network state, daemon and command line.
 
+pub mod admin;
+pub mod api;
+pub mod apply;
+pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod desired;
+pub mod failure;
+pub mod flows;
+pub mod health;
+pub mod log;
+pub mod maglev;
 pub mod maps;
 pub mod net;
 pub mod objects;
+pub mod state;
+pub mod view;

@@ -101,7 +101,7 @@ impl Class {
     #[must_use]
     pub const fn ticks(self, timeouts: TimeoutsWord, segment: Segment) -> u32 {
         let datagram = segment as u64 >> 2;
-        let shift = (TIMEOUT_SHIFTS >> (self as u32 * 8)) & 0x3f | datagram * UDP_SHIFT;
+        let shift = (TIMEOUT_SHIFTS >> (self as u32 * 8)) & 0x3f | (datagram * UDP_SHIFT);
         // UDP_SHIFT has every bit of the other shifts.
         (timeouts.0 >> shift) as u16 as u32
     }

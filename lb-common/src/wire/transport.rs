@@ -38,6 +38,15 @@ impl Protocol {
         }
     }
 
+    /// What a packet in mid-flow is.
+    #[must_use]
+    pub fn steady(self) -> Segment {
+        match self {
+            Self::Tcp | Self::Sctp => Segment::Data,
+            Self::Udp => Segment::Datagram,
+        }
+    }
+
     /// Bytes of the shortest header.
     #[inline(always)]
     #[must_use]

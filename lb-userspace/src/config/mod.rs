@@ -36,7 +36,7 @@ use std::rc::Rc;
 use findings::Findings;
 use model::Config;
 pub use problem::{Problem, Problems, Severity};
-pub use report::{CheckDetection, MapMemory, MapSizes, PoolDetection, Report, check_report, detection_bound};
+pub use report::{CheckDetection, MapMemory, PoolDetection, Report, check_report, detection_bound};
 use source::Source;
 
 /// A configuration, and what is worth saying about it.

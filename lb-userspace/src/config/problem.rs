@@ -15,6 +15,17 @@ pub enum Severity {
     Warning,
 }
 
+impl Severity {
+    /// The name in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
 /// One finding, at one place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {

@@ -6,43 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::model::{Check, CheckKind, Config, Limits, Pool};
-
-/// Bytes that map entries take. The defaults are estimates to the cache line; whoever knows the real
-/// layout gives its sizes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MapSizes {
-    /// One way of the IPv4 flow table.
-    pub flow_v4: u64,
-    /// One way of the IPv6 flow table.
-    pub flow_v6: u64,
-    /// One Maglev slot.
-    pub slot: u64,
-    /// What one service takes in the service tables, ports included.
-    pub service: u64,
-    /// A backend's record: slot word, outer header.
-    pub backend: u64,
-    /// A next hop's two copies; one next hop per backend is assumed.
-    pub next_hop: u64,
-    /// Counters of one service or backend on one CPU.
-    pub counters: u64,
-    /// CPUs that per-CPU maps have a copy for.
-    pub cpus: u64,
-}
-
-impl Default for MapSizes {
-    fn default() -> Self {
-        Self {
-            flow_v4: 16,
-            flow_v6: 32,
-            slot: 2,
-            service: 4 * 64,
-            backend: 128,
-            next_hop: 128,
-            counters: 16,
-            cpus: std::thread::available_parallelism().map_or(1, |n| u64::try_from(n.get()).unwrap_or(1)),
-        }
-    }
-}
+use crate::maps::schema::{self, Kind, MapSpec};
+use crate::maps::sizes::Sizes;
 
 /// What `weir check` prints about a valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -90,29 +55,23 @@ pub struct CheckDetection {
 
 /// Computes the report.
 #[must_use]
-pub fn check_report(config: &Config, sizes: &MapSizes) -> Report {
-    let maps = memory(&config.limits, sizes);
+pub fn check_report(config: &Config) -> Report {
+    let maps = memory(&config.limits);
     let total_bytes = maps.iter().map(|map| map.bytes).sum();
     Report { maps, total_bytes, pools: config.pools.values().map(pool).collect() }
 }
 
-/// Every map whose size follows from `[limits]`. A flow table has at least two ways per flow, in a
-/// power of two.
-fn memory(limits: &Limits, sizes: &MapSizes) -> Vec<MapMemory> {
-    let ways = |flows: u32| (2 * u64::from(flows)).next_power_of_two();
-    let [services, backends] = [limits.services, limits.backends].map(u64::from);
-    [
-        ("flows_v4", ways(limits.flows_v4) * sizes.flow_v4),
-        ("flows_v6", ways(limits.flows_v6) * sizes.flow_v6),
-        ("maglev", u64::from(limits.maglev_slots) * sizes.slot),
-        ("services", services * sizes.service),
-        ("backends", backends * sizes.backend),
-        ("next_hops", backends * sizes.next_hop),
-        ("counters", (services + backends) * sizes.counters * sizes.cpus),
-    ]
-    .into_iter()
-    .map(|(map, bytes)| MapMemory { map, bytes })
-    .collect()
+/// Every map of the program; per-CPU values count once a CPU.
+fn memory(limits: &Limits) -> Vec<MapMemory> {
+    let cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
+    let bytes = |spec: &MapSpec| {
+        let values = u64::from(spec.value_size) * u64::from(spec.entries);
+        if spec.kind == Kind::PerCpu { values * cpus } else { values }
+    };
+    schema::maps(&Sizes::of(limits))
+        .iter()
+        .map(|spec| MapMemory { map: spec.pin, bytes: bytes(spec) })
+        .collect()
 }
 
 fn pool(pool: &Pool) -> PoolDetection {

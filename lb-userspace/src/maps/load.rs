@@ -2,6 +2,7 @@
 
 use std::hash::{DefaultHasher, Hasher as _};
 use std::io;
+use std::path::Path;
 
 use aya::maps::{Map, MapData, PerCpuArray, xdp::DevMapHash};
 use aya::programs::{ProgramError, Xdp};
@@ -72,6 +73,15 @@ impl Loaded {
     /// The loaded object.
     pub fn object(&mut self) -> &mut Ebpf {
         &mut self.ebpf
+    }
+
+    /// Pins the program; it lives on after this process.
+    ///
+    /// # Errors
+    /// Those of the kernel, and where something is pinned there.
+    pub fn pin(&mut self, path: &Path) -> io::Result<()> {
+        let program = self.ebpf.program_mut(PROGRAM).ok_or_else(|| io::Error::other("no program"))?;
+        program.pin(path).map_err(io::Error::other)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The maps: sizes, memory, loading, pinning, adoption.
 
+pub mod attach;
 pub mod load;
 pub mod mapping;
 pub mod pins;

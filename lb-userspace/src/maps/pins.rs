@@ -17,6 +17,9 @@ use super::sizes::Sizes;
 /// `BPF_F_MMAPABLE` (linux/bpf.h).
 const MMAPABLE: u32 = 1 << 10;
 
+/// Pinned programs; the last is left by a start that was cut off.
+const PROGRAMS: [&str; 3] = ["program", "explain", "program_next"];
+
 /// The pinned objects of an instance: `program`, `links/<interface>`, `maps/<name>`.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -66,7 +69,7 @@ impl Pins {
     /// The same instance with its maps in a directory beside `maps`, where their successors are prepared.
     #[must_use]
     pub fn successor(&self) -> Self {
-        Self { root: self.root.clone(), maps: self.root.join("maps.next") }
+        Self { root: self.root.clone(), maps: self.root.join("maps_next") }
     }
 
     /// The directory of the instance.
@@ -99,10 +102,10 @@ impl Pins {
         self.root.join("links")
     }
 
-    /// The pin of an interface's link.
+    /// The pin of an interface's link. A bpffs takes no names with dots, an interface none with colons.
     #[must_use]
     pub fn link(&self, interface: &str) -> PathBuf {
-        self.links().join(interface)
+        self.links().join(interface.replace('.', ":"))
     }
 
     /// Makes the directories.
@@ -128,6 +131,27 @@ impl Pins {
         remove_dir(&self.maps)
     }
 
+    /// Every pin of the instance that exists.
+    ///
+    /// # Errors
+    /// Those of readdir(3).
+    pub fn all(&self) -> io::Result<Vec<PathBuf>> {
+        let mut pins = Vec::new();
+        for directory in [self.links(), self.maps.clone(), self.successor().maps] {
+            match fs::read_dir(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+                Ok(entries) => {
+                    for entry in entries {
+                        pins.push(entry?.path());
+                    }
+                }
+            }
+        }
+        pins.extend(PROGRAMS.iter().map(|name| self.root.join(name)).filter(|path| path.exists()));
+        Ok(pins)
+    }
+
     /// Removes every pin of the instance, and its directory.
     ///
     /// # Errors
@@ -136,7 +160,7 @@ impl Pins {
         remove_dir(&self.links())?;
         remove_dir(&self.maps)?;
         remove_dir(&self.successor().maps)?;
-        for name in ["program", "explain"] {
+        for name in PROGRAMS {
             ignore_missing(fs::remove_file(self.root.join(name)))?;
         }
         // Other files in the directory are not weir's to remove.

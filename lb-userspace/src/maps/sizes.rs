@@ -69,7 +69,8 @@ impl Sizes {
             // The lists of usable backends, two for each pool under replacement, share the map with the tables.
             maglev: limits.maglev_slots.div_ceil(SLOTS_PER_LINE) + limits.services + limits.backends / 4,
             backends: ids(limits.backends),
-            next_hops: ids(limits.backends.min(65_535)),
+            // A change of routes needs new ones before the old ones are free.
+            next_hops: ids(limits.backends.saturating_mul(2).min(65_535)),
             flows_v4: buckets(limits.flows_v4),
             flows_v6: buckets(limits.flows_v6),
         }

@@ -156,7 +156,7 @@ fn destination(
 }
 
 /// What one next-hop record stands for; backends with the same key share it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HopKey {
     /// The route's link.
     pub ifindex: u32,
@@ -212,7 +212,7 @@ impl NextHops {
         self.hops.retain(|key, _| {
             let keep = used.contains_key(key);
             if !keep {
-                changes.push(HopChange { key: key.clone(), to: None });
+                changes.push(HopChange { key: *key, to: None });
             }
             keep
         });
@@ -220,7 +220,7 @@ impl NextHops {
             let previous = self.hops.get(&key).map(|tracked| &tracked.state);
             let state = next_hop(net, &egress, overrides, previous, now);
             if previous != Some(&state) {
-                changes.push(HopChange { key: key.clone(), to: Some(state.clone()) });
+                changes.push(HopChange { key, to: Some(state.clone()) });
             }
             self.hops.insert(key, Tracked { egress, overrides, state });
         }
@@ -230,10 +230,10 @@ impl NextHops {
     /// Looks at links and neighbours again, after an event, and tells what changed.
     pub fn refresh(&mut self, net: &NetState, now: Instant) -> Vec<HopChange> {
         let mut changes = Vec::new();
-        for (key, Tracked { egress, overrides, state }) in &mut self.hops {
+        for (&key, Tracked { egress, overrides, state }) in &mut self.hops {
             let next = next_hop(net, egress, *overrides, Some(state), now);
             if next != *state {
-                changes.push(HopChange { key: key.clone(), to: Some(next.clone()) });
+                changes.push(HopChange { key, to: Some(next.clone()) });
                 *state = next;
             }
         }

@@ -1,0 +1,48 @@
+//! What the daemon does for its callers.
+
+use std::future::Future;
+
+use super::answers::{DrainProgress, Readiness, Reloaded};
+use crate::failure::Failure;
+use crate::state::overlay::BackendName;
+use crate::state::request::{BackendRequest, Changed};
+use crate::view::backends::Backends;
+use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
+use crate::view::flows::Flows;
+use crate::view::services::Services;
+use crate::view::status::Status;
+
+/// The daemon as the admin API sees it. Every call is bounded by [`super::server::REQUEST_TIME`]; one that takes
+/// longer is dropped at its next await.
+pub trait Operations: Send + Sync + 'static {
+    /// The status page.
+    fn status(&self) -> impl Future<Output = Result<Status, Failure>> + Send;
+
+    /// The services that match.
+    fn services(&self, filter: ServiceFilter) -> impl Future<Output = Result<Services, Failure>> + Send;
+
+    /// The backends that match.
+    fn backends(&self, filter: BackendFilter) -> impl Future<Output = Result<Backends, Failure>> + Send;
+
+    /// The flows that match.
+    fn flows(&self, filter: FlowFilter) -> impl Future<Output = Result<Flows, Failure>> + Send;
+
+    /// Whether the VIPs should be announced.
+    fn ready(&self) -> impl Future<Output = Result<Readiness, Failure>> + Send;
+
+    /// Live flows of these backends.
+    fn drain_progress(
+        &self,
+        backends: Vec<BackendName>,
+    ) -> impl Future<Output = Result<DrainProgress, Failure>> + Send;
+
+    /// Reads the config again, all or nothing. Only operators get here. `by` is the user on record.
+    fn reload(&self, by: String) -> impl Future<Output = Result<Reloaded, Failure>> + Send;
+
+    /// Changes backends at run time. Only operators get here. `by` is the user on record.
+    fn change(
+        &self,
+        request: BackendRequest,
+        by: String,
+    ) -> impl Future<Output = Result<Changed, Failure>> + Send;
+}

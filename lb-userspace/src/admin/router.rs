@@ -1,0 +1,157 @@
+//! Paths of the admin API.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Extension, FromRequest, FromRequestParts, Request, State};
+use axum::http::{Method, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+
+use super::operations::Operations;
+use super::peer::{Peer, Role};
+use super::server::{BODY_LIMIT, REQUEST_TIME};
+use crate::failure::{Code, Failure};
+use crate::state::overlay::BackendName;
+use crate::state::request::BackendRequest;
+use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
+
+/// Query parameters; what cannot be read is a usage failure.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(Failure))]
+struct Query<T>(T);
+
+/// A JSON body; what cannot be read is a usage failure.
+#[derive(FromRequest)]
+#[from_request(via(axum::Json), rejection(Failure))]
+struct Body<T>(T);
+
+impl From<QueryRejection> for Failure {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(Code::Usage, format!("read query: {}", rejection.body_text()))
+    }
+}
+
+impl From<JsonRejection> for Failure {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::new(Code::Usage, format!("read body: {}", rejection.body_text()))
+    }
+}
+
+type Daemon<O> = State<Arc<O>>;
+
+/// The routes over `operations`. Requests carry their [`Peer`] as an extension.
+pub(super) fn router<O: Operations>(operations: Arc<O>) -> Router {
+    let writes = Router::new()
+        .route("/v1/reload", post(reload::<O>))
+        .route("/v1/backends", post(change::<O>))
+        .route_layer(middleware::from_fn(operators_only));
+    Router::new()
+        .route("/v1/status", get(status::<O>))
+        .route("/v1/services", get(services::<O>))
+        .route("/v1/backends", get(backends::<O>))
+        .route("/v1/flows", get(flows::<O>))
+        .route("/v1/ready", get(ready::<O>))
+        .route("/v1/drain", get(drain::<O>))
+        .merge(writes)
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn(in_time))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(operations)
+}
+
+async fn operators_only(Extension(peer): Extension<Peer>, request: Request, next: Next) -> Response {
+    match peer.role {
+        Role::Operator => next.run(request).await,
+        Role::Viewer => Failure::new(
+            Code::Forbidden,
+            format!("user {} may look but not change: ask root or a member of group weir", peer.name),
+        )
+        .into_response(),
+    }
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let message = format!("the request took longer than {} s", REQUEST_TIME.as_secs());
+            Failure::new(Code::Failed, message).into_response()
+        }
+    }
+}
+
+async fn no_such_path(uri: Uri) -> Failure {
+    Failure::new(Code::NotFound, format!("no such path {:?}", uri.path()))
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> Failure {
+    Failure::new(Code::Usage, format!("{method} {}: not a method of this path", uri.path()))
+}
+
+async fn status<O: Operations>(State(daemon): Daemon<O>) -> Result<Response, Failure> {
+    daemon.status().await.map(|view| Json(view).into_response())
+}
+
+async fn services<O: Operations>(
+    State(daemon): Daemon<O>,
+    Query(filter): Query<ServiceFilter>,
+) -> Result<Response, Failure> {
+    daemon.services(filter).await.map(|view| Json(view).into_response())
+}
+
+async fn backends<O: Operations>(
+    State(daemon): Daemon<O>,
+    Query(filter): Query<BackendFilter>,
+) -> Result<Response, Failure> {
+    daemon.backends(filter).await.map(|view| Json(view).into_response())
+}
+
+async fn flows<O: Operations>(
+    State(daemon): Daemon<O>,
+    Query(filter): Query<FlowFilter>,
+) -> Result<Response, Failure> {
+    daemon.flows(filter).await.map(|view| Json(view).into_response())
+}
+
+async fn ready<O: Operations>(State(daemon): Daemon<O>) -> Result<Response, Failure> {
+    daemon.ready().await.map(|view| Json(view).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Drain {
+    backends: String,
+}
+
+async fn drain<O: Operations>(
+    State(daemon): Daemon<O>,
+    Query(drain): Query<Drain>,
+) -> Result<Response, Failure> {
+    let name = |text: &str| match text.split_once('/') {
+        Some((pool, name)) => Ok(BackendName::new(pool, name)),
+        None => Err(Failure::new(Code::Usage, format!("backend {text:?}: write pool/name"))),
+    };
+    let backends = drain.backends.split(',').map(name).collect::<Result<_, _>>()?;
+    daemon.drain_progress(backends).await.map(|view| Json(view).into_response())
+}
+
+async fn reload<O: Operations>(
+    State(daemon): Daemon<O>,
+    Extension(peer): Extension<Peer>,
+) -> Result<Response, Failure> {
+    daemon.reload(peer.on_record(None)).await.map(|view| Json(view).into_response())
+}
+
+async fn change<O: Operations>(
+    State(daemon): Daemon<O>,
+    Extension(peer): Extension<Peer>,
+    Body(request): Body<BackendRequest>,
+) -> Result<Response, Failure> {
+    let by = peer.on_record(request.on_behalf_of.as_deref());
+    daemon.change(request, by).await.map(|view| Json(view).into_response())
+}

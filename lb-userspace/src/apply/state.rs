@@ -1,0 +1,122 @@
+//! What the applier keeps in mind besides the maps.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use super::ids::Ids;
+use super::lines::{Lines, Region};
+use crate::desired::{Desired, HopKey};
+
+/// What a backend id stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct BackendKey {
+    pub(super) pool: Arc<str>,
+    pub(super) name: Arc<str>,
+    pub(super) address: IpAddr,
+}
+
+#[derive(Clone)]
+pub(super) struct State {
+    pub(super) vips: Ids<IpAddr>,
+    pub(super) services: Ids<Arc<str>>,
+    pub(super) pools: Ids<Arc<str>>,
+    pub(super) backends: Ids<BackendKey>,
+    pub(super) hops: Ids<HopKey>,
+    /// Next hops of an earlier daemon whose keys are not known.
+    pub(super) unnamed_hops: Vec<u16>,
+    pub(super) lines: Lines,
+    pub(super) range_lines: Lines,
+    pub(super) tables: HashMap<Arc<str>, PoolState>,
+    pub(super) leaving: Leaving,
+    pub(super) retired: Vec<Retired>,
+    /// The desired state that was last applied; `None` until the first time.
+    pub(super) applied: Option<Arc<Desired>>,
+}
+
+/// Objects that are no longer desired but keep their id, and since when, in nanoseconds of the monotonic clock.
+#[derive(Clone, Default)]
+pub(super) struct Leaving {
+    pub(super) vips: HashMap<IpAddr, u64>,
+    pub(super) pools: HashMap<Arc<str>, u64>,
+    pub(super) backends: HashMap<BackendKey, LeavingBackend>,
+    pub(super) hops: HashMap<HopKey, u64>,
+    pub(super) unnamed_hops: HashMap<u16, u64>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct LeavingBackend {
+    pub(super) since_ns: u64,
+    /// When its slot was cleared.
+    pub(super) absent_ns: Option<u64>,
+}
+
+/// What is free again after [`super::REUSE_GRACE`].
+#[derive(Clone, Copy)]
+pub(super) struct Retired {
+    pub(super) at_ns: u64,
+    pub(super) what: Unused,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unused {
+    Lines(Region),
+    RangeLines(Region),
+    Service(u16),
+    /// Line and way of the IPv6 VIP index.
+    WayV6(u32, usize),
+}
+
+/// A pool's tables and lists.
+#[derive(Clone)]
+pub(super) struct PoolState {
+    pub(super) current: Arc<Table>,
+    pub(super) previous: Option<(Arc<Table>, u64)>,
+    pub(super) slots: Arc<PoolSlots>,
+    /// The list that an earlier daemon published, until it is replaced.
+    pub(super) adopted_list: Option<Region>,
+}
+
+/// A published Maglev table.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table {
+    pub(super) region: Region,
+    pub(super) len: u32,
+    /// What it was made from; `None` when an earlier daemon made it.
+    pub(super) inputs: Option<TableInputs>,
+    /// The ids that it names.
+    pub(super) ids: Vec<u16>,
+}
+
+/// What decides a table's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TableInputs {
+    pub(super) seed: u64,
+    pub(super) size: u32,
+    /// Name, weight, id, in the order of the names.
+    pub(super) members: Vec<(Arc<str>, u16, u16)>,
+}
+
+/// What a slot writer needs to know of a pool.
+#[derive(Debug, Default)]
+pub(super) struct PoolSlots {
+    pub(super) pool: u16,
+    /// Name, id, generation, in the order of the names.
+    pub(super) backends: Vec<(Arc<str>, u16, u8)>,
+    /// Where lists of usable backends go in turn.
+    pub(super) buffers: [Region; 2],
+    /// Held while a list is written.
+    pub(super) publishing: Mutex<()>,
+}
+
+impl State {
+    pub(super) fn retire(&mut self, now_ns: u64, what: Unused) {
+        let unused = match what {
+            Unused::Lines(region) | Unused::RangeLines(region) => region.lines == 0,
+            Unused::Service(_) | Unused::WayV6(..) => false,
+        };
+        if !unused {
+            self.retired.push(Retired { at_ns: now_ns, what });
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! Verbs and options.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::log::{LogFormat, LogOptions};
+use crate::state::request::{Action, BackendRequest, Force, Targets};
+use crate::view::filter::{BACKEND_STATES, BackendFilter, FLOW_STATES, FlowFilter, ServiceFilter};
+use crate::view::parse_duration;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage or invalid config
+  3  daemon unreachable
+  4  no such object
+  5  refused by a guard (--force overrides where it makes sense)
+  6  deadline passed";
+
+/// A layer-4 load balancer.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// Where things are.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Options of every verb.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Config file.
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/weir/weir.toml")]
+    pub config: PathBuf,
+    /// Admin socket of the daemon.
+    #[arg(long, global = true, value_name = "FILE", default_value = "/run/weir/weir.sock")]
+    pub socket: PathBuf,
+    /// Directory of runtime changes.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/weir")]
+    pub state_dir: PathBuf,
+    /// Directory of pinned objects, in a bpffs.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/sys/fs/bpf/weir")]
+    pub bpffs: PathBuf,
+    /// Form of data and errors: table, json, or jsonl with --wait.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORM",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true
+    )]
+    pub output: Form,
+}
+
+/// Form of what is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// For people; may change.
+    #[default]
+    Table,
+    /// One document.
+    Json,
+    /// One document a line, as things happen.
+    Jsonl,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run the daemon in the foreground.
+    #[command(after_help = "\
+Traffic does not depend on the daemon: stopping it leaves the program attached.
+`weir detach` takes it off.
+
+Examples:
+  weir run
+  weir run --config edge.toml --socket /run/weir/edge.sock --state-dir /var/lib/weir-edge --bpffs /sys/fs/bpf/edge")]
+    Run(LogArgs),
+    /// Validate a config; print every problem with its line.
+    #[command(after_help = "\
+Prints the memory that a valid config takes and the worst-case detection times that it implies.
+
+Examples:
+  weir check weir.toml
+  weir check -o json | jq '.problems[]'")]
+    Check {
+        /// Config file [default: that of --config]
+        file: Option<PathBuf>,
+    },
+    /// Have the daemon read its config again, all or nothing.
+    Reload,
+    /// Show the instance on one page, anything wrong first.
+    #[command(after_help = "\
+Without the daemon the page is read from the pinned maps.
+
+Examples:
+  weir status
+  weir status --check >/dev/null || page-somebody
+  weir status -o json | jq '.counters'")]
+    Status {
+        /// Exit with 1 if anything is wrong.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Tell by the exit code whether to announce this instance's VIPs.
+    #[command(after_help = "\
+Exit code 0: the daemon's heartbeat is fresh, the program is attached, every check has a verdict.
+Exit code 1: not yet.")]
+    Ready,
+    /// List services.
+    Services(ServiceArgs),
+    /// List backends.
+    #[command(after_help = "\
+Examples:
+  weir backends --state down
+  weir backends --pool web -o json | jq -r '.backends[] | select(.flows > 0) | .name'")]
+    Backends(BackendArgs),
+    /// Take backends out, bring them back, change weights.
+    #[command(
+        subcommand,
+        after_help = "\
+NAME is web-1 (in all pools), web/web-1 (in one), or a pattern: 'web/*'.
+Changes survive reload, restart and reboot; `weir status` lists them with who, when and why."
+    )]
+    Backend(BackendVerb),
+    /// List flows.
+    #[command(after_help = "\
+Examples:
+  weir flows --client 203.0.113.9
+  weir flows --backend web/web-1 --count
+  weir flows --client 2001:db8::/32 --state proven -o json | jq '.total'")]
+    Flows(FlowArgs),
+    /// Take the program off the interfaces and remove everything pinned.
+    #[command(
+        after_help = "Traffic to the VIPs ends. A running daemon is stopped first, or --force is given."
+    )]
+    Detach {
+        /// Detach under a running daemon, too.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Options of the log.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct LogArgs {
+    /// What is logged: error, warn, info, debug, trace, or a filter such as warn,lb_userspace::health=debug.
+    #[arg(long, env = "WEIR_LOG", value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+    /// Form of the log: text or json.
+    #[arg(long, value_name = "FORM", value_enum, default_value_t, hide_possible_values = true)]
+    pub log_format: LogFormat,
+}
+
+impl From<&LogArgs> for LogOptions {
+    fn from(args: &LogArgs) -> Self {
+        Self { level: args.log_level.clone(), format: args.log_format }
+    }
+}
+
+/// Filters of `weir services`.
+#[derive(Args, Debug)]
+pub struct ServiceArgs {
+    /// Only this service.
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Only services of this pool.
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
+}
+
+impl From<&ServiceArgs> for ServiceFilter {
+    fn from(args: &ServiceArgs) -> Self {
+        Self { service: args.service.clone(), pool: args.pool.clone() }
+    }
+}
+
+/// Filters of `weir backends`.
+#[derive(Args, Debug)]
+pub struct BackendArgs {
+    /// Only these: web-1, web/web-1, 'web-*'.
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// Only backends of this pool.
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
+    /// Only backends of this service.
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Only backends on this host.
+    #[arg(long, value_name = "LABEL")]
+    host: Option<String>,
+    /// Only backends in this admin or health state.
+    #[arg(long, value_parser = BACKEND_STATES)]
+    state: Option<String>,
+}
+
+impl From<&BackendArgs> for BackendFilter {
+    fn from(args: &BackendArgs) -> Self {
+        Self {
+            backend: args.backend.clone(),
+            pool: args.pool.clone(),
+            service: args.service.clone(),
+            host: args.host.clone(),
+            state: args.state.clone(),
+        }
+    }
+}
+
+/// Filters of `weir flows`.
+#[derive(Args, Debug)]
+pub struct FlowArgs {
+    /// Only flows of this service.
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Only flows of these backends: web-1, web/web-1, 'web-*'.
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// Only flows from this address or prefix.
+    #[arg(long, value_name = "PREFIX")]
+    client: Option<String>,
+    /// Only flows in this state.
+    #[arg(long, value_parser = FLOW_STATES)]
+    state: Option<String>,
+    /// Print how many there are, not which.
+    #[arg(long)]
+    pub count: bool,
+    /// Most flows to list; 0 lists all. The total counts all that match.
+    #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "count")]
+    limit: u64,
+}
+
+impl From<&FlowArgs> for FlowFilter {
+    fn from(args: &FlowArgs) -> Self {
+        Self {
+            service: args.service.clone(),
+            backend: args.backend.clone(),
+            client: args.client.clone(),
+            state: args.state.clone(),
+            limit: Some(args.limit),
+            count: args.count,
+        }
+    }
+}
+
+/// What to do to backends.
+#[derive(Debug, Subcommand)]
+pub enum BackendVerb {
+    /// Take no new flows; known flows stay.
+    #[command(after_help = "\
+Examples:
+  weir backend drain web/web-1 --reason 'kernel update' --for 2h
+  weir backend drain --host rack3-h7 --wait --deadline 5m")]
+    Drain {
+        /// Which.
+        #[command(flatten)]
+        targets: TargetArgs,
+        /// Why, and until when.
+        #[command(flatten)]
+        note: NoteArgs,
+        /// Whether to wait.
+        #[command(flatten)]
+        wait: WaitArgs,
+        /// Drain a pool's last backends, too.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Take out of service for work on it.
+    Maintenance {
+        /// Which.
+        #[command(flatten)]
+        targets: TargetArgs,
+        /// Why, and until when.
+        #[command(flatten)]
+        note: NoteArgs,
+        /// Whether to wait.
+        #[command(flatten)]
+        wait: WaitArgs,
+        /// Take out a pool's last backends, too.
+        #[arg(long)]
+        force: bool,
+    },
+    /// End a drain or maintenance; a weight set at run time stays.
+    Ready {
+        /// Which.
+        #[command(flatten)]
+        targets: TargetArgs,
+    },
+    /// Set the weight until the config's value for it changes.
+    #[command(after_help = "\
+Examples:
+  weir backend weight web/web-1 --to 50 --reason canary --for 30m
+  weir backend weight web/web-1 --to config")]
+    Weight {
+        /// Which.
+        #[command(flatten)]
+        targets: TargetArgs,
+        /// 0 to 1000, or `config` for the config's own.
+        #[arg(long, value_name = "WEIGHT", value_parser = parse_weight)]
+        to: WeightArg,
+        /// Why, and until when.
+        #[command(flatten)]
+        note: NoteArgs,
+        /// Set weight 0 on a pool's last backends, too.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// A weight as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightArg {
+    /// The config's.
+    Config,
+    /// This one.
+    Value(u16),
+}
+
+/// Which backends.
+#[derive(Args, Clone, Debug)]
+pub struct TargetArgs {
+    /// web-1 in all pools, web/web-1 in one, 'web-*' by pattern.
+    #[arg(value_name = "NAME", required_unless_present_any = ["pool", "host"])]
+    names: Vec<String>,
+    /// All of this pool, or the named ones in it.
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
+    /// All on this host, or the named ones on it.
+    #[arg(long, value_name = "LABEL")]
+    host: Option<String>,
+}
+
+/// Why, and until when.
+#[derive(Args, Clone, Debug)]
+pub struct NoteArgs {
+    /// Why, for the record.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
+    /// End by itself after this time: 90s, 2h, 1d.
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    time: Option<Duration>,
+}
+
+/// Whether and how long to wait for live flows to end.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct WaitArgs {
+    /// Wait until no flow is left.
+    #[arg(long)]
+    pub wait: bool,
+    /// Longest wait; exit code 6 when it passes.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
+    pub deadline: Option<Duration>,
+    /// What happens to flows that are left at the deadline: keep, or reset (not available yet).
+    #[arg(long, value_enum, default_value_t, requires = "deadline", hide_possible_values = true)]
+    pub then: Then,
+}
+
+/// What happens to flows that are left at the deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Then {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They are reset (not available yet).
+    Reset,
+}
+
+impl BackendVerb {
+    /// The request, on behalf of the user behind a root shell.
+    #[must_use]
+    pub fn request(&self, on_behalf_of: Option<String>) -> BackendRequest {
+        let forced = |force: &bool| if *force { Force::Forced } else { Force::Unforced };
+        let (action, targets, note, force) = match self {
+            Self::Drain { targets, note, force, .. } => (Action::Drain, targets, Some(note), forced(force)),
+            Self::Maintenance { targets, note, force, .. } => {
+                (Action::Maintenance, targets, Some(note), forced(force))
+            }
+            Self::Ready { targets } => (Action::Ready, targets, None, Force::Unforced),
+            Self::Weight { targets, to, note, force } => {
+                let weight = match to {
+                    WeightArg::Config => None,
+                    WeightArg::Value(weight) => Some(*weight),
+                };
+                (Action::Weight { weight }, targets, Some(note), forced(force))
+            }
+        };
+        BackendRequest {
+            action,
+            targets: Targets {
+                names: targets.names.clone(),
+                pool: targets.pool.clone(),
+                host: targets.host.clone(),
+            },
+            reason: note.map(|note| note.reason.clone()).unwrap_or_default(),
+            // A part of a second counts as a whole one: a change must not end before its time.
+            for_s: note.and_then(|note| note.time).map(|time| time.as_millis().div_ceil(1000) as u64),
+            force,
+            on_behalf_of,
+        }
+    }
+
+    /// The waiting that was asked for.
+    #[must_use]
+    pub fn wait(&self) -> Option<WaitArgs> {
+        match self {
+            Self::Drain { wait, .. } | Self::Maintenance { wait, .. } if wait.wait => Some(*wait),
+            _ => None,
+        }
+    }
+}
+
+fn parse_weight(text: &str) -> Result<WeightArg, String> {
+    match (text, text.parse::<u16>()) {
+        ("config", _) => Ok(WeightArg::Config),
+        (_, Ok(weight)) if weight <= 1000 => Ok(WeightArg::Value(weight)),
+        _ => Err(format!("`{text}`: expected 0 to 1000, or config")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,16 @@
+//! The command line: arguments → daemon, or this process → one document on stdout, exit code.
+//!
+//! Data goes to stdout; messages, progress and errors go to stderr, so that a pipe only ever carries data.
+
+pub mod args;
+mod backend;
+pub mod host;
+mod lists;
+pub mod output;
+mod run;
+mod wait;
+
+#[cfg(test)]
+mod tests;
+
+pub use run::main;

@@ -1,0 +1,463 @@
+//! Whole commands: arguments in, streams and exit code out.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::args::{Form, Global};
+use super::host::{Detached, Host, Pinned};
+use super::output::{Audience, Output, Streams};
+use super::run::block_on;
+use super::wait::wait;
+use crate::admin::answers::{DrainProgress, Readiness, Reloaded};
+use crate::admin::client::Client;
+use crate::admin::operations::Operations;
+use crate::admin::server::Server;
+use crate::failure::{Code, Exit, Failure};
+use crate::log::LogOptions;
+use crate::maps::set::MapSet;
+use crate::state::change::{Member, NewFlows, change};
+use crate::state::lock::Lock;
+use crate::state::overlay::{BackendName, Overlay};
+use crate::state::request::{BackendRequest, Changed, ChangedBackend};
+use crate::view::backends::Backends;
+use crate::view::check::{Checked, Problem};
+use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
+use crate::view::flows::Flows;
+use crate::view::from_maps::{self, FlowCounts, FlowRow};
+use crate::view::services::Services;
+use crate::view::status::Status;
+use crate::view::{Api, tests as sample};
+
+/// A host whose pinned maps are plain memory.
+struct Memory {
+    pinned: bool,
+}
+
+impl Host for Memory {
+    fn run(&self, _paths: &Global, options: &LogOptions) -> Result<(), Failure> {
+        Err(Failure::new(Code::Failed, format!("run at {}", options.level)))
+    }
+
+    fn check(&self, file: &Path) -> Result<Checked, Failure> {
+        let problem = Problem {
+            severity: "error".to_owned(),
+            file: file.to_owned(),
+            line: Some(3),
+            column: Some(1),
+            message: "unknown key `prot`; did you mean `port`?".to_owned(),
+            source_line: Some("prot = 80".to_owned()),
+        };
+        Ok(Checked {
+            api: Api,
+            file: file.to_owned(),
+            valid: false,
+            problems: vec![problem],
+            maps: Vec::new(),
+            total_bytes: 0,
+            pools: Vec::new(),
+        })
+    }
+
+    fn detach(&self, _bpffs: &Path) -> Result<Detached, Failure> {
+        Ok(Detached {
+            interfaces: vec!["eth0".to_owned()],
+            unpinned: vec!["program".to_owned()],
+            ..Detached::default()
+        })
+    }
+
+    fn pinned(&self, bpffs: &Path) -> Result<Pinned, Failure> {
+        match self.pinned {
+            true => Ok(Pinned { maps: sample::maps(), counters: sample::counters(), interfaces: Vec::new() }),
+            false => {
+                Err(Failure::new(Code::NotFound, format!("nothing is pinned under {}", bpffs.display())))
+            }
+        }
+    }
+
+    fn flow_rows<'a>(&self, _maps: &'a MapSet) -> Box<dyn Iterator<Item = FlowRow> + 'a> {
+        Box::new(sample::rows().into_iter())
+    }
+}
+
+/// A daemon over the same maps, whose drained backends lose `leave` flows with every look.
+struct Daemon {
+    flows: AtomicU64,
+    leave: u64,
+}
+
+impl Daemon {
+    fn counts(maps: &MapSet) -> FlowCounts {
+        FlowCounts::of(maps, sample::rows().into_iter())
+    }
+}
+
+impl Operations for Daemon {
+    async fn status(&self) -> Result<Status, Failure> {
+        let maps = sample::maps();
+        Ok(from_maps::status(&maps, &sample::counters(), &Self::counts(&maps), Vec::new()))
+    }
+
+    async fn services(&self, filter: ServiceFilter) -> Result<Services, Failure> {
+        let maps = sample::maps();
+        filter.apply(from_maps::services(&maps, &sample::counters(), &Self::counts(&maps)))
+    }
+
+    async fn backends(&self, filter: BackendFilter) -> Result<Backends, Failure> {
+        let maps = sample::maps();
+        filter.apply(from_maps::backends(&maps, &sample::counters(), &Self::counts(&maps)))
+    }
+
+    async fn flows(&self, filter: FlowFilter) -> Result<Flows, Failure> {
+        from_maps::flows(&sample::maps(), sample::rows().into_iter(), &filter)
+    }
+
+    async fn ready(&self) -> Result<Readiness, Failure> {
+        let ready = self.leave > 0;
+        let reasons =
+            if ready { Vec::new() } else { vec!["backend web/web-1 has no verdict yet".to_owned()] };
+        Ok(Readiness { ready, reasons, ..Readiness::default() })
+    }
+
+    async fn drain_progress(&self, backends: Vec<BackendName>) -> Result<DrainProgress, Failure> {
+        let flows = self.flows.load(Ordering::Relaxed);
+        self.flows.store(flows.saturating_sub(self.leave), Ordering::Relaxed);
+        let backends = backends.into_iter().map(|BackendName { pool, name }| ChangedBackend {
+            pool,
+            name,
+            admin: "draining".to_owned(),
+            weight: 100,
+            flows,
+        });
+        Ok(DrainProgress { backends: backends.collect(), flows, ..DrainProgress::default() })
+    }
+
+    async fn reload(&self, _by: String) -> Result<Reloaded, Failure> {
+        Err(Failure::new(Code::InvalidConfig, "weir.toml:3: unknown key `prot`"))
+    }
+
+    async fn change(&self, request: BackendRequest, by: String) -> Result<Changed, Failure> {
+        let member = |name: &str, new_flows, flows| Member {
+            backend: BackendName::new("web", name),
+            host: None,
+            file_weight: 100,
+            new_flows,
+            flows,
+        };
+        let members = [
+            member("web-1", NewFlows::Taken, 812),
+            member("web-2", NewFlows::Taken, 5),
+            member("web-3", NewFlows::Refused, 0),
+        ];
+        let now = jiff::Timestamp::now();
+        change(&members, &Overlay::default(), &request, &by, now).map(|(_, changed)| changed)
+    }
+}
+
+struct Ran {
+    exit: Exit,
+    out: String,
+    err: String,
+}
+
+struct Lab {
+    directory: tempfile::TempDir,
+    host: Memory,
+}
+
+impl Lab {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().expect("directory"), host: Memory { pinned: true } }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("weir.sock")
+    }
+
+    /// Starts a daemon on a thread of its own, which ends with the test.
+    fn daemon(&self, flows: u64, leave: u64) {
+        let socket = self.socket();
+        let (tell, bound) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+            runtime.block_on(async {
+                let server = Server::bind(&socket).expect("binds");
+                tell.send(()).expect("waited for");
+                server.serve(Arc::new(Daemon { flows: AtomicU64::new(flows), leave })).await;
+            });
+        });
+        bound.recv().expect("daemon");
+    }
+
+    fn args(&self, line: &str) -> Vec<OsString> {
+        let mut args: Vec<OsString> = vec!["weir".into()];
+        args.extend([
+            "--socket".into(),
+            self.socket().into(),
+            "--bpffs".into(),
+            self.directory.path().into(),
+        ]);
+        args.extend(line.split_whitespace().map(OsString::from));
+        args
+    }
+
+    fn run(&self, line: &str) -> Ran {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut streams = Streams { out: &mut out, err: &mut err, audience: Audience::Log };
+        let exit = super::main(&self.host, self.args(line), &mut streams);
+        let text = |bytes: Vec<u8>| {
+            let text = String::from_utf8(bytes).expect("text");
+            anstream::adapter::strip_str(&text)
+                .to_string()
+                .replace(&*self.directory.path().to_string_lossy(), "DIR")
+        };
+        Ran { exit, out: text(out), err: text(err) }
+    }
+}
+
+#[test]
+fn lists_work_without_the_daemon() {
+    let lab = Lab::new();
+    let ran = lab.run("backends --state draining -o json");
+    let backends: Backends = serde_json::from_str(&ran.out).expect("json");
+    assert_eq!((ran.exit, backends.backends[0].name.as_str()), (Exit::Done, "web-2"));
+    assert_eq!(
+        ran.err,
+        "weir: no daemon: DIR/weir.sock does not exist; start `weir run`, or name its --socket; this is read from the pinned maps\n"
+    );
+    assert!(lab.run("services").out.contains("edge  80,443  tcp,udp"));
+    assert_eq!(lab.run("flows --count --backend web/web-1").out, "2\n");
+    assert!(lab.run("flows --limit 1").out.ends_with("1 of 4 flows; --limit 0 shows all\n"));
+}
+
+#[test]
+fn lists_of_the_daemon_and_of_the_maps_are_the_same() {
+    let (alone, served) = (Lab::new(), Lab::new());
+    served.daemon(0, 1);
+    for list in ["services", "backends --pool web", "flows --client 203.0.113.0/24"] {
+        let line = format!("{list} -o json");
+        let (alone, served) = (alone.run(&line), served.run(&line));
+        assert_eq!((served.exit, served.err.as_str()), (Exit::Done, ""));
+        assert_eq!(alone.out, served.out, "{list}");
+    }
+}
+
+#[test]
+fn status_without_the_daemon_says_so_first() {
+    let ran = Lab::new().run("status");
+    assert_eq!(ran.exit, Exit::Done);
+    assert!(ran.out.starts_with("PROBLEMS\n  no daemon: DIR/weir.sock does not exist"), "{}", ran.out);
+    assert_eq!(Lab::new().run("status --check").exit, Exit::Failed);
+}
+
+#[test]
+fn without_daemon_and_maps_the_daemon_is_unreachable() {
+    let lab = Lab { host: Memory { pinned: false }, ..Lab::new() };
+    for line in ["status", "backends", "flows", "ready", "reload", "backend drain web-1"] {
+        let ran = lab.run(line);
+        assert_eq!((ran.exit, ran.out.as_str()), (Exit::Unreachable, ""), "{line}");
+    }
+    assert!(lab.run("services").err.ends_with("; nothing is pinned under DIR\n"));
+}
+
+#[test]
+fn wrong_usage_is_told_and_exits_2() {
+    let lab = Lab::new();
+    for line in [
+        "",
+        "unknown",
+        "backends --colour",
+        "backend drain",
+        "backend drain web-1 --deadline 5m",
+        "backend drain web-1 --for 5",
+        "backend weight web-1 --to 1001",
+        "flows --client nobody",
+        "flows -o jsonl",
+        "backend drain web-1 --wait --deadline 1s --then reset",
+    ] {
+        let ran = lab.run(line);
+        assert_eq!((ran.exit, ran.out.as_str()), (Exit::Usage, ""), "{line}: {}", ran.err);
+        assert!(!ran.err.is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn errors_are_json_under_json_also_those_of_the_command_line() {
+    let lab = Lab::new();
+    let ran = lab.run("backends --state asleep -o json");
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Usage, ""));
+    let document: serde_json::Value = serde_json::from_str(&ran.err).expect("json");
+    assert_eq!((&document["api"], &document["error"]["code"]), (&"weir/v1".into(), &"usage".into()));
+    assert!(document["error"]["message"].as_str().is_some_and(|message| message.contains("asleep")));
+
+    let ran = lab.run("-o json reload");
+    assert_eq!(ran.exit, Exit::Unreachable);
+    let document: serde_json::Value = serde_json::from_str(&ran.err).expect("json");
+    assert_eq!(document["error"]["code"], "unreachable");
+}
+
+#[test]
+fn help_is_data() {
+    let ran = Lab::new().run("--help");
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Done, ""));
+    assert!(ran.out.contains("6  deadline passed"), "{}", ran.out);
+    assert!(Lab::new().run("backend drain --help").out.contains("weir backend drain --host rack3-h7 --wait"));
+}
+
+#[test]
+fn names_that_do_not_exist_exit_4_with_the_nearest() {
+    let lab = Lab::new();
+    let ran = lab.run("flows --backend web-9");
+    assert_eq!(ran.exit, Exit::NotFound);
+    assert!(
+        ran.err.ends_with("weir: no such backend \"web-9\"; nearest: web-1, web-2, web-3\n"),
+        "{}",
+        ran.err
+    );
+    lab.daemon(0, 1);
+    let ran = lab.run("backend drain web/web-9");
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::NotFound, ""));
+    assert_eq!(ran.err, "weir: no such backend \"web/web-9\"; nearest: web/web-1, web/web-2, web/web-3\n");
+}
+
+#[test]
+fn ready_answers_by_exit_code() {
+    let (ready, starting) = (Lab::new(), Lab::new());
+    ready.daemon(0, 1);
+    starting.daemon(0, 0);
+    let ran = ready.run("ready");
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Done, "ready\n"));
+    let ran = starting.run("ready");
+    assert_eq!(
+        (ran.exit, ran.out.as_str()),
+        (Exit::Failed, "not ready\n  backend web/web-1 has no verdict yet\n")
+    );
+}
+
+#[test]
+fn a_drain_tells_its_effect_first() {
+    let lab = Lab::new();
+    lab.daemon(0, 1);
+    let ran = lab.run("backend drain web-1 --for 2h --reason update");
+    assert_eq!(ran.exit, Exit::Done);
+    insta::assert_snapshot!(ran.out, @r"
+    drains 1 of 3 backends of pool web, 812 live flows
+    BACKEND    ADMIN     WEIGHT  FLOWS
+    web/web-1  draining     100    812
+    ");
+}
+
+#[test]
+fn the_last_backend_of_a_pool_is_kept_unless_forced() {
+    let lab = Lab::new();
+    lab.daemon(0, 1);
+    let ran = lab.run("backend drain web-1 web-2");
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Refused, ""));
+    assert!(ran.err.contains("no backend would be left for new flows; --force overrides"), "{}", ran.err);
+    assert_eq!(lab.run("backend drain web-1 web-2 --force").exit, Exit::Done);
+}
+
+#[test]
+fn waiting_ends_when_no_flow_is_left() {
+    let lab = Lab::new();
+    lab.daemon(2, 1);
+    let ran = lab.run("backend drain web-1 --wait -o jsonl");
+    assert_eq!(ran.exit, Exit::Done, "{}", ran.err);
+    let lines: Vec<serde_json::Value> =
+        ran.out.lines().map(|line| serde_json::from_str(line).expect("json")).collect();
+    assert_eq!(lines[0]["effects"][0], "drains 1 of 3 backends of pool web, 812 live flows");
+    let flows: Vec<Option<u64>> = lines[1..].iter().map(|line| line["flows"].as_u64()).collect();
+    assert_eq!(flows, [Some(2), Some(1), Some(0)]);
+}
+
+#[test]
+fn waiting_goes_on_while_the_daemon_restarts() {
+    let lab = Lab::new();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut streams = Streams { out: &mut out, err: &mut err, audience: Audience::Log };
+    let mut output = Output { streams: &mut streams, form: Form::Table };
+    let client = Client::new(&lab.socket());
+    let names = vec!["web/web-1".to_owned()];
+    let last = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            lab.daemon(0, 1);
+        });
+        block_on(wait(&client, names, Some(Duration::from_secs(20)), &mut output))
+    });
+    assert_eq!(last.map(|progress| progress.flows), Ok(0));
+    assert!(String::from_utf8(err).expect("text").contains("does not exist; start `weir run`"));
+}
+
+#[test]
+fn a_deadline_that_passes_exits_6_and_says_what_is_left() {
+    let lab = Lab::new();
+    lab.daemon(7, 0);
+    let ran = lab.run("backend drain web-1 --wait --deadline 700ms");
+    assert_eq!(ran.exit, Exit::Deadline);
+    assert!(ran.err.starts_with("web/web-1: 7 live flows, 0s left\n"), "{}", ran.err);
+    assert!(
+        ran.err
+            .ends_with("weir: web/web-1: 7 live flows left after 700ms; they are kept, the drain goes on\n"),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn an_invalid_config_exits_2_and_prints_each_problem() {
+    let ran = Lab::new().run("check weir.toml");
+    assert_eq!(ran.exit, Exit::Usage);
+    insta::assert_snapshot!(ran.out, @r"
+    weir.toml:3: error: unknown key `prot`; did you mean `port`?
+         3 | prot = 80
+    ");
+    let lab = Lab::new();
+    lab.daemon(0, 1);
+    let ran = lab.run("reload");
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Usage, "weir: weir.toml:3: unknown key `prot`\n"));
+}
+
+#[test]
+fn detach_under_a_running_daemon_needs_force() {
+    let lab = Lab::new();
+    let lock = Lock::acquire(lab.directory.path()).expect("locks");
+    let ran = lab.run("detach");
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Refused, ""));
+    assert!(ran.err.contains(&format!("another weir (pid {})", std::process::id())), "{}", ran.err);
+    assert_eq!(lab.run("detach --force").out, "detached from eth0\nremoved 1 pinned objects\n");
+    drop(lock);
+    assert_eq!(lab.run("detach").exit, Exit::Done);
+}
+
+#[test]
+fn run_gets_its_log_level() {
+    let ran = Lab::new().run("run --log-level debug");
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Failed, "weir: run at debug\n"));
+}
+
+/// A reader that went away.
+struct Closed;
+
+impl Write for Closed {
+    fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let lab = Lab::new();
+    let mut err = Vec::new();
+    let mut streams = Streams { out: &mut Closed, err: &mut err, audience: Audience::Log };
+    assert_eq!(super::main(&lab.host, lab.args("flows"), &mut streams), Exit::Done);
+}

@@ -1,0 +1,118 @@
+//! The daemon: brings maps, routes, detection and the admin API together, and keeps them together.
+//!
+//! ```text
+//! config + runtime changes + health + routes → desired → apply → maps
+//! ```
+//! Everything that changes what is desired goes through [`engine::Engine`], one change at a time. Lists read the maps
+//! and wait for nobody. When the daemon ends, maps, program and links stay.
+
+mod changes;
+mod engine;
+mod instance;
+mod network;
+mod operations;
+mod place;
+pub mod process;
+mod report;
+mod slots;
+mod views;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use crate::admin::server::Server;
+use crate::cli::args::Global;
+use crate::failure::{Code, Failure};
+use crate::net::{NetEvent, Observed};
+use engine::Engine;
+use operations::Daemon;
+
+/// How often ids and regions are taken back, and timed runtime changes end.
+const TICK: Duration = Duration::from_secs(1);
+/// How long routes may keep changing before backends are resolved again.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Why it could not start; then nothing that was there before has changed.
+pub fn run(paths: &Global) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Failed, format!("start the runtime: {error}")))?;
+    runtime.block_on(serve(paths))
+}
+
+async fn serve(paths: &Global) -> Result<(), Failure> {
+    let (engine, mut feeds) = Engine::start(paths).await?;
+    let server = Server::bind(&paths.socket)?;
+    let daemon = Arc::new(Daemon::new(engine, paths));
+    let api = tokio::spawn(server.serve(daemon.clone()));
+    let stop =
+        |kind| signal(kind).map_err(|error| Failure::new(Code::Failed, format!("watch signals: {error}")));
+    let (mut term, mut interrupt) = (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);
+    let mut hangup = stop(SignalKind::hangup())?;
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tell_manager(&sd_notify::NotifyState::Ready);
+    info!("ready");
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => match daemon.reload_config("SIGHUP").await {
+                Ok(reloaded) => report::reloaded(&reloaded),
+                Err(failure) => error!("reload: {}", failure.message),
+            },
+            Some(observed) = feeds.net.recv() => network_changed(&daemon, observed, &mut feeds.net).await,
+            Some(event) = feeds.health.recv() => daemon.engine().await.health_changed(&event),
+            Some(pool) = feeds.tiers.recv() => {
+                let mut pools = BTreeSet::from([pool]);
+                while let Ok(pool) = feeds.tiers.try_recv() {
+                    pools.insert(pool);
+                }
+                daemon.engine().await.tiers_changed(&pools).await;
+            }
+            _ = tick.tick() => daemon.engine().await.tick().await,
+        }
+    }
+    tell_manager(&sd_notify::NotifyState::Stopping);
+    info!("stopping; the program stays attached, `weir detach` takes it off");
+    api.abort();
+    Ok(())
+}
+
+/// Takes one network event and those that follow closely, then acts once.
+async fn network_changed(daemon: &Daemon, first: Observed, more: &mut mpsc::Receiver<Observed>) {
+    let mut routes = changes_routes(&first);
+    daemon.engine().await.neighbours_changed();
+    if routes {
+        tokio::time::sleep(SETTLE).await;
+    }
+    while let Ok(next) = more.try_recv() {
+        routes |= changes_routes(&next);
+    }
+    let mut engine = daemon.engine().await;
+    match routes {
+        true => engine.routes_changed().await,
+        false => engine.neighbours_changed(),
+    }
+}
+
+/// Whether attachments or ways out may differ after the event; else only neighbours and links do.
+fn changes_routes(observed: &Observed) -> bool {
+    !matches!(observed.event, NetEvent::NeighbourChanged { .. })
+}
+
+fn tell_manager(state: &sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state.clone()]) {
+        warn!("tell the service manager: {error}");
+    }
+}

@@ -1,0 +1,192 @@
+//! Ways out to the backends: routes, next hops, the ports that frames may leave by.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use aya::maps::MapData;
+use aya::maps::xdp::DevMapHash;
+use lb_common::layout::NextHopCopy;
+use tracing::warn;
+
+use crate::config::model::{Config, Mac};
+use crate::desired::{Egress as DesiredEgress, HopRecord};
+use crate::failure::{Code, Failure};
+use crate::net::{
+    Egress, HopChange, HopKey, NeighbourKeeper, NetWatch, NextHopState, NextHops, Observed, Overrides,
+    RouteLookup, resolve, vip,
+};
+
+/// How often the whole network state is read again.
+const RESYNC: Duration = Duration::from_secs(30);
+
+/// The host's network as far as backends are concerned.
+pub(super) struct Network {
+    pub(super) watch: NetWatch,
+    lookup: RouteLookup,
+    keeper: NeighbourKeeper,
+    hops: NextHops,
+    ways: BTreeMap<IpAddr, Result<Egress, String>>,
+    tx_ports: Option<DevMapHash<MapData>>,
+    ports: BTreeSet<u32>,
+}
+
+impl Network {
+    pub(super) async fn start() -> Result<(Self, tokio::sync::mpsc::Receiver<Observed>), Failure> {
+        let failed = |error: std::io::Error| Failure::new(Code::Failed, format!("open netlink: {error}"));
+        let (watch, observed) = NetWatch::start(RESYNC).await.map_err(failed)?;
+        let lookup = RouteLookup::open().map_err(failed)?;
+        let keeper = NeighbourKeeper::open(&watch.read()).map_err(failed)?;
+        let network = Self {
+            watch,
+            lookup,
+            keeper,
+            hops: NextHops::default(),
+            ways: BTreeMap::new(),
+            tx_ports: None,
+            ports: BTreeSet::new(),
+        };
+        Ok((network, observed))
+    }
+
+    /// The map of ports of the program in use.
+    pub(super) fn use_ports(&mut self, map: DevMapHash<MapData>) {
+        self.tx_ports = Some(map);
+        self.ports.clear();
+    }
+
+    /// Asks the kernel for the ways to all backends of the config.
+    pub(super) fn resolve(&mut self, config: &Config) -> Vec<HopChange> {
+        let addresses: BTreeSet<IpAddr> = config
+            .pools
+            .values()
+            .flat_map(|pool| pool.backends.values())
+            .map(|backend| backend.address)
+            .collect();
+        let vips: BTreeSet<IpAddr> =
+            config.vips.values().flat_map(|vip| vip.addresses.iter().copied()).collect();
+        let addresses: Vec<IpAddr> = addresses.into_iter().collect();
+        let found = tokio::task::block_in_place(|| resolve(&mut self.lookup, &self.watch, &vips, &addresses));
+        match found {
+            Ok(found) => {
+                let ways =
+                    found.into_iter().map(|way| way.map_err(|error| error.to_string()).and_then(supported));
+                let ways = ways.map(|way| way.map(|way| with_mtu(way, config)));
+                self.ways = addresses.into_iter().zip(ways).collect();
+            }
+            // The ways known before stay in use.
+            Err(error) => warn!("ask the kernel for routes: {error}"),
+        }
+        let used = config.pools.values().flat_map(|pool| pool.backends.values());
+        let used: Vec<(Egress, Overrides)> = used
+            .filter_map(|backend| {
+                let way = self.ways.get(&backend.address)?.as_ref().ok()?;
+                Some((way.clone(), Overrides::new(config, backend.mac, way)))
+            })
+            .collect();
+        let changes = self.hops.replace(&self.watch.read(), used, Instant::now());
+        self.follow();
+        changes
+    }
+
+    /// Looks at neighbours and links again.
+    pub(super) fn refresh(&mut self) -> Vec<HopChange> {
+        let changes = self.hops.refresh(&self.watch.read(), Instant::now());
+        self.follow();
+        changes
+    }
+
+    /// Lets the kernel keep the neighbours in use fresh, and the program send by the ports in use.
+    fn follow(&mut self) {
+        let wanted = self.hops.neighbours();
+        match self.keeper.keep(&self.watch.read(), &wanted) {
+            Ok(errors) => errors.iter().for_each(|error| warn!("keep neighbour: {error:?}")),
+            Err(error) => warn!("keep neighbours: {error}"),
+        }
+        let used = self.hops.iter().filter_map(|(_, state)| match state {
+            NextHopState::Resolved(hop) => Some(hop.ifindex),
+            NextHopState::Unresolved { .. } => None,
+        });
+        let used: BTreeSet<u32> = used.collect();
+        let Some(map) = &mut self.tx_ports else { return };
+        for port in &used {
+            // Again even where it is known: a re-created device with the same number is another device.
+            if let Err(error) = map.insert(*port, *port, None, 0) {
+                warn!("allow frames to leave by interface {port}: {error}");
+            }
+        }
+        for port in self.ports.difference(&used) {
+            // Fails where the device is gone, and its entry with it.
+            let _ = map.remove(*port);
+        }
+        self.ports = used;
+    }
+
+    /// The desired way to a backend; `None` without a route.
+    pub(super) fn egress(&self, config: &Config, address: IpAddr, mac: Option<Mac>) -> Option<DesiredEgress> {
+        let way = self.ways.get(&address)?.as_ref().ok()?;
+        let next_hop = HopKey::new(way, Overrides::new(config, mac, way));
+        let tunnel = config.tunnel.source.iter().find(|net| net.addr().is_ipv4() == address.is_ipv4());
+        Some(match tunnel {
+            Some(net) => {
+                let entropy_bits = (net.max_prefix_len() - net.prefix_len()).min(32);
+                let source = if entropy_bits == 0 { net.addr() } else { net.network() };
+                DesiredEgress { next_hop, source, entropy_bits }
+            }
+            None => DesiredEgress { next_hop, source: way.source, entropy_bits: 0 },
+        })
+    }
+
+    /// The record of a next hop.
+    pub(super) fn record(&self, key: &HopKey) -> HopRecord {
+        self.hops.get(key).map(record).unwrap_or_default()
+    }
+
+    /// VIPs that are addresses of the host.
+    pub(super) fn local(&self, config: &Config) -> BTreeSet<IpAddr> {
+        let vips = config.vips.values().flat_map(|vip| vip.addresses.iter().copied());
+        let state = self.watch.read();
+        vip::ownership(&state, vips).filter(vip::VipOwnership::is_local).map(|owned| owned.vip).collect()
+    }
+
+    /// What keeps packets from reaching backends, in words.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let ways = self.ways.values().filter_map(|way| way.as_ref().err().cloned());
+        let hops = self.hops.iter().filter_map(|(key, state)| match state {
+            NextHopState::Unresolved { why, .. } => Some(format!("next hop {}: {why}", key.ip)),
+            NextHopState::Resolved(_) => None,
+        });
+        ways.chain(hops).collect()
+    }
+}
+
+/// A way over a VLAN needs tags pushed, which the program does not do.
+fn supported(way: Egress) -> Result<Egress, String> {
+    match way.vlans.is_empty() {
+        true => Ok(way),
+        false => Err(format!("route by {}: a VLAN; this version sends untagged frames only", way.ifname)),
+    }
+}
+
+fn with_mtu(way: Egress, config: &Config) -> Egress {
+    let mtu = way.mtu_towards_backends(&config.interfaces, config.mtu);
+    Egress { mtu, ..way }
+}
+
+/// A next hop as the maps have it.
+pub(super) fn record(state: &NextHopState) -> HopRecord {
+    match state {
+        NextHopState::Resolved(hop) => {
+            let mut macs = [0; 12];
+            let (to, from) = macs.split_at_mut(6);
+            to.copy_from_slice(&hop.dst_mac.0);
+            from.copy_from_slice(&hop.src_mac.0);
+            let mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
+            HopRecord {
+                copy: NextHopCopy { port: hop.ifindex, mtu, tag_count: 0, macs, tags: [[0; 2]; 4] },
+                resolved: true,
+            }
+        }
+        NextHopState::Unresolved { .. } => HopRecord::default(),
+    }
+}

@@ -1,0 +1,183 @@
+//! The admin API's view of the daemon.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::engine::{Engine, file_weight};
+use super::process::{counters, flow_rows};
+use crate::admin::answers::{DrainProgress, Readiness, Reloaded};
+use crate::admin::operations::Operations;
+use crate::cli::args::Global;
+use crate::failure::Failure;
+use crate::health::BackendHealth;
+use crate::maps::set::MapSet;
+use crate::state::change::{self, Member, NewFlows};
+use crate::state::overlay::BackendName;
+use crate::state::request::{BackendRequest, Changed, ChangedBackend};
+use crate::view::backends::{Backend, Backends, LastProbe};
+use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
+use crate::view::flows::Flows;
+use crate::view::from_maps::{self, Counters, FlowCounts};
+use crate::view::services::Services;
+use crate::view::status;
+
+/// The running daemon, shared by the main loop and the admin API.
+pub(super) struct Daemon {
+    engine: Mutex<Engine>,
+    started: Timestamp,
+    config: PathBuf,
+}
+
+impl Daemon {
+    pub(super) fn new(engine: Engine, paths: &Global) -> Self {
+        Self { engine: Mutex::new(engine), started: Timestamp::now(), config: paths.config.clone() }
+    }
+
+    pub(super) async fn engine(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().await
+    }
+
+    pub(super) async fn reload_config(&self, by: &str) -> Result<Reloaded, Failure> {
+        tracing::info!("reload asked for by {by}");
+        self.engine().await.reload().await
+    }
+
+    /// Maps and sums of the counters, read without holding the engine.
+    async fn maps(&self) -> Result<(Arc<MapSet>, Counters), Failure> {
+        let (maps, pins) = {
+            let engine = self.engine().await;
+            (engine.maps(), engine.pins())
+        };
+        let counters = tokio::task::block_in_place(|| counters(&pins))?;
+        Ok((maps, counters))
+    }
+}
+
+fn count(maps: &MapSet) -> FlowCounts {
+    tokio::task::block_in_place(|| FlowCounts::of(maps, flow_rows(maps)))
+}
+
+/// What detection knows and the maps do not.
+fn with_probes(backends: &mut [Backend], health: &[BackendHealth]) {
+    for backend in backends {
+        let found = health
+            .iter()
+            .find(|health| *health.key.pool == *backend.pool && *health.key.backend == *backend.name);
+        backend.last_probe = found.and_then(BackendHealth::last_probe).map(|probe| LastProbe {
+            check: probe.kind.to_owned(),
+            at: Timestamp::try_from(probe.at).unwrap_or_default(),
+            passed: probe.error.is_none(),
+            latency_us: probe.error.is_none().then_some(probe.round_trip.as_micros() as u64),
+            detail: probe.error.clone().unwrap_or_default(),
+        });
+    }
+}
+
+impl Operations for Daemon {
+    async fn status(&self) -> Result<status::Status, Failure> {
+        let (maps, counters) = self.maps().await?;
+        let flows = count(&maps);
+        let engine = self.engine().await;
+        let health = engine.snapshot().await?;
+        let mut status = from_maps::status(&maps, &counters, &flows, engine.interfaces());
+        with_probes(&mut status.backends, &health);
+        status.problems.extend(engine.problems());
+        status.changes = engine.overlay.changes(Timestamp::now(), |name| file_weight(&engine.config, name));
+        status.daemon = status::Daemon {
+            running: true,
+            pid: Some(std::process::id()),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            started: Some(self.started),
+            config: Some(self.config.display().to_string()),
+            config_loaded: Some(engine.config_loaded),
+        };
+        Ok(status)
+    }
+
+    async fn services(&self, filter: ServiceFilter) -> Result<Services, Failure> {
+        let (maps, counters) = self.maps().await?;
+        filter.apply(from_maps::services(&maps, &counters, &count(&maps)))
+    }
+
+    async fn backends(&self, filter: BackendFilter) -> Result<Backends, Failure> {
+        let (maps, counters) = self.maps().await?;
+        let mut backends = from_maps::backends(&maps, &counters, &count(&maps));
+        let health = self.engine().await.snapshot().await?;
+        with_probes(&mut backends.backends, &health);
+        filter.apply(backends)
+    }
+
+    async fn flows(&self, filter: FlowFilter) -> Result<Flows, Failure> {
+        let maps = self.engine().await.maps();
+        tokio::task::block_in_place(|| from_maps::flows(&maps, flow_rows(&maps), &filter))
+    }
+
+    async fn ready(&self) -> Result<Readiness, Failure> {
+        let engine = self.engine().await;
+        let interfaces = engine.interfaces().into_iter().filter(|interface| !interface.attached);
+        let mut reasons: Vec<String> =
+            interfaces.map(|interface| format!("{}: not attached", interface.name)).collect();
+        let waiting = engine.snapshot().await?;
+        let waiting = waiting.iter().filter(|health| !health.has_verdict());
+        reasons.extend(waiting.map(|health| format!("{}: no verdict yet", health.key)));
+        Ok(Readiness { ready: reasons.is_empty(), reasons, ..Readiness::default() })
+    }
+
+    async fn drain_progress(&self, backends: Vec<BackendName>) -> Result<DrainProgress, Failure> {
+        let (maps, counters) = self.maps().await?;
+        let all = from_maps::backends(&maps, &counters, &count(&maps)).backends;
+        let asked = all.into_iter().filter(|backend| {
+            backends.iter().any(|name| name.pool == backend.pool && name.name == backend.name)
+        });
+        let backends: Vec<ChangedBackend> = asked
+            .map(|backend| ChangedBackend {
+                pool: backend.pool,
+                name: backend.name,
+                admin: backend.admin.name().to_owned(),
+                weight: backend.weight,
+                flows: backend.flows,
+            })
+            .collect();
+        let flows = backends.iter().map(|backend| backend.flows).sum();
+        Ok(DrainProgress { backends, flows, ..DrainProgress::default() })
+    }
+
+    async fn reload(&self, by: String) -> Result<Reloaded, Failure> {
+        let reloaded = self.reload_config(&by).await;
+        match &reloaded {
+            Ok(reloaded) => super::report::reloaded(reloaded),
+            Err(failure) => tracing::error!("reload: {}", failure.message),
+        }
+        reloaded
+    }
+
+    async fn change(&self, request: BackendRequest, by: String) -> Result<Changed, Failure> {
+        let (maps, counters) = self.maps().await?;
+        let backends = from_maps::backends(&maps, &counters, &count(&maps)).backends;
+        let mut engine = self.engine().await;
+        let members: Vec<Member> = backends
+            .into_iter()
+            .filter(|backend| !backend.removed)
+            .filter_map(|backend| {
+                let takes_new = backend.takes_new_flows();
+                let name = BackendName::new(backend.pool, backend.name);
+                let file_weight = file_weight(&engine.config, &name)?;
+                let new_flows = if takes_new { NewFlows::Taken } else { NewFlows::Refused };
+                Some(Member {
+                    backend: name,
+                    host: backend.host,
+                    file_weight,
+                    new_flows,
+                    flows: backend.flows,
+                })
+            })
+            .collect();
+        let (overlay, changed) = change::change(&members, &engine.overlay, &request, &by, Timestamp::now())?;
+        engine.save(&overlay)?;
+        engine.set_overlay(overlay).await?;
+        Ok(changed)
+    }
+}

@@ -1,0 +1,130 @@
+//! What the verbs need of the kernel and the config, in this process.
+
+use std::path::Path;
+
+use crate::cli::args::Global;
+use crate::cli::host::{Detached, Host, Pinned};
+use crate::config::{self, Loaded};
+use crate::failure::{Code, Failure};
+use crate::flows;
+use crate::log::{self, LogOptions};
+use crate::maps::attach;
+use crate::maps::load::{self, CounterKind, CounterMaps};
+use crate::maps::mapping::Access;
+use crate::maps::pins::Pins;
+use crate::maps::set::MapSet;
+use crate::view::check::{Checked, MapMemory, PoolDetection, Problem};
+use crate::view::from_maps::{Counters, FlowRow};
+use crate::view::status::Interface;
+use lb_common::time::Tick;
+
+/// This process.
+pub struct Process;
+
+impl Host for Process {
+    fn run(&self, paths: &Global, options: &LogOptions) -> Result<(), Failure> {
+        log::init(options)?;
+        super::run(paths)
+    }
+
+    fn check(&self, file: &Path) -> Result<Checked, Failure> {
+        let mut checked = Checked {
+            api: Default::default(),
+            file: file.to_owned(),
+            valid: false,
+            problems: Vec::new(),
+            maps: Vec::new(),
+            total_bytes: 0,
+            pools: Vec::new(),
+        };
+        match config::load(file) {
+            Err(problems) => checked.problems = problems.0.iter().map(problem).collect(),
+            Ok(Loaded { config, warnings }) => {
+                let report = config::check_report(&config);
+                checked.valid = true;
+                checked.problems = warnings.0.iter().map(problem).collect();
+                checked.maps = report
+                    .maps
+                    .into_iter()
+                    .map(|map| MapMemory { map: map.map.to_owned(), bytes: map.bytes })
+                    .collect();
+                checked.total_bytes = report.total_bytes;
+                checked.pools = report
+                    .pools
+                    .into_iter()
+                    .map(|pool| PoolDetection {
+                        pool: pool.pool,
+                        silent_host_ms: pool.silent_host_ms,
+                        silent_server_ms: pool.silent_server_ms,
+                    })
+                    .collect();
+            }
+        }
+        Ok(checked)
+    }
+
+    fn detach(&self, bpffs: &Path) -> Result<Detached, Failure> {
+        let pins = Pins::new(bpffs);
+        let failed = |error: std::io::Error| {
+            Failure::new(Code::Failed, format!("remove what is pinned in {}: {error}", bpffs.display()))
+        };
+        let interfaces = attach::pinned(&pins).map_err(failed)?;
+        let unpinned = pins.all().map_err(failed)?;
+        pins.remove_all().map_err(failed)?;
+        Ok(Detached {
+            interfaces,
+            unpinned: unpinned.iter().map(|path| path.display().to_string()).collect(),
+            ..Detached::default()
+        })
+    }
+
+    fn pinned(&self, bpffs: &Path) -> Result<Pinned, Failure> {
+        let pins = Pins::new(bpffs);
+        let (_, maps) = load::open(&pins, Access::ReadOnly)?;
+        let interfaces = attach::pinned(&pins).unwrap_or_default();
+        let interfaces =
+            interfaces.into_iter().map(|name| Interface { name, mode: String::new(), attached: true });
+        Ok(Pinned { maps, counters: counters(&pins)?, interfaces: interfaces.collect() })
+    }
+
+    fn flow_rows<'a>(&self, maps: &'a MapSet) -> Box<dyn Iterator<Item = FlowRow> + 'a> {
+        Box::new(flow_rows(maps))
+    }
+}
+
+fn problem(problem: &config::Problem) -> Problem {
+    let subject = if problem.subject.is_empty() { String::new() } else { format!("{}: ", problem.subject) };
+    Problem {
+        severity: problem.severity.name().to_owned(),
+        file: problem.file.clone(),
+        line: problem.line,
+        column: problem.column,
+        message: format!("{subject}{}", problem.message),
+        source_line: problem.source_line.clone(),
+    }
+}
+
+/// The sums of all counters.
+pub(super) fn counters(pins: &Pins) -> Result<Counters, Failure> {
+    let maps = CounterMaps::open(pins)?;
+    Ok(Counters {
+        reasons: maps.sums(CounterKind::Reasons),
+        services: maps.sums(CounterKind::Services),
+        backends: maps.sums(CounterKind::Backends),
+    })
+}
+
+/// The live flows.
+pub(super) fn flow_rows(maps: &MapSet) -> impl Iterator<Item = FlowRow> {
+    flows::list(maps, Tick::from_ns(flows::now_ns())).map(|flow| FlowRow {
+        client: flow.client,
+        client_port: flow.client_port,
+        vip: flow.vip_id.into(),
+        port: flow.port,
+        protocol: flow.protocol,
+        service: flow.service.unwrap_or(0).into(),
+        backend: flow.backend.into(),
+        class: flow.class,
+        idle_s: flow.idle_s.unwrap_or(0),
+    })
+}

@@ -1,0 +1,51 @@
+//! What the log says.
+
+use tracing::{info, warn};
+
+use crate::admin::answers::Reloaded;
+use crate::config::model::XdpMode;
+use crate::health::HealthEvent;
+use crate::health::machine::Health;
+use crate::maps::attach::Attached;
+use crate::net::snapshot::XdpPlace;
+
+/// One line a transition, with its evidence.
+pub(super) fn transition(event: &HealthEvent) {
+    let evidence: Vec<String> = event.evidence.probes.iter().map(|probe| format!("{probe:?}")).collect();
+    let detected_after_us = event.detected_after.as_micros() as u64;
+    let applied_after_us = event.applied_after.as_micros() as u64;
+    let (backend, from, to) = (&event.backend, event.from.name(), event.to.name());
+    let evidence = evidence.join(" ");
+    match event.to {
+        Health::Up | Health::Trial => {
+            info!(%backend, from, to, detected_after_us, applied_after_us, evidence, "{}", event.reason);
+        }
+        _ => warn!(%backend, from, to, detected_after_us, applied_after_us, evidence, "{}", event.reason),
+    }
+}
+
+/// What attaching did.
+pub(super) fn attached(name: &str, attached: Attached, mode: XdpMode) {
+    match attached {
+        Attached::Kept => {}
+        Attached::Replaced => info!("{name}: program replaced"),
+        Attached::Anew(place) => info!("{name}: attached ({} mode)", place.name()),
+        Attached::Again(place) => {
+            info!("{name}: the interface was re-created, attached anew ({} mode)", place.name());
+        }
+    }
+    if let (Attached::Anew(XdpPlace::Generic) | Attached::Again(XdpPlace::Generic), XdpMode::Auto) =
+        (attached, mode)
+    {
+        warn!("{name}: no native XDP in the driver: generic mode, several times slower per packet");
+    }
+}
+
+/// What a reload changed.
+pub(super) fn reloaded(reloaded: &Reloaded) {
+    reloaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    match reloaded.changes.is_empty() {
+        true => info!("config read again, nothing changed"),
+        false => reloaded.changes.iter().for_each(|change| info!("reload: {change}")),
+    }
+}

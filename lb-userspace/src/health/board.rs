@@ -1,0 +1,548 @@
+//! All checks, backends and pools together: results of probes in, slots and events out.
+//!
+//! Knows which streams of probes exist (one per distinct address and check, shared by all backends that have both),
+//! which backends each concerns, and what the data plane was last told. Sends no probe and opens no socket.
+
+#![forbid(unsafe_code)]
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::event::{Applier, BackendKey, Evidence, HealthEvent};
+use super::judge::{Failure, Judge, Limits, ProbeRecord, Rule, Sequence};
+use super::machine::{Cause, Change, Finding, Health, Machine, Pace};
+use super::pool_view::{Admin, Member, PoolRules, PoolView, Slot, combine};
+use super::snapshot::{self, Adopted, BackendHealth};
+use super::time::Moment;
+use crate::config::model::{Backend, Check, CheckKind, Pool};
+
+/// Names one stream; a later stream in the same place has another generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId {
+    /// Place in the table of streams.
+    pub index: u32,
+    /// Incarnation of the place.
+    pub generation: u32,
+}
+
+/// One stream of equal probes.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) address: IpAddr,
+    pub(super) check: Check,
+    pub(super) judge: Judge,
+    /// What the backends were last told.
+    told: Finding,
+    /// Backends it concerns: positions of pool and member.
+    concerns: Vec<(usize, usize)>,
+    generation: u32,
+}
+
+/// One backend of one pool.
+struct Watched {
+    key: BackendKey,
+    address: IpAddr,
+    machine: Machine,
+    admin: Admin,
+    weight: u16,
+    tier: u8,
+    streams: Vec<StreamId>,
+    why: String,
+    applied: Option<Slot>,
+    /// The entry of `Board::deadlines` that counts.
+    scheduled: Option<Moment>,
+}
+
+/// One pool.
+struct WatchedPool {
+    name: Arc<str>,
+    rules: PoolRules,
+    members: Vec<Watched>,
+    view: PoolView,
+    pending: Vec<Pending>,
+    dirty: Dirty,
+}
+
+/// Whether the data plane has to be told something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dirty {
+    No,
+    Yes,
+}
+
+/// A change that the data plane has not been told yet.
+struct Pending {
+    member: usize,
+    change: Change,
+    reason: String,
+    evidence: Evidence,
+}
+
+/// Streams that came and went by an update.
+#[derive(Debug, Default)]
+pub(super) struct StreamChanges {
+    pub(super) added: Vec<StreamId>,
+    pub(super) removed: Vec<StreamId>,
+}
+
+/// Detection's whole state.
+pub(super) struct Board {
+    streams: Vec<Option<Stream>>,
+    free: Vec<u32>,
+    by_check: HashMap<(IpAddr, Check), StreamId>,
+    pools: Vec<WatchedPool>,
+    by_name: HashMap<Arc<str>, usize>,
+    deadlines: BinaryHeap<Reverse<(Moment, usize, usize)>>,
+    /// Pools that the data plane has to be told about.
+    dirty: Vec<usize>,
+    generation: u32,
+    applier: Box<dyn Applier>,
+    events: tokio::sync::mpsc::UnboundedSender<HealthEvent>,
+}
+
+impl Board {
+    /// An empty board.
+    pub(super) fn new(
+        applier: Box<dyn Applier>,
+        events: tokio::sync::mpsc::UnboundedSender<HealthEvent>,
+    ) -> Self {
+        Self {
+            streams: Vec::new(),
+            free: Vec::new(),
+            by_check: HashMap::new(),
+            pools: Vec::new(),
+            by_name: HashMap::new(),
+            deadlines: BinaryHeap::new(),
+            dirty: Vec::new(),
+            generation: 0,
+            applier,
+            events,
+        }
+    }
+
+    /// A stream, if it still exists.
+    pub(super) fn stream(&self, id: StreamId) -> Option<&Stream> {
+        let stream = self.streams.get(usize::try_from(id.index).ok()?)?.as_ref()?;
+        (stream.generation == id.generation).then_some(stream)
+    }
+
+    fn stream_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
+        let stream = self.streams.get_mut(usize::try_from(id.index).ok()?)?.as_mut()?;
+        (stream.generation == id.generation).then_some(stream)
+    }
+
+    /// Replaces the set of pools. Backends keep their health and streams their counters where name, address and
+    /// check stay; new backends start from `adopted`, else unknown. The data plane is told every slot that differs.
+    pub(super) fn update(
+        &mut self,
+        pools: &BTreeMap<String, Pool>,
+        admin: &HashMap<BackendKey, Admin>,
+        adopted: &HashMap<BackendKey, Adopted>,
+        now: Moment,
+    ) -> StreamChanges {
+        self.flush(now);
+        let mut old: HashMap<BackendKey, Watched> = HashMap::new();
+        let mut old_views: HashMap<Arc<str>, PoolView> = HashMap::new();
+        for pool in self.pools.drain(..) {
+            old_views.insert(pool.name, pool.view);
+            old.extend(pool.members.into_iter().map(|member| (member.key.clone(), member)));
+        }
+        for stream in self.streams.iter_mut().flatten() {
+            stream.concerns.clear();
+        }
+        self.by_name.clear();
+        self.deadlines.clear();
+
+        let mut changes = StreamChanges::default();
+        for (position, pool) in pools.values().enumerate() {
+            let name: Arc<str> = Arc::from(pool.name.as_str());
+            let pace = Pace {
+                hold_down: pool.hold_down,
+                hold_down_max: pool.hold_down_max,
+                slow_start: pool.slow_start,
+            };
+            let mut members = Vec::with_capacity(pool.backends.len());
+            for (index, (backend_name, backend)) in pool.backends.iter().enumerate() {
+                let key = BackendKey::new(name.clone(), backend_name.as_str());
+                let mut member = match old.remove(&key) {
+                    Some(kept) if kept.address == backend.address => kept,
+                    _ => Watched::new(key, backend, pace, adopted, now),
+                };
+                member.machine.set_pace(pace);
+                member.scheduled = None;
+                member.admin = admin.get(&member.key).copied().unwrap_or(member.admin);
+                (member.weight, member.tier) = (backend.weight, backend.tier);
+                let checks = pool.checks.iter().filter(|check| check.kind != CheckKind::None);
+                member.streams = checks
+                    .map(|check| self.subscribe(backend.address, check, (position, index), &mut changes))
+                    .collect();
+                members.push(member);
+            }
+            let rules = PoolRules {
+                tier_takeover_below: pool.tier_takeover_below,
+                max_ejected: pool.max_ejected,
+                last_resort: pool.last_resort,
+            };
+            let view = old_views.remove(&name).unwrap_or_default();
+            self.by_name.insert(name.clone(), position);
+            self.pools.push(WatchedPool { name, rules, members, view, pending: vec![], dirty: Dirty::Yes });
+            self.dirty.push(position);
+        }
+        self.drop_unconcerned(&mut changes);
+        for pool in 0..self.pools.len() {
+            for member in 0..self.pools[pool].members.len() {
+                self.reconsider(pool, member, now);
+                self.schedule(pool, member, now);
+            }
+        }
+        self.flush(now);
+        changes
+    }
+
+    /// Sets admin state; `None` if there is no such backend.
+    pub(super) fn set_admin(&mut self, key: &BackendKey, admin: Admin, now: Moment) -> Option<()> {
+        let (pool, member) = self.find(key)?;
+        self.pools[pool].members[member].admin = admin;
+        self.flush_pool(pool, now);
+        Some(())
+    }
+
+    /// Sets a weight; `None` if there is no such backend.
+    pub(super) fn set_weight(&mut self, key: &BackendKey, weight: u16, now: Moment) -> Option<()> {
+        let (pool, member) = self.find(key)?;
+        self.pools[pool].members[member].weight = weight;
+        self.flush_pool(pool, now);
+        Some(())
+    }
+
+    /// Notes a probe.
+    pub(super) fn sent(&mut self, id: StreamId, seq: Sequence, at: Moment) {
+        if let Some(stream) = self.stream_mut(id) {
+            stream.judge.sent(seq, at);
+        }
+    }
+
+    /// Takes an answer that arrived between `arrived_after` and `now`.
+    pub(super) fn answered(&mut self, id: StreamId, seq: Sequence, arrived_after: Moment, now: Moment) {
+        if let Some(stream) = self.stream_mut(id) {
+            stream.judge.answered(seq, arrived_after, now);
+            self.tell(id, now);
+        }
+    }
+
+    /// Takes a reported failure.
+    pub(super) fn failed(&mut self, id: StreamId, seq: Sequence, failure: Failure, now: Moment) {
+        if let Some(stream) = self.stream_mut(id) {
+            stream.judge.failed(seq, failure, now);
+            self.tell(id, now);
+        }
+    }
+
+    /// Judges silence as of a time read before the sockets were drained.
+    pub(super) fn judge(&mut self, id: StreamId, now: Moment) {
+        if let Some(stream) = self.stream_mut(id) {
+            stream.judge.judge(now);
+            self.tell(id, now);
+        }
+    }
+
+    /// Lets hold-downs, trials and ramps move on.
+    pub(super) fn on_time(&mut self, now: Moment) {
+        while let Some(&Reverse((at, pool, member))) = self.deadlines.peek()
+            && at <= now
+        {
+            self.deadlines.pop();
+            let watched = &mut self.pools[pool].members[member];
+            if watched.scheduled.take_if(|scheduled| *scheduled == at).is_none() {
+                continue;
+            }
+            if let Some(change) = watched.machine.on_time(now) {
+                let evidence = self.evidence(pool, member, now);
+                self.note(pool, member, change, evidence);
+            }
+            self.mark(pool);
+            self.schedule(pool, member, now);
+        }
+    }
+
+    /// When [`Board::on_time`] has something to do.
+    pub(super) fn next_deadline(&self) -> Option<Moment> {
+        self.deadlines.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// Tells the data plane what has changed.
+    pub(super) fn flush(&mut self, now: Moment) {
+        for pool in std::mem::take(&mut self.dirty) {
+            if self.pools.get(pool).is_some_and(|pool| pool.dirty == Dirty::Yes) {
+                self.flush_pool(pool, now);
+            }
+        }
+    }
+
+    /// Everything, for views.
+    pub(super) fn snapshot(&self, now: Moment) -> Vec<BackendHealth> {
+        let wall = SystemTime::now();
+        let members = self.pools.iter().flat_map(|pool| pool.members.iter());
+        let view = |member: &Watched| BackendHealth {
+            key: member.key.clone(),
+            admin: member.admin,
+            health: member.machine.health(),
+            failure_kind: member.machine.failure_kind(),
+            since: member.machine.since().to_wall(now, wall),
+            held_until: member.machine.held_until().map(|until| until.to_wall(now, wall)),
+            why: member.why.clone(),
+            slot: member.applied,
+            checks: member
+                .streams
+                .iter()
+                .filter_map(|id| self.stream(*id))
+                .map(|stream| snapshot::check_status(&stream.check, &stream.judge, now, wall))
+                .collect(),
+        };
+        members.map(view).collect()
+    }
+
+    /// Passes a stream's finding on to its backends if it differs from the last.
+    fn tell(&mut self, id: StreamId, now: Moment) {
+        let Some(stream) = self.stream_mut(id) else { return };
+        let finding = stream.judge.finding();
+        if stream.told == finding {
+            return;
+        }
+        stream.told = finding;
+        let concerns = std::mem::take(&mut stream.concerns);
+        for &(pool, member) in &concerns {
+            self.reconsider(pool, member, now);
+        }
+        if let Some(stream) = self.stream_mut(id) {
+            stream.concerns = concerns;
+        }
+    }
+
+    /// Combines a backend's checks and runs its machine. A loss is applied at once, a gain with the next flush.
+    fn reconsider(&mut self, pool: usize, member: usize, now: Moment) {
+        let streams = self.pools[pool].members[member].streams.iter();
+        let finding = Finding::combine(streams.filter_map(|id| Some(self.stream(*id)?.judge.finding())));
+        let Some(change) = self.pools[pool].members[member].machine.on_finding(finding, now) else { return };
+        let evidence = self.evidence(pool, member, now);
+        self.note(pool, member, change, evidence);
+        self.schedule(pool, member, now);
+        if matches!(change.to, Health::Suspect | Health::Down) {
+            self.flush_pool(pool, now);
+        }
+    }
+
+    /// Keeps a change until the data plane has been told.
+    fn note(&mut self, index: usize, member: usize, change: Change, evidence: Evidence) {
+        let reason = match change.cause {
+            Cause::HoldDownOver => "hold-down over, checks pass".to_owned(),
+            Cause::TrialPassed => "trial passed".to_owned(),
+            Cause::Checks => self.reason(index, member, change.to, evidence.decided_at),
+        };
+        let pool = &mut self.pools[index];
+        pool.members[member].why.clone_from(&reason);
+        pool.pending.push(Pending { member, change, reason, evidence });
+        self.mark(index);
+    }
+
+    /// Has the next flush tell the data plane about a pool.
+    fn mark(&mut self, pool: usize) {
+        if self.pools[pool].dirty == Dirty::No {
+            self.pools[pool].dirty = Dirty::Yes;
+            self.dirty.push(pool);
+        }
+    }
+
+    /// The reason in words, from the check that says the worst.
+    fn reason(&self, pool: usize, member: usize, to: Health, now: Moment) -> String {
+        let streams = self.pools[pool].members[member].streams.iter().filter_map(|id| self.stream(*id));
+        let telling = streams.max_by_key(|stream| Finding::gravity(stream.judge.finding()));
+        match telling {
+            None => "no check configured".to_owned(),
+            Some(stream) => snapshot::reason(stream.address, &stream.check, &stream.judge, to, now),
+        }
+    }
+
+    /// Evidence for a decision, from the check that says the worst.
+    fn evidence(&self, pool: usize, member: usize, now: Moment) -> Evidence {
+        let streams = self.pools[pool].members[member].streams.iter().filter_map(|id| self.stream(*id));
+        let telling = streams.max_by_key(|stream| Finding::gravity(stream.judge.finding()));
+        let probes: Vec<ProbeRecord> =
+            telling.map(|stream| stream.judge.history().cloned().collect()).unwrap_or_default();
+        let last = probes.last().map(|probe| probe.sent_at);
+        let signal_at = telling.and_then(|stream| stream.judge.first_signal()).or(last).unwrap_or(now);
+        Evidence { signal_at, decided_at: now, probes }
+    }
+
+    /// Combines a pool and stores each slot that differs, the changed backends' first; then reports.
+    fn flush_pool(&mut self, index: usize, now: Moment) {
+        let Some(pool) = self.pools.get_mut(index) else { return };
+        pool.dirty = Dirty::No;
+        let members: Vec<Member> = pool.members.iter().map(|member| member.as_member(now)).collect();
+        let view = combine(&pool.rules, &members, pool.view.active_tier);
+        let pending = std::mem::take(&mut pool.pending);
+        let mut applied_at = Vec::with_capacity(pending.len());
+        for change in &pending {
+            pool.members[change.member].apply(view.slots[change.member], self.applier.as_mut());
+            applied_at.push(Moment::now());
+        }
+        for (member, slot) in pool.members.iter_mut().zip(&view.slots) {
+            member.apply(*slot, self.applier.as_mut());
+        }
+        if view.usable != pool.view.usable
+            || view.active_tier != pool.view.active_tier
+            || view.last_resort != pool.view.last_resort
+        {
+            self.applier.pool_changed(&pool.name, &view);
+        }
+        pool.view = view;
+        let wall = SystemTime::now();
+        let wall_at = Moment::now();
+        for (pending, applied_at) in pending.into_iter().zip(applied_at) {
+            let decided_at = pending.evidence.decided_at;
+            let event = HealthEvent {
+                time: decided_at.to_wall(wall_at, wall),
+                backend: pool.members[pending.member].key.clone(),
+                from: pending.change.from,
+                to: pending.change.to,
+                kind: pending.change.kind,
+                reason: pending.reason,
+                detected_after: decided_at.since(pending.evidence.signal_at),
+                applied_after: applied_at.since(decided_at),
+                evidence: pending.evidence,
+            };
+            // Nobody listens any more when the daemon is on its way out.
+            let _ = self.events.send(event);
+        }
+    }
+
+    /// Finds or opens the stream of an address and check for one more backend.
+    fn subscribe(
+        &mut self,
+        address: IpAddr,
+        check: &Check,
+        concern: (usize, usize),
+        changes: &mut StreamChanges,
+    ) -> StreamId {
+        if let Some(&id) = self.by_check.get(&(address, check.clone()))
+            && let Some(stream) = self.stream_mut(id)
+        {
+            stream.concerns.push(concern);
+            return id;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.streams.push(None);
+            u32::try_from(self.streams.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.generation = self.generation.wrapping_add(1);
+        let id = StreamId { index, generation: self.generation };
+        let stream = Stream {
+            address,
+            check: check.clone(),
+            judge: Judge::new(limits(check)),
+            told: Finding::Pending,
+            concerns: vec![concern],
+            generation: self.generation,
+        };
+        if let Some(place) = usize::try_from(index).ok().and_then(|index| self.streams.get_mut(index)) {
+            *place = Some(stream);
+        }
+        self.by_check.insert((address, check.clone()), id);
+        changes.added.push(id);
+        id
+    }
+
+    /// Closes the streams that concern nobody.
+    fn drop_unconcerned(&mut self, changes: &mut StreamChanges) {
+        for (index, place) in self.streams.iter_mut().enumerate() {
+            let Some(stream) = place.take_if(|stream| stream.concerns.is_empty()) else { continue };
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            self.by_check.remove(&(stream.address, stream.check));
+            self.free.push(index);
+            changes.removed.push(StreamId { index, generation: stream.generation });
+        }
+    }
+
+    /// Sets the backend's next deadline.
+    fn schedule(&mut self, pool: usize, member: usize, now: Moment) {
+        let watched = &mut self.pools[pool].members[member];
+        let at = watched.machine.next_deadline(now);
+        if let Some(at) = at.filter(|at| watched.scheduled != Some(*at)) {
+            self.deadlines.push(Reverse((at, pool, member)));
+        }
+        watched.scheduled = at;
+    }
+
+    fn find(&self, key: &BackendKey) -> Option<(usize, usize)> {
+        let pool = *self.by_name.get(&key.pool)?;
+        let members = &self.pools[pool].members;
+        let member = members.binary_search_by(|member| member.key.backend.cmp(&key.backend)).ok()?;
+        Some((pool, member))
+    }
+}
+
+impl Watched {
+    /// A backend that joins; without adopted health it is unknown.
+    fn new(
+        key: BackendKey,
+        backend: &Backend,
+        pace: Pace,
+        adopted: &HashMap<BackendKey, Adopted>,
+        now: Moment,
+    ) -> Self {
+        let (machine, why) = match adopted.get(&key) {
+            Some(was) => (Machine::adopted(pace, was.health, was.kind, now), "adopted from the pinned maps"),
+            None => (Machine::new(pace, now), "not checked yet"),
+        };
+        Self {
+            key,
+            address: backend.address,
+            machine,
+            admin: Admin::Active,
+            weight: backend.weight,
+            tier: backend.tier,
+            streams: Vec::new(),
+            why: why.to_owned(),
+            applied: None,
+            scheduled: None,
+        }
+    }
+
+    /// What the combination needs to know.
+    fn as_member(&self, now: Moment) -> Member {
+        Member {
+            admin: self.admin,
+            health: self.machine.health(),
+            kind: self.machine.failure_kind(),
+            weight: self.weight,
+            tier: self.tier,
+            admit: self.machine.admit(now),
+        }
+    }
+
+    /// Stores the slot if it differs from the last.
+    fn apply(&mut self, slot: Slot, applier: &mut dyn Applier) {
+        if self.applied != Some(slot) {
+            applier.apply(&self.key, slot);
+            self.applied = Some(slot);
+        }
+    }
+}
+
+/// How a check's results are judged.
+fn limits(check: &Check) -> Limits {
+    let rule = match check.kind {
+        CheckKind::Ping | CheckKind::Syn => Rule::OldestUnanswered,
+        CheckKind::Tcp | CheckKind::None => Rule::Consecutive { expire_after: check.timeout },
+        // The request reports its own timeout; this is for one that does not come back.
+        CheckKind::Http(_) => Rule::Consecutive { expire_after: check.timeout * 2 },
+    };
+    Limits { timeout: check.timeout, rise: check.rise, fall: check.fall, rule }
+}
+
+#[cfg(test)]
+#[path = "board_tests.rs"]
+mod tests;

@@ -1,0 +1,124 @@
+//! What the daemon asks of the probe thread.
+
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{EventfdFlags, eventfd};
+use tokio::sync::oneshot;
+
+use super::event::BackendKey;
+use super::pool_view::Admin;
+use super::snapshot::{Adopted, BackendHealth, kind_name};
+use crate::config::model::{CheckKind, Pool, Through};
+
+/// Everything that is to be checked.
+#[derive(Clone, Debug, Default)]
+pub struct Targets {
+    /// Pools by name, weights as they apply at run time.
+    pub pools: BTreeMap<String, Pool>,
+    /// Admin states; a backend that is not named keeps its own, a new one is active.
+    pub admin: HashMap<BackendKey, Admin>,
+    /// Health kept over a restart; counts only for backends that are new to detection.
+    pub adopted: HashMap<BackendKey, Adopted>,
+}
+
+/// Why detection cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum HealthError {
+    /// A socket was refused.
+    #[error("open raw socket for {kind} checks: {source}; run as root or grant CAP_NET_RAW")]
+    RawSocket {
+        /// The check's type.
+        kind: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The thread or its event loop could not be made.
+    #[error("start the probe thread: {0}")]
+    Start(#[source] io::Error),
+    /// A check needs a port.
+    #[error("check {kind} of pool {pool}: no port; give the check a port")]
+    NoPort {
+        /// The pool.
+        pool: String,
+        /// The check's type.
+        kind: &'static str,
+    },
+    /// Probes leave directly only.
+    #[error("check {kind} of pool {pool}: through = \"tunnel\" is not supported; use \"direct\"")]
+    Tunnel {
+        /// The pool.
+        pool: String,
+        /// The check's type.
+        kind: &'static str,
+    },
+    /// Nobody has that name.
+    #[error("no backend {0}")]
+    NoSuchBackend(BackendKey),
+    /// The probe thread has ended.
+    #[error("the probe thread has ended; restart weir")]
+    Ended,
+}
+
+impl HealthError {
+    /// A raw socket for `kind` was refused.
+    pub(super) fn open(kind: &CheckKind, source: io::Error) -> Self {
+        Self::RawSocket { kind: kind_name(kind), source }
+    }
+}
+
+impl Targets {
+    /// Refuses checks that cannot be run.
+    pub(super) fn validate(&self) -> Result<(), HealthError> {
+        for pool in self.pools.values() {
+            for check in &pool.checks {
+                let (name, kind) = (pool.name.clone(), kind_name(&check.kind));
+                if check.through == Through::Tunnel {
+                    return Err(HealthError::Tunnel { pool: name, kind });
+                }
+                if check.port.is_none() && !matches!(check.kind, CheckKind::None | CheckKind::Ping) {
+                    return Err(HealthError::NoPort { pool: name, kind });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One request to the probe thread, with the way back.
+#[derive(Debug)]
+pub(super) enum Command {
+    Update(Box<Targets>, oneshot::Sender<Result<(), HealthError>>),
+    SetAdmin(BackendKey, Admin, oneshot::Sender<Result<(), HealthError>>),
+    SetWeight(BackendKey, u16, oneshot::Sender<Result<(), HealthError>>),
+    Snapshot(oneshot::Sender<Vec<BackendHealth>>),
+    Stop,
+}
+
+/// Wakes the probe thread.
+#[derive(Debug)]
+pub(super) struct Waker(OwnedFd);
+
+impl Waker {
+    /// Opens the event counter.
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    /// Wakes; a counter that is full wakes already.
+    pub(super) fn wake(&self) {
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Takes the wake-ups so far; none is fine.
+    pub(super) fn clear(&self) {
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,108 @@
+//! Starts detection and talks to it.
+
+#![forbid(unsafe_code)]
+
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+use super::board::Board;
+use super::command::{Command, HealthError, Targets, Waker};
+use super::event::{Applier, BackendKey, HealthEvent};
+use super::pool_view::Admin;
+use super::probe::prober::Prober;
+use super::snapshot::BackendHealth;
+use super::time::Moment;
+
+/// Talks to the probe thread, which ends with the last handle.
+#[derive(Clone, Debug)]
+pub struct Health {
+    thread: Arc<ProbeThread>,
+}
+
+#[derive(Debug)]
+struct ProbeThread {
+    commands: Sender<Command>,
+    waker: Arc<Waker>,
+    join: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Health {
+    /// Stores every backend's slot, then starts checking; sockets and thread belong to the caller's network
+    /// namespace. `http` checks run on `runtime`.
+    ///
+    /// # Errors
+    /// Sockets, the thread, or a check that cannot be run.
+    pub fn start(
+        targets: &Targets,
+        applier: Box<dyn Applier>,
+        events: UnboundedSender<HealthEvent>,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Self, HealthError> {
+        let (commands, receiver) = channel();
+        let waker = Arc::new(Waker::open().map_err(HealthError::Start)?);
+        let board = Board::new(applier, events);
+        let mut prober = Prober::new(board, receiver, waker.clone(), runtime).map_err(HealthError::Start)?;
+        prober.update(targets, Moment::now())?;
+        let thread = std::thread::Builder::new().name("weir-probe".to_owned());
+        let join = thread.spawn(move || prober.run()).map_err(HealthError::Start)?;
+        let thread = ProbeThread { commands, waker, join: Mutex::new(Some(join)) };
+        Ok(Self { thread: Arc::new(thread) })
+    }
+
+    /// Replaces the set of pools. Health and counters stay where backend, address and check stay equal; removed
+    /// backends vanish without a store, new ones start from adopted health or unknown. When this returns every slot
+    /// that differs has been stored.
+    ///
+    /// # Errors
+    /// As for [`Health::start`]; then nothing has changed.
+    pub async fn update(&self, targets: Targets) -> Result<(), HealthError> {
+        self.ask(|reply| Command::Update(Box::new(targets), reply)).await?
+    }
+
+    /// Sets a backend's admin state; it is stored when this returns.
+    ///
+    /// # Errors
+    /// No such backend, or the thread has ended.
+    pub async fn set_admin(&self, backend: BackendKey, admin: Admin) -> Result<(), HealthError> {
+        self.ask(|reply| Command::SetAdmin(backend, admin, reply)).await?
+    }
+
+    /// Sets a backend's weight, 0 being the only one that its slot shows.
+    ///
+    /// # Errors
+    /// No such backend, or the thread has ended.
+    pub async fn set_weight(&self, backend: BackendKey, weight: u16) -> Result<(), HealthError> {
+        self.ask(|reply| Command::SetWeight(backend, weight, reply)).await?
+    }
+
+    /// All backends, by pool and name.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub async fn snapshot(&self) -> Result<Vec<BackendHealth>, HealthError> {
+        self.ask(Command::Snapshot).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, HealthError> {
+        let (reply, answer) = oneshot::channel();
+        self.thread.commands.send(command(reply)).map_err(|_| HealthError::Ended)?;
+        self.thread.waker.wake();
+        answer.await.map_err(|_| HealthError::Ended)
+    }
+}
+
+impl Drop for ProbeThread {
+    fn drop(&mut self) {
+        // Fails only if the thread has ended by itself.
+        let _ = self.commands.send(Command::Stop);
+        self.waker.wake();
+        let join = self.join.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if join.is_some_and(|join| join.join().is_err()) {
+            tracing::error!("the probe thread panicked");
+        }
+    }
+}

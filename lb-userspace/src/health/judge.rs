@@ -1,0 +1,405 @@
+//! Judges one stream of probes: from probes sent, answered and failed to one [`Finding`].
+//!
+//! Two rules. Probes that are answered by a kernel (`ping`, `syn`) are judged by the *oldest unanswered* one: down
+//! when it is older than the timeout and `fall` are unanswered, where any answer clears all earlier probes. Probes
+//! with a verdict of their own (`tcp`, `http`) count *consecutive failures*. Under both a probe that stays
+//! unanswered for longer than usual raises doubt before the timeout.
+//!
+//! The caller drains its sockets before it asks for a judgement, and passes the time at which it began to drain:
+//! then a stall of its own never looks like silence of the backend.
+
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use super::machine::{FailureKind, Finding};
+use super::time::Moment;
+
+/// Results kept as evidence.
+const HISTORY: usize = 8;
+/// Unanswered probes kept; older ones only make the present silence older.
+const OUTSTANDING_MAX: usize = 256;
+
+/// Number of a probe in its stream.
+pub type Sequence = u64;
+
+/// Why a probe failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The port answered with a reset.
+    Refused,
+    /// No way there, in the kernel's words.
+    Unreachable(String),
+    /// The connection ended before there was an answer.
+    Closed,
+    /// No answer in time.
+    Silent,
+    /// A status outside the accepted ranges.
+    Status(u16),
+    /// The body lacks the expected text.
+    Body,
+    /// Not the protocol that was expected.
+    Protocol(String),
+}
+
+impl Failure {
+    /// What the failure means for known flows.
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Refused | Self::Unreachable(_) | Self::Closed | Self::Silent => FailureKind::Hard,
+            Self::Status(_) | Self::Body | Self::Protocol(_) => FailureKind::Soft,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => f.write_str("connection refused"),
+            Self::Unreachable(cause) => write!(f, "unreachable: {cause}"),
+            Self::Closed => f.write_str("connection closed before an answer"),
+            Self::Silent => f.write_str("no answer"),
+            Self::Status(status) => write!(f, "status {status}"),
+            Self::Body => f.write_str("expected text not in body"),
+            Self::Protocol(cause) => write!(f, "invalid answer: {cause}"),
+        }
+    }
+}
+
+/// How a stream is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// By the oldest unanswered probe; any answer clears the earlier probes.
+    OldestUnanswered,
+    /// By consecutive results; an unanswered probe fails after this time.
+    Consecutive {
+        /// The timeout, or more where the prober itself reports the timeout.
+        expire_after: Duration,
+    },
+}
+
+/// Limits of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest wait for an answer.
+    pub timeout: Duration,
+    /// Consecutive successes until good.
+    pub rise: u32,
+    /// Failures until bad.
+    pub fall: u32,
+    /// How failures are counted.
+    pub rule: Rule,
+}
+
+/// The result of one probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeRecord {
+    /// When it left.
+    pub sent_at: Moment,
+    /// When its result was known.
+    pub at: Moment,
+    /// Nothing, or why it failed.
+    pub failure: Option<Failure>,
+}
+
+/// A probe without a result.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    seq: Sequence,
+    at: Moment,
+    overtaken: Overtaken,
+}
+
+/// Whether a later probe has been answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overtaken {
+    No,
+    Yes,
+}
+
+/// The judgement of one stream.
+#[derive(Clone, Debug)]
+pub struct Judge {
+    limits: Limits,
+    outstanding: VecDeque<Sent>,
+    settled: Finding,
+    doubt: Option<Moment>,
+    successes: u32,
+    failures: u32,
+    round_trip: RoundTrip,
+    history: VecDeque<ProbeRecord>,
+}
+
+impl Judge {
+    /// A stream without results.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            outstanding: VecDeque::new(),
+            settled: Finding::Pending,
+            doubt: None,
+            successes: 0,
+            failures: 0,
+            round_trip: RoundTrip::default(),
+            history: VecDeque::with_capacity(HISTORY),
+        }
+    }
+
+    /// What the stream says at present.
+    #[must_use]
+    pub fn finding(&self) -> Finding {
+        match (self.settled, self.doubt) {
+            (Finding::Good | Finding::Pending, Some(_)) => Finding::Doubtful,
+            (settled, _) => settled,
+        }
+    }
+
+    /// Sending time of the first probe of the present series of failures.
+    #[must_use]
+    pub fn first_signal(&self) -> Option<Moment> {
+        self.doubt
+    }
+
+    /// Consecutive successes and failures.
+    #[must_use]
+    pub fn counters(&self) -> (u32, u32) {
+        (self.successes, self.failures)
+    }
+
+    /// The last results, oldest first.
+    pub fn history(&self) -> impl Iterator<Item = &ProbeRecord> {
+        self.history.iter()
+    }
+
+    /// The last result.
+    #[must_use]
+    pub fn last_result(&self) -> Option<&ProbeRecord> {
+        self.history.back()
+    }
+
+    /// Whether a probe still waits for its result.
+    #[must_use]
+    pub fn is_outstanding(&self, seq: Sequence) -> bool {
+        self.outstanding.iter().any(|sent| sent.seq == seq)
+    }
+
+    /// Number of unanswered probes, and the age of the oldest.
+    #[must_use]
+    pub fn silence(&self, now: Moment) -> Option<(usize, Duration)> {
+        self.outstanding.front().map(|oldest| (self.outstanding.len(), now.since(oldest.at)))
+    }
+
+    /// Whether silence is judged over several probes, not one by one.
+    #[must_use]
+    pub fn counts_silence(&self) -> bool {
+        self.limits.rule == Rule::OldestUnanswered
+    }
+
+    /// Notes a probe; `at` is read after it was handed to the kernel.
+    pub fn sent(&mut self, seq: Sequence, at: Moment) {
+        if self.outstanding.len() >= OUTSTANDING_MAX {
+            // The oldest stays: its age is the length of the silence.
+            self.outstanding.remove(1);
+        }
+        self.outstanding.push_back(Sent { seq, at, overtaken: Overtaken::No });
+    }
+
+    /// Takes an answer that arrived between `arrived_after` and `now`.
+    pub fn answered(&mut self, seq: Sequence, arrived_after: Moment, now: Moment) {
+        let Some(sent) = self.take(seq) else { return };
+        if arrived_after.since(sent.at) > self.limits.timeout {
+            return self.fail(sent, Failure::Silent, now);
+        }
+        self.record(sent.at, now, None);
+        self.round_trip.sample(now.since(sent.at));
+        self.successes = self.successes.saturating_add(1);
+        self.failures = 0;
+        self.doubt = None;
+        if self.settled != Finding::Good && self.successes >= self.limits.rise {
+            self.settled = Finding::Good;
+        }
+    }
+
+    /// Takes a failure that the network reported.
+    pub fn failed(&mut self, seq: Sequence, failure: Failure, now: Moment) {
+        if let Some(sent) = self.take(seq) {
+            self.fail(sent, failure, now);
+        }
+    }
+
+    /// Judges silence, as of `now`: a time read before the sockets were drained.
+    pub fn judge(&mut self, now: Moment) {
+        match self.limits.rule {
+            Rule::Consecutive { expire_after } => self.judge_each(expire_after, now),
+            Rule::OldestUnanswered => self.judge_oldest(now),
+        }
+    }
+
+    /// When [`Judge::judge`] should be asked next, if no result comes before.
+    #[must_use]
+    pub fn next_judgement(&self) -> Option<Moment> {
+        let oldest = self.outstanding.front()?;
+        let doubtful = self.first_waiting().filter(|_| self.doubt.is_none()).map(|sent| {
+            let nth = self.outstanding.get(self.doubt_count() - 1).map(|sent| sent.at + self.grace());
+            nth.map(|nth| nth.max(sent.at + self.doubt_after()))
+        });
+        let settled = match (self.limits.rule, self.settled) {
+            (Rule::Consecutive { expire_after }, _) => Some(oldest.at + expire_after),
+            (Rule::OldestUnanswered, Finding::Bad(_)) => {
+                Some(oldest.at + self.limits.timeout).filter(|_| self.successes > 0)
+            }
+            (Rule::OldestUnanswered, _) => {
+                let nth = self.outstanding.get(self.fall_count() - 1);
+                nth.map(|nth| (nth.at + self.grace()).max(oldest.at + self.limits.timeout))
+            }
+        };
+        doubtful.flatten().into_iter().chain(settled).min()
+    }
+
+    /// Age at which a probe should have been answered, going by the round trips seen.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        let timeout = self.limits.timeout;
+        self.round_trip.usual().unwrap_or(timeout / 2).clamp(timeout / 8, timeout)
+    }
+
+    /// Age of the oldest unanswered probe that raises doubt: well beyond the usual, never beyond the timeout.
+    fn doubt_after(&self) -> Duration {
+        let timeout = self.limits.timeout;
+        self.round_trip.usual().map_or(timeout, |usual| (usual * 2).clamp(timeout / 2, timeout))
+    }
+
+    /// Unanswered probes until down.
+    fn fall_count(&self) -> usize {
+        usize::try_from(self.limits.fall.max(1)).unwrap_or(usize::MAX).min(OUTSTANDING_MAX)
+    }
+
+    /// Unanswered probes until doubt.
+    fn doubt_count(&self) -> usize {
+        match self.limits.rule {
+            Rule::OldestUnanswered => self.fall_count().saturating_sub(1).max(1),
+            Rule::Consecutive { .. } => 1,
+        }
+    }
+
+    /// The oldest probe without an answer to it or to a later one.
+    fn first_waiting(&self) -> Option<&Sent> {
+        self.outstanding.iter().find(|sent| sent.overtaken == Overtaken::No)
+    }
+
+    /// Probes that are unanswered for longer than usual.
+    fn overdue(&self, now: Moment) -> usize {
+        let grace = self.grace();
+        self.outstanding.iter().filter(|sent| now.since(sent.at) >= grace).count()
+    }
+
+    /// Removes a probe; under the oldest-unanswered rule with all earlier ones.
+    fn take(&mut self, seq: Sequence) -> Option<Sent> {
+        let position = self.outstanding.iter().position(|sent| sent.seq == seq)?;
+        match self.limits.rule {
+            Rule::OldestUnanswered => self.outstanding.drain(..=position).next_back(),
+            Rule::Consecutive { .. } => {
+                for earlier in self.outstanding.iter_mut().take(position) {
+                    earlier.overtaken = Overtaken::Yes;
+                }
+                self.outstanding.remove(position)
+            }
+        }
+    }
+
+    /// Fails every probe that is too old, raises doubt for one that is on its way there.
+    fn judge_each(&mut self, expire_after: Duration, now: Moment) {
+        while let Some(oldest) = self.outstanding.front().copied() {
+            if now.since(oldest.at) < expire_after {
+                break;
+            }
+            self.outstanding.pop_front();
+            self.fail(oldest, Failure::Silent, now);
+        }
+        self.judge_doubt(now);
+    }
+
+    /// Applies the oldest-unanswered rule.
+    fn judge_oldest(&mut self, now: Moment) {
+        let Some(oldest) = self.outstanding.front().copied() else { return };
+        let overdue = self.overdue(now);
+        if now.since(oldest.at) >= self.limits.timeout {
+            self.successes = 0;
+            let bad = Finding::Bad(FailureKind::Hard);
+            if overdue >= self.fall_count() && self.settled != bad {
+                self.failures = u32::try_from(overdue).unwrap_or(u32::MAX);
+                self.doubt.get_or_insert(oldest.at);
+                self.record(oldest.at, now, Some(Failure::Silent));
+                self.settled = bad;
+            }
+        }
+        self.judge_doubt(now);
+    }
+
+    /// Raises doubt where enough probes are overdue.
+    fn judge_doubt(&mut self, now: Moment) {
+        if let Some(waiting) = self.first_waiting().map(|sent| sent.at)
+            && self.doubt.is_none()
+            && now.since(waiting) >= self.doubt_after()
+            && self.overdue(now) >= self.doubt_count()
+        {
+            self.doubt = Some(waiting);
+        }
+    }
+
+    /// Counts a failure.
+    fn fail(&mut self, sent: Sent, failure: Failure, now: Moment) {
+        let kind = failure.kind();
+        self.record(sent.at, now, Some(failure));
+        if sent.overtaken == Overtaken::Yes {
+            return;
+        }
+        self.successes = 0;
+        self.failures = self.failures.saturating_add(1);
+        self.doubt.get_or_insert(sent.at);
+        if self.failures >= self.limits.fall || matches!(self.settled, Finding::Bad(_)) {
+            self.settled = Finding::Bad(kind);
+        }
+    }
+
+    /// Keeps a result as evidence.
+    fn record(&mut self, sent_at: Moment, at: Moment, failure: Option<Failure>) {
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(ProbeRecord { sent_at, at, failure });
+    }
+}
+
+/// Smoothed round trip and its variation (RFC 6298, section 2).
+#[derive(Clone, Copy, Debug, Default)]
+struct RoundTrip {
+    smoothed: Option<Duration>,
+    variation: Duration,
+}
+
+impl RoundTrip {
+    /// Takes a measurement.
+    fn sample(&mut self, measured: Duration) {
+        match self.smoothed {
+            None => (self.smoothed, self.variation) = (Some(measured), measured / 2),
+            Some(smoothed) => {
+                self.variation = self.variation * 3 / 4 + smoothed.abs_diff(measured) / 4;
+                self.smoothed = Some(smoothed * 7 / 8 + measured / 8);
+            }
+        }
+    }
+
+    /// The time within which an answer usually comes.
+    fn usual(&self) -> Option<Duration> {
+        self.smoothed.map(|smoothed| smoothed + self.variation * 4)
+    }
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -1,0 +1,25 @@
+//! Detection: probes, their judgement, and the health of backends.
+//!
+//! ```text
+//! probe (sockets, one thread) → judge → machine → pool_view → Applier (one store per slot), then HealthEvent
+//! ```
+//!
+//! `judge`, `machine`, `flap` and `pool_view` are pure; `board` joins them; `probe` is the only part with sockets.
+
+mod board;
+mod command;
+mod event;
+pub mod flap;
+mod handle;
+pub mod judge;
+pub mod machine;
+pub mod pool_view;
+mod probe;
+mod snapshot;
+pub mod time;
+
+pub use board::StreamId;
+pub use command::{HealthError, Targets};
+pub use event::{Applier, BackendKey, Evidence, HealthEvent};
+pub use handle::Health;
+pub use snapshot::{Adopted, BackendHealth, CheckStatus, LastProbe, kind_name};

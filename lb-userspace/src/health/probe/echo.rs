@@ -1,0 +1,146 @@
+//! `ping`: ICMP echo over one raw socket per family.
+//!
+//! A request carries a keyed tag, so that only an answer to a probe of this instance counts, whoever else pings.
+
+#![forbid(unsafe_code)]
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::net::{RecvFlags, SendFlags, recvfrom, sendto};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+use super::checksum::checksum;
+use crate::health::board::StreamId;
+use crate::health::judge::Sequence;
+
+/// Echo header and payload: stream, generation, number, tag.
+const LENGTH: usize = 8 + 24;
+/// Room for many answers while the thread is away.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// Address family of a raw socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(super) fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    pub(super) fn domain(self) -> Domain {
+        match self {
+            Self::V4 => Domain::IPV4,
+            Self::V6 => Domain::IPV6,
+        }
+    }
+
+    /// Loads the length of the IP header that a raw socket's filter sees into X: none for IPv6.
+    pub(super) fn load_header_length(self) -> SockFilter {
+        match self {
+            Self::V4 => SockFilter::new(0xb1, 0, 0, 0), // ldx 4*([0]&0xf)
+            Self::V6 => SockFilter::new(0x01, 0, 0, 0), // ldx #0
+        }
+    }
+
+    /// What follows the IP header, which IPv6 raw sockets do not hand out.
+    pub(super) fn payload(self, packet: &[u8]) -> Option<&[u8]> {
+        match self {
+            Self::V4 => packet.get(usize::from(packet.first()? & 0xf) * 4..),
+            Self::V6 => Some(packet),
+        }
+    }
+}
+
+/// The echo socket of one family.
+#[derive(Debug)]
+pub(super) struct EchoSocket {
+    socket: Socket,
+    family: Family,
+    id: u16,
+    key: RandomState,
+}
+
+impl EchoSocket {
+    /// Opens the socket; needs `CAP_NET_RAW`.
+    pub(super) fn open(family: Family, id: u16) -> io::Result<Self> {
+        let (protocol, reply) = match family {
+            Family::V4 => (Protocol::ICMPV4, 0),
+            Family::V6 => (Protocol::ICMPV6, 129),
+        };
+        let socket = Socket::new(family.domain(), Type::RAW.nonblocking().cloexec(), Some(protocol))?;
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        socket.attach_filter(&[
+            family.load_header_length(),
+            SockFilter::new(0x50, 0, 0, 0),             // ldb [x + 0]: type
+            SockFilter::new(0x15, 0, 3, reply),         // jeq #reply
+            SockFilter::new(0x48, 0, 0, 4),             // ldh [x + 4]: identifier
+            SockFilter::new(0x15, 0, 1, u32::from(id)), // jeq #id
+            SockFilter::new(0x06, 0, 0, u32::MAX),      // ret all
+            SockFilter::new(0x06, 0, 0, 0),             // ret none
+        ])?;
+        Ok(Self { socket, family, id, key: RandomState::new() })
+    }
+
+    /// Sends one request.
+    pub(super) fn send(&self, to: IpAddr, stream: StreamId, seq: Sequence) -> io::Result<()> {
+        let mut packet = [0; LENGTH];
+        packet[0] = match self.family {
+            Family::V4 => 8,
+            Family::V6 => 128,
+        };
+        packet[4..6].copy_from_slice(&self.id.to_be_bytes());
+        packet[6..8].copy_from_slice(&seq.to_be_bytes()[6..8]);
+        packet[8..12].copy_from_slice(&stream.index.to_be_bytes());
+        packet[12..16].copy_from_slice(&stream.generation.to_be_bytes());
+        packet[16..24].copy_from_slice(&seq.to_be_bytes());
+        packet[24..32].copy_from_slice(&self.tag(to, stream, seq).to_be_bytes());
+        if self.family == Family::V4 {
+            // The kernel fills in ICMPv6's, which covers addresses.
+            let sum = checksum(&[&packet]);
+            packet[2..4].copy_from_slice(&sum);
+        }
+        sendto(&self.socket, &packet, SendFlags::empty(), &SocketAddr::new(to, 0))?;
+        Ok(())
+    }
+
+    /// The next answer, or `None` when the queue is empty.
+    pub(super) fn receive(&self) -> Option<(StreamId, Sequence)> {
+        let mut buffer = [0; 256];
+        loop {
+            let (length, _, from) = recvfrom(&self.socket, &mut buffer, RecvFlags::DONTWAIT).ok()?;
+            let from = from.and_then(|from| SocketAddr::try_from(from).ok()).map(|from| from.ip());
+            let Some(packet) = buffer.get(..length).and_then(|packet| self.family.payload(packet)) else {
+                continue;
+            };
+            if let Some(answer) = from.and_then(|from| self.parse(from, packet)) {
+                return Some(answer);
+            }
+        }
+    }
+
+    /// Reads an echo reply and checks that it answers a request of ours to `from`.
+    fn parse(&self, from: IpAddr, packet: &[u8]) -> Option<(StreamId, Sequence)> {
+        let word = |at: usize| packet.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
+        let long = |at: usize| packet.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes);
+        let stream = StreamId { index: word(8)?, generation: word(12)? };
+        let seq = long(16)?;
+        (long(24)? == self.tag(from, stream, seq)).then_some((stream, seq))
+    }
+
+    /// Proves that a reply belongs to a request of this instance.
+    fn tag(&self, address: IpAddr, stream: StreamId, seq: Sequence) -> u64 {
+        self.key.hash_one((address, stream, seq))
+    }
+}
+
+impl AsFd for EchoSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

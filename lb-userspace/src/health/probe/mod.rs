@@ -1,0 +1,12 @@
+//! Probes: what is sent, on which sockets, and the thread that does it.
+
+mod checksum;
+mod connect;
+mod echo;
+mod half_open;
+mod http;
+mod lane;
+pub(super) mod prober;
+mod raw;
+mod realtime;
+mod timers;

@@ -1,0 +1,447 @@
+//! Runs all checks on one thread of its own: sends probes, reads answers, judges, applies.
+//!
+//! One loop: sleep until a timer or an answer; read the clock; drain every socket; judge as of that reading; send.
+//! The order makes a stall of this thread harmless: answers that waited count before anybody is judged, and probes
+//! sent late count from when they were sent.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::time::Duration;
+
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+use super::connect::{self, ATTEMPT, Connects, Outcome};
+use super::echo::Family;
+use super::half_open::Verdict;
+use super::lane::{Lane, grid};
+use super::raw::RawSockets;
+use super::timers::{Task, Timers};
+use super::{http, realtime};
+use crate::config::model::{Check, CheckKind};
+use crate::health::board::{Board, StreamChanges, StreamId};
+use crate::health::command::{Command, HealthError, Targets, Waker};
+use crate::health::judge::{Failure, Sequence};
+use crate::health::time::Moment;
+
+const WAKE: u64 = 1;
+const TIMER: u64 = 2;
+const RAW: u64 = 3;
+/// Events taken from the kernel in one call.
+const BATCH: usize = 256;
+/// A timer that fires later than this was held up; nobody is judged before another look at the sockets.
+const LATE: Duration = Duration::from_millis(1);
+const SECOND_LOOK: Duration = Duration::from_micros(500);
+/// Least time between two judgements of a stream.
+const JUDGE_GAP: Duration = Duration::from_micros(100);
+/// Own trouble with sending is logged this often.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// A result from the async runtime.
+struct HttpResult {
+    stream: StreamId,
+    seq: Sequence,
+    outcome: http::Outcome,
+    at: Moment,
+}
+
+/// The probe thread's state.
+pub(in crate::health) struct Prober {
+    board: Board,
+    lanes: HashMap<StreamId, Lane>,
+    timers: Timers,
+    raw: RawSockets,
+    syn_targets: HashMap<SocketAddr, Vec<StreamId>>,
+    connects: Connects,
+    http_results: Receiver<HttpResult>,
+    http_done: Sender<HttpResult>,
+    runtime: tokio::runtime::Handle,
+    commands: Receiver<Command>,
+    waker: Arc<Waker>,
+    epoll: OwnedFd,
+    timer: OwnedFd,
+    /// Whatever arrived before this time has been read.
+    drained_at: Moment,
+    judge_not_before: Moment,
+    random: RandomState,
+    draws: u64,
+    complained_at: Option<Moment>,
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Continue,
+    Stop,
+}
+
+impl Prober {
+    /// Opens the event loop.
+    pub(in crate::health) fn new(
+        board: Board,
+        commands: Receiver<Command>,
+        waker: Arc<Waker>,
+        runtime: tokio::runtime::Handle,
+    ) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN)?;
+        epoll::add(&epoll, waker.as_fd(), EventData::new_u64(WAKE), EventFlags::IN)?;
+        let (http_done, http_results) = channel();
+        Ok(Self {
+            board,
+            lanes: HashMap::new(),
+            timers: Timers::default(),
+            raw: RawSockets::default(),
+            syn_targets: HashMap::new(),
+            connects: Connects::default(),
+            http_results,
+            http_done,
+            runtime,
+            commands,
+            waker,
+            epoll,
+            timer,
+            drained_at: Moment::now(),
+            judge_not_before: Moment::default(),
+            random: RandomState::new(),
+            draws: 0,
+            complained_at: None,
+        })
+    }
+
+    /// Loops until told to stop.
+    pub(in crate::health) fn run(mut self) {
+        if let Err(error) = realtime::enter() {
+            tracing::info!(
+                "probe thread runs without real-time priority: {error}; grant CAP_SYS_NICE for it"
+            );
+        }
+        let mut events = Vec::with_capacity(BATCH);
+        let mut armed = None;
+        loop {
+            let wanted = [self.timers.first(), self.board.next_deadline()].into_iter().flatten().min();
+            if wanted != armed {
+                self.arm(wanted);
+                armed = wanted;
+            }
+            self.wait(&mut events, None);
+            let now = Moment::now();
+            let mut next = self.take(&mut events, now);
+            while next == Next::Continue && self.wait(&mut events, Some(&Timespec::default())) > 0 {
+                next = self.take(&mut events, now);
+            }
+            if next == Next::Stop {
+                return;
+            }
+            if wanted.is_some_and(|at| at <= now) {
+                armed = None;
+            }
+            self.drained_at = now;
+            self.look_twice_if_late(wanted, now);
+            self.board.on_time(now);
+            self.run_due(now);
+            self.board.flush(Moment::now());
+        }
+    }
+
+    /// Replaces the set of pools; nothing changes where it fails.
+    pub(in crate::health) fn update(&mut self, targets: &Targets, now: Moment) -> Result<(), HealthError> {
+        targets.validate()?;
+        for pool in targets.pools.values() {
+            for (check, backend) in
+                pool.checks.iter().flat_map(|check| pool.backends.values().map(move |b| (check, b)))
+            {
+                let opened = self.raw.open_for(&check.kind, backend.address, self.epoll.as_fd(), RAW);
+                opened.map_err(|source| HealthError::open(&check.kind, source))?;
+            }
+        }
+        let changes = self.board.update(&targets.pools, &targets.admin, &targets.adopted, now);
+        self.follow(changes, now);
+        Ok(())
+    }
+
+    /// Starts and ends sending for the streams that came and went.
+    fn follow(&mut self, changes: StreamChanges, now: Moment) {
+        for id in changes.removed {
+            self.lanes.remove(&id);
+            self.connects.end_stream(id);
+            for targets in self.syn_targets.values_mut() {
+                targets.retain(|target| *target != id);
+            }
+        }
+        self.syn_targets.retain(|_, targets| !targets.is_empty());
+        for id in changes.added {
+            let random = self.draw();
+            let Some(stream) = self.board.stream(id) else { continue };
+            if stream.check.kind == CheckKind::Syn {
+                self.syn_targets.entry(target(stream.address, &stream.check)).or_default().push(id);
+            }
+            let lane = Lane::new(stream.check.interval, now, random);
+            self.timers.at(lane.send_at(stream.check.interval), id, Task::Send);
+            self.lanes.insert(id, lane);
+        }
+    }
+
+    /// Sets the timer, or stops it.
+    fn arm(&self, at: Option<Moment>) {
+        // Zero would stop the timer.
+        let nanos = at.map_or(0, |at| at.0.max(1));
+        let tv_sec = i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX);
+        let tv_nsec = i64::try_from(nanos % 1_000_000_000).unwrap_or(0);
+        let value = Itimerspec { it_interval: Timespec::default(), it_value: Timespec { tv_sec, tv_nsec } };
+        if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &value) {
+            tracing::error!("set the probe timer: {error}");
+        }
+    }
+
+    /// Waits for events; returns their number.
+    fn wait(&self, events: &mut Vec<Event>, timeout: Option<&Timespec>) -> usize {
+        events.clear();
+        // The timer stays readable until it is set anew, so only a full batch asks for another.
+        let taken = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout).unwrap_or(0);
+        let timer_only = events.iter().all(|event| event.data.u64() == TIMER);
+        if timer_only { 0 } else { taken }
+    }
+
+    /// Takes what the events announce: answers, outcomes, results, commands.
+    fn take(&mut self, events: &mut Vec<Event>, now: Moment) -> Next {
+        let mut next = Next::Continue;
+        for event in events.drain(..) {
+            let flags = event.flags;
+            match event.data.u64() {
+                RAW => self.take_answers(now),
+                WAKE => next = self.take_messages(now),
+                token if token & ATTEMPT != 0 => {
+                    if let Some((stream, seq, outcome)) = self.connects.ready(token, flags) {
+                        self.settle(stream, seq, outcome, now);
+                    }
+                }
+                _ => {}
+            }
+        }
+        next
+    }
+
+    /// Reads the raw sockets empty.
+    fn take_answers(&mut self, now: Moment) {
+        while let Some((stream, seq)) = self.raw.next_echo() {
+            self.board.answered(stream, seq, self.drained_at, now);
+        }
+        while let Some(answer) = self.raw.next_half_open() {
+            let streams = self.syn_targets.get(&answer.from).into_iter().flatten();
+            let probe = |id: &StreamId| Some((*id, self.lanes.get(id)?.probe_of(answer.initial)?));
+            let Some((stream, seq)) = streams.clone().find_map(probe) else { continue };
+            match answer.verdict {
+                Verdict::Open => self.board.answered(stream, seq, self.drained_at, now),
+                Verdict::Refused => self.board.failed(stream, seq, Failure::Refused, now),
+            }
+        }
+    }
+
+    /// Takes results of the async runtime, and commands.
+    fn take_messages(&mut self, now: Moment) -> Next {
+        self.waker.clear();
+        while let Ok(HttpResult { stream, seq, outcome, at }) = self.http_results.try_recv() {
+            match outcome {
+                http::Outcome::Passed => self.board.answered(stream, seq, at, now),
+                http::Outcome::Failed(failure) => self.board.failed(stream, seq, failure, now),
+                http::Outcome::NotTried(error) => self.complain(stream, &error, now),
+            }
+        }
+        loop {
+            // A reply that nobody waits for any more is dropped.
+            match self.commands.try_recv() {
+                Ok(Command::Update(targets, reply)) => drop(reply.send(self.update(&targets, now))),
+                Ok(Command::SetAdmin(key, admin, reply)) => {
+                    let done = self.board.set_admin(&key, admin, now);
+                    drop(reply.send(done.ok_or(HealthError::NoSuchBackend(key))));
+                }
+                Ok(Command::SetWeight(key, weight, reply)) => {
+                    let done = self.board.set_weight(&key, weight, now);
+                    drop(reply.send(done.ok_or(HealthError::NoSuchBackend(key))));
+                }
+                Ok(Command::Snapshot(reply)) => drop(reply.send(self.board.snapshot(now))),
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Next::Stop,
+                Err(TryRecvError::Empty) => return Next::Continue,
+            }
+        }
+    }
+
+    /// Puts judging off once if this thread was held up: what it then sees may be half the truth.
+    fn look_twice_if_late(&mut self, wanted: Option<Moment>, now: Moment) {
+        let late = wanted.is_some_and(|at| now.since(at) > LATE);
+        // Not again while the second look itself is due: constant lateness must not blind us.
+        if late && now.since(self.judge_not_before) > SECOND_LOOK + LATE {
+            self.judge_not_before = now + SECOND_LOOK;
+        }
+    }
+
+    /// Does everything that is due.
+    fn run_due(&mut self, now: Moment) {
+        while let Some((at, id, task)) = self.timers.pop_due(now) {
+            match task {
+                Task::Judge => self.judge(id, at, now),
+                Task::Repeat(seq) => self.repeat(id, seq),
+                Task::Send => self.send(id),
+            }
+        }
+    }
+
+    /// Judges a stream as of `now`, unless a second look comes first.
+    fn judge(&mut self, id: StreamId, at: Moment, now: Moment) {
+        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.judge_at == Some(at)) else { return };
+        lane.judge_at = None;
+        if now < self.judge_not_before {
+            lane.judge_at = Some(self.judge_not_before);
+            return self.timers.at(self.judge_not_before, id, Task::Judge);
+        }
+        self.board.judge(id, now);
+        if let Some(stream) = self.board.stream(id) {
+            self.connects.end_unless(id, |seq| stream.judge.is_outstanding(seq));
+        }
+        self.arm_judgement(id, now + JUDGE_GAP);
+    }
+
+    /// Arms the stream's next judgement, not before `earliest`.
+    fn arm_judgement(&mut self, id: StreamId, earliest: Moment) {
+        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(&id)) else { return };
+        let Some(at) = stream.judge.next_judgement() else { return };
+        let at = at.max(earliest).round_up(grid(stream.check.timeout / 4));
+        if lane.judge_at.is_none_or(|armed| at < armed) {
+            lane.judge_at = Some(at);
+            self.timers.at(at, id, Task::Judge);
+        }
+    }
+
+    /// Sends a stream's next probe.
+    fn send(&mut self, id: StreamId) {
+        let random = self.draw();
+        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(&id)) else { return };
+        let (interval, timeout) = (stream.check.interval, stream.check.timeout);
+        let repeat_after = stream.judge.grace().clamp(timeout / 4, timeout / 2);
+        let repeats = matches!(stream.check.kind, CheckKind::Tcp | CheckKind::Syn);
+        let seq = lane.take_turn(interval, Moment::now(), random);
+        self.timers.at(lane.send_at(interval), id, Task::Send);
+
+        let outcome = self.emit(id, seq);
+        // Read after sending: being held up before makes the probe no older.
+        let now = Moment::now();
+        if let Outcome::NotTried(error) = outcome {
+            return self.complain(id, &error, now);
+        }
+        self.board.sent(id, seq, now);
+        match outcome {
+            Outcome::Waiting => {
+                if repeats {
+                    let at = (now + repeat_after).round_up(grid(timeout / 4));
+                    self.timers.at(at, id, Task::Repeat(seq));
+                }
+                self.arm_judgement(id, now);
+            }
+            settled => self.settle(id, seq, settled, now),
+        }
+    }
+
+    /// Sends a probe's packet a second time while the first is unanswered.
+    fn repeat(&mut self, id: StreamId, seq: Sequence) {
+        if self.board.stream(id).is_some_and(|stream| stream.judge.is_outstanding(seq)) {
+            match self.emit(id, seq) {
+                Outcome::Waiting => {}
+                settled => self.settle(id, seq, settled, Moment::now()),
+            }
+        }
+    }
+
+    /// Hands a probe to the kernel, or to the async runtime.
+    fn emit(&mut self, id: StreamId, seq: Sequence) -> Outcome {
+        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(&id)) else {
+            return Outcome::Waiting;
+        };
+        let to = target(stream.address, &stream.check);
+        let family = Family::of(to.ip());
+        let handed = match &stream.check.kind {
+            CheckKind::None => Ok(()),
+            CheckKind::Tcp => return self.connects.start(self.epoll.as_fd(), to, id, seq),
+            CheckKind::Ping => match self.raw.echo(family) {
+                Some(socket) => socket.send(to.ip(), id, seq),
+                None => Err(io::ErrorKind::NotConnected.into()),
+            },
+            CheckKind::Syn => match self.raw.half_open(family) {
+                Some(socket) => {
+                    let unanswered = stream.judge.silence(Moment::now()).map_or(0, |(count, _)| count);
+                    lane.source(to.ip(), unanswered, Moment::now()).and_then(|source| {
+                        let initial = lane.initial_of(seq).unwrap_or_else(|| {
+                            let initial = socket.draw_initial();
+                            lane.note_initial(seq, initial);
+                            initial
+                        });
+                        socket.send(source, to, initial)
+                    })
+                }
+                None => Err(io::ErrorKind::NotConnected.into()),
+            },
+            CheckKind::Http(check) => {
+                let (check, limit) = (check.clone(), stream.check.timeout);
+                let (done, waker) = (self.http_done.clone(), self.waker.clone());
+                self.runtime.spawn(async move {
+                    let outcome = http::probe(to, &check, limit).await;
+                    // The prober is gone only when the daemon stops.
+                    let _ = done.send(HttpResult { stream: id, seq, outcome, at: Moment::now() });
+                    waker.wake();
+                });
+                Ok(())
+            }
+        };
+        handed.map_or_else(connect::outcome, |()| Outcome::Waiting)
+    }
+
+    /// Passes a connect's outcome on.
+    fn settle(&mut self, id: StreamId, seq: Sequence, outcome: Outcome, now: Moment) {
+        match outcome {
+            Outcome::Waiting => {}
+            Outcome::Open => {
+                self.connects.end(id, seq);
+                self.board.answered(id, seq, self.drained_at, now);
+            }
+            Outcome::Failed(failure) => {
+                self.connects.end(id, seq);
+                self.board.failed(id, seq, failure, now);
+            }
+            Outcome::NotTried(error) => self.complain(id, &error, now),
+        }
+    }
+
+    /// Says, now and then, that this host cannot send; the backend is not judged by it.
+    fn complain(&mut self, id: StreamId, error: &io::Error, now: Moment) {
+        if self.complained_at.is_some_and(|at| now.since(at) < COMPLAIN_EVERY) {
+            return;
+        }
+        self.complained_at = Some(now);
+        if let Some(stream) = self.board.stream(id) {
+            let (kind, to) = (&stream.check.kind, stream.address);
+            tracing::warn!("send {} probe to {to}: {error}", crate::health::snapshot::kind_name(kind));
+        }
+    }
+
+    /// A number that nobody can foresee.
+    fn draw(&mut self) -> u64 {
+        self.draws += 1;
+        self.random.hash_one(self.draws)
+    }
+}
+
+/// Where a check's probes go.
+fn target(address: IpAddr, check: &Check) -> SocketAddr {
+    SocketAddr::new(address, check.port.unwrap_or(0))
+}

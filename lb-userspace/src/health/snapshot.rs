@@ -1,0 +1,137 @@
+//! Detection's state as operators see it.
+
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use super::event::BackendKey;
+use super::judge::{Failure, Judge};
+use super::machine::{FailureKind, Finding, Health};
+use super::pool_view::{Admin, Slot};
+use super::time::Moment;
+use crate::config::model::{Check, CheckKind};
+
+/// Health kept over a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adopted {
+    /// The health.
+    pub health: Health,
+    /// Kind of the failure, of a down backend.
+    pub kind: Option<FailureKind>,
+}
+
+/// One backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendHealth {
+    /// Which.
+    pub key: BackendKey,
+    /// The operator's wish.
+    pub admin: Admin,
+    /// The health.
+    pub health: Health,
+    /// Kind of the failure, of a down backend.
+    pub failure_kind: Option<FailureKind>,
+    /// Since when.
+    pub since: SystemTime,
+    /// Until when a recovery is not believed.
+    pub held_until: Option<SystemTime>,
+    /// Why.
+    pub why: String,
+    /// What the data plane was told.
+    pub slot: Option<Slot>,
+    /// Its checks, in the pool's order; empty where none is configured.
+    pub checks: Vec<CheckStatus>,
+}
+
+impl BackendHealth {
+    /// The latest result of all checks.
+    #[must_use]
+    pub fn last_probe(&self) -> Option<&LastProbe> {
+        self.checks.iter().filter_map(|check| check.last_probe.as_ref()).max_by_key(|probe| probe.at)
+    }
+
+    /// Whether every check has a verdict.
+    #[must_use]
+    pub fn has_verdict(&self) -> bool {
+        self.checks.iter().all(|check| check.finding != Finding::Pending)
+    }
+}
+
+/// One check of a backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckStatus {
+    /// The check's type, as in the config.
+    pub kind: &'static str,
+    /// What it says.
+    pub finding: Finding,
+    /// Consecutive successes.
+    pub successes: u32,
+    /// Consecutive failures.
+    pub failures: u32,
+    /// The latest result.
+    pub last_probe: Option<LastProbe>,
+}
+
+/// The result of a probe.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LastProbe {
+    /// The check's type, as in the config.
+    pub kind: &'static str,
+    /// When the result was known.
+    pub at: SystemTime,
+    /// From sending to the result.
+    pub round_trip: Duration,
+    /// What failed; `None` for a success.
+    pub error: Option<String>,
+}
+
+/// A check's type, as in the config.
+#[must_use]
+pub fn kind_name(kind: &CheckKind) -> &'static str {
+    match kind {
+        CheckKind::None => "none",
+        CheckKind::Tcp => "tcp",
+        CheckKind::Syn => "syn",
+        CheckKind::Http(_) => "http",
+        CheckKind::Ping => "ping",
+    }
+}
+
+/// The status of one check.
+pub(super) fn check_status(check: &Check, judge: &Judge, now: Moment, wall: SystemTime) -> CheckStatus {
+    let (successes, failures) = judge.counters();
+    let kind = kind_name(&check.kind);
+    let last_probe = judge.last_result().map(|last| LastProbe {
+        kind,
+        at: last.at.to_wall(now, wall),
+        round_trip: last.at.since(last.sent_at),
+        error: last.failure.as_ref().map(ToString::to_string),
+    });
+    CheckStatus { kind, finding: judge.finding(), successes, failures, last_probe }
+}
+
+/// Why a backend's health changed, in words.
+pub(super) fn reason(address: IpAddr, check: &Check, judge: &Judge, to: Health, now: Moment) -> String {
+    let kind = kind_name(&check.kind);
+    let target = match check.port {
+        Some(port) if check.kind != CheckKind::Ping => std::net::SocketAddr::new(address, port).to_string(),
+        _ => address.to_string(),
+    };
+    let (successes, failures) = judge.counters();
+    let last_failure = judge.last_result().and_then(|last| last.failure.as_ref());
+    let silence = |(unanswered, age): (usize, Duration)| {
+        format!("{kind} {target}: no answer for {age:.1?}, {unanswered} unanswered")
+    };
+    match (to, judge.finding(), last_failure) {
+        (Health::Up | Health::Trial | Health::Unknown, ..) => {
+            format!("{kind} {target}: {successes} answered in a row")
+        }
+        (_, Finding::Doubtful, _) if failures == 0 => judge.silence(now).map_or_else(String::new, silence),
+        (_, _, Some(Failure::Silent)) if judge.counts_silence() => {
+            judge.silence(now).map_or_else(String::new, silence)
+        }
+        (_, _, Some(failure)) => format!("{kind} {target}: {failure} ({failures} in a row)"),
+        (_, _, None) => format!("{kind} {target}: no answer"),
+    }
+}

@@ -1,0 +1,205 @@
+//! Attaching the packet program to interfaces, and keeping it there.
+//!
+//! A link is pinned as `links/<interface>`, so that it outlives the daemon. A link whose device has vanished is dead
+//! and is replaced.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+
+use aya::programs::Xdp;
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::xdp::{XdpLink, XdpMode as Flags};
+use thiserror::Error;
+
+use super::pins::{Pins, innermost};
+use crate::config::model::XdpMode;
+use crate::net::snapshot::{Link, XdpPlace};
+
+/// What attaching to an interface did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// The pinned link already runs this program.
+    Kept,
+    /// The pinned link ran another program, and now runs this one; no packet saw neither.
+    Replaced,
+    /// Nothing was attached.
+    Anew(XdpPlace),
+    /// The pinned link's device had vanished; attached to the interface that has its name now.
+    Again(XdpPlace),
+}
+
+/// Why the program is not on an interface.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// The driver has no XDP.
+    #[error(
+        "attach xdp to {interface} (native mode): the driver has no native XDP; set `xdp_mode = \"auto\"` or \
+         `\"generic\"` for it, or use another interface"
+    )]
+    NotNative {
+        /// Interface.
+        interface: String,
+    },
+    /// Somebody else's program is there.
+    #[error(
+        "attach xdp to {interface}: another XDP program is attached ({programs}); detach it first (`ip link set dev \
+         {interface} xdp off`, or the tool that attached it)"
+    )]
+    Busy {
+        /// Interface.
+        interface: String,
+        /// Their kernel ids.
+        programs: String,
+    },
+    /// The kernel attaches, but gives no link that could be pinned.
+    #[error("attach xdp to {interface}: the kernel makes no BPF link; Linux 5.9 or newer is needed")]
+    NoLink {
+        /// Interface.
+        interface: String,
+    },
+    /// Anything else.
+    #[error("attach xdp to {interface} ({mode} mode): {cause}")]
+    Other {
+        /// Interface.
+        interface: String,
+        /// `native` or `generic`.
+        mode: &'static str,
+        /// What the kernel says.
+        cause: String,
+    },
+    /// The link cannot be pinned.
+    #[error("pin the link of {interface} in {path}: {cause}")]
+    Pin {
+        /// Interface.
+        interface: String,
+        /// The pin.
+        path: String,
+        /// What the kernel says.
+        cause: String,
+    },
+}
+
+/// Makes sure that `program` runs on `link`.
+///
+/// # Errors
+/// Where it cannot; what ran there before still does.
+pub fn attach(pins: &Pins, program: &mut Xdp, link: &Link, mode: XdpMode) -> Result<Attached, AttachError> {
+    let path = pins.link(&link.name);
+    let running = |id: u32| link.xdp.iter().any(|found| found.id == id);
+    let own = program.info().map(|info| info.id()).unwrap_or(0);
+    let dead = match PinnedLink::from_pin(&path) {
+        Err(_) => false,
+        Ok(pinned) => {
+            let pinned = FdLink::from(pinned);
+            let runs = pinned.info().map(|info| info.program_id()).unwrap_or(0);
+            if runs == own && running(own) {
+                return Ok(Attached::Kept);
+            }
+            if running(runs) && replace(program, pinned).is_ok() {
+                return Ok(Attached::Replaced);
+            }
+            true
+        }
+    };
+    if !link.xdp.is_empty() && !dead {
+        let ids: Vec<String> = link.xdp.iter().map(|program| format!("id {}", program.id)).collect();
+        return Err(AttachError::Busy { interface: link.name.clone(), programs: ids.join(", ") });
+    }
+    let (fresh, place) = attach_anew(program, link, mode)?;
+    let pin = |cause: String| AttachError::Pin {
+        interface: link.name.clone(),
+        path: path.display().to_string(),
+        cause,
+    };
+    if dead {
+        fs::remove_file(&path).map_err(|error| pin(error.to_string()))?;
+    }
+    fresh.pin(&path).map_err(|error| pin(innermost(&error)))?;
+    Ok(if dead { Attached::Again(place) } else { Attached::Anew(place) })
+}
+
+/// Puts `program` on a link in place of the one that runs there. The pin keeps the link alive.
+fn replace(program: &mut Xdp, link: FdLink) -> io::Result<()> {
+    let link = XdpLink::try_from(link).map_err(io::Error::other)?;
+    let id = program.attach_to_link(link).map_err(io::Error::other)?;
+    // Dropping our reference leaves the link to its pin.
+    drop(program.take_link(id).map_err(io::Error::other)?);
+    Ok(())
+}
+
+fn attach_anew(program: &mut Xdp, link: &Link, mode: XdpMode) -> Result<(FdLink, XdpPlace), AttachError> {
+    let native = match mode {
+        XdpMode::Native | XdpMode::Auto => Some(try_attach(program, link, XdpPlace::Native)),
+        XdpMode::Generic => None,
+    };
+    match (native, mode) {
+        (Some(Err(AttachError::NotNative { .. })), XdpMode::Auto) | (None, _) => {
+            try_attach(program, link, XdpPlace::Generic).map(|fresh| (fresh, XdpPlace::Generic))
+        }
+        (Some(result), _) => result.map(|fresh| (fresh, XdpPlace::Native)),
+    }
+}
+
+fn try_attach(program: &mut Xdp, link: &Link, place: XdpPlace) -> Result<FdLink, AttachError> {
+    let interface = || link.name.clone();
+    let (flags, mode) = match place {
+        XdpPlace::Generic => (Flags::Skb, "generic"),
+        XdpPlace::Native | XdpPlace::Offload => (Flags::Driver, "native"),
+    };
+    let id = program.attach_to_if_index(link.ifindex, flags).map_err(|error| match os_error(&error) {
+        Some(libc::EOPNOTSUPP) => AttachError::NotNative { interface: interface() },
+        Some(libc::EBUSY | libc::EEXIST) => {
+            AttachError::Busy { interface: interface(), programs: "id unknown".to_owned() }
+        }
+        _ => AttachError::Other { interface: interface(), mode, cause: innermost(&error) },
+    })?;
+    let fresh = program.take_link(id).map_err(|error| AttachError::Other {
+        interface: interface(),
+        mode,
+        cause: innermost(&error),
+    })?;
+    // Without a BPF link aya attaches by netlink; dropping that detaches again.
+    FdLink::try_from(fresh).map_err(|_| AttachError::NoLink { interface: interface() })
+}
+
+fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The interfaces that have a pinned link.
+///
+/// # Errors
+/// Where the directory cannot be read; a missing one is empty.
+pub fn pinned(pins: &Pins) -> io::Result<Vec<String>> {
+    match fs::read_dir(pins.links()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+        Ok(entries) => {
+            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().replace(':', "."))).collect()
+        }
+    }
+}
+
+/// Kernel ids of the programs that pinned links run.
+#[must_use]
+pub fn own_programs(pins: &Pins) -> BTreeSet<u32> {
+    let links = pinned(pins).unwrap_or_default();
+    let links = links.iter().filter_map(|name| PinnedLink::from_pin(pins.link(name)).ok());
+    links.filter_map(|link| FdLink::from(link).info().ok()).map(|info| info.program_id()).collect()
+}
+
+/// Takes the program off an interface.
+///
+/// # Errors
+/// Where the pin cannot be removed.
+pub fn detach(pins: &Pins, interface: &str) -> io::Result<()> {
+    fs::remove_file(pins.link(interface))
+}

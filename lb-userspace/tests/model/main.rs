@@ -1,0 +1,10 @@
+//! The whole packet pipeline over maps in plain memory, written by the real control plane. Needs no privileges.
+
+mod capacity;
+mod frames;
+mod instances;
+mod lifecycle;
+mod reload;
+mod rules;
+mod scale;
+mod world;

@@ -1,0 +1,247 @@
+//! Maps, the applier that writes them, and packets that go through them.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_common::layout::NextHopCopy;
+use lb_common::memory::{Frame, Memory};
+use lb_common::reason::Reason;
+use lb_common::time::{TICK_NS, Tick};
+use lb_userspace::apply::{Applier, ApplyError, Summary};
+use lb_userspace::config::model::{
+    Backend, Config, LastResort, Limits, Mode, OnDown, Pool, Ports, Protocol, Scheduler, Service, Timeouts,
+    Tunnel, Unmatched, Vip,
+};
+use lb_userspace::desired::{self, Desired, Egress, HopKey, HopRecord, Inputs, PoolView};
+use lb_userspace::flows;
+use lb_userspace::maps::set::MapSet;
+use lb_userspace::maps::sizes::Sizes;
+
+use crate::frames::{HEADROOM, Kind, Packet};
+
+pub(crate) const VIP: &str = "198.51.100.10";
+pub(crate) const SECRET: u64 = 0x5ec2_e7a1_1b2c_3d4e;
+
+pub(crate) fn limits() -> Limits {
+    Limits { flows_v4: 4096, flows_v6: 1024, services: 16, backends: 128, maglev_slots: 1 << 18 }
+}
+
+/// A config without VIPs, pools and services.
+pub(crate) fn config(limits: Limits) -> Config {
+    Config {
+        interfaces: Vec::new(),
+        gateway_mac: None,
+        mtu: None,
+        hash_seed: 7,
+        limits,
+        tunnel: Tunnel { source: Vec::new(), gue_port: 6080 },
+        vips: BTreeMap::new(),
+        pools: BTreeMap::new(),
+        services: BTreeMap::new(),
+    }
+}
+
+pub(crate) fn vip(name: &str, addresses: &[&str]) -> Vip {
+    Vip {
+        name: name.into(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        icmp_echo: true,
+        unmatched: Unmatched::Drop,
+    }
+}
+
+pub(crate) fn backend(name: &str, address: IpAddr) -> Backend {
+    Backend { name: name.into(), address, port: None, weight: 100, tier: 0, host: None, mac: None }
+}
+
+/// Backends `b-000`, `b-001`, … at `10.<block>.x.y`.
+pub(crate) fn pool(name: &str, block: u8, count: usize) -> Pool {
+    let address = |number: usize| IpAddr::from([10, block, (number / 250) as u8, (number % 250) as u8 + 1]);
+    let backends = (0..count).map(|number| backend(&format!("b-{number:03}"), address(number)));
+    Pool {
+        name: name.into(),
+        tier_takeover_below: 0.0,
+        last_resort: LastResort::Drop,
+        max_ejected: 0.5,
+        slow_start: Duration::ZERO,
+        hold_down: Duration::ZERO,
+        hold_down_max: Duration::ZERO,
+        checks: Vec::new(),
+        backends: backends.map(|backend| (backend.name.clone(), backend)).collect(),
+    }
+}
+
+pub(crate) fn service(name: &str, vip: &str, ports: Ports, pool: &str) -> Service {
+    Service {
+        name: name.into(),
+        vip: vip.into(),
+        ports,
+        protocols: vec![Protocol::Tcp, Protocol::Udp],
+        pool: pool.into(),
+        mode: Mode::Ipip,
+        scheduler: Scheduler::Maglev,
+        table_size: None,
+        on_down: OnDown::Auto,
+        track: true,
+        timeouts: Timeouts {
+            tcp_embryonic: Duration::from_secs(60),
+            tcp_established: Duration::from_secs(7800),
+            tcp_closing: Duration::from_secs(60),
+            udp: Duration::from_secs(120),
+        },
+    }
+}
+
+pub(crate) fn port(port: u16) -> Ports {
+    Ports::Ranges(vec![(port, port)])
+}
+
+/// One service `web` on port 80 over a pool `web` of so many backends.
+pub(crate) fn web(limits: Limits, backends: usize) -> Config {
+    let mut config = config(limits);
+    config.vips.insert("edge".into(), vip("edge", &[VIP, "2001:db8::10"]));
+    config.pools.insert("web".into(), pool("web", 1, backends));
+    config.services.insert("web".into(), service("web", "edge", port(80), "web"));
+    config
+}
+
+pub(crate) fn hop_key(address: IpAddr) -> HopKey {
+    HopKey { ifindex: 2, ip: address, mac: None, mtu: 1500 }
+}
+
+pub(crate) fn hop_record(key: &HopKey) -> HopRecord {
+    let last = match key.ip {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    };
+    let macs = [2, 0, 0, 0, 0, last, 2, 0, 0, 0, 1, 1];
+    HopRecord { copy: NextHopCopy { port: 3, mtu: 1500, macs, ..NextHopCopy::default() }, resolved: true }
+}
+
+fn egress(address: IpAddr) -> Egress {
+    let source = match address {
+        IpAddr::V4(_) => "10.0.0.1".parse().unwrap(),
+        IpAddr::V6(_) => "2001:db8:ffff::1".parse().unwrap(),
+    };
+    Egress { next_hop: hop_key(address), source, entropy_bits: 0 }
+}
+
+pub(crate) fn desired_with(config: &Config, views: &BTreeMap<String, PoolView>) -> Arc<Desired> {
+    Arc::new(desired::desired(&Inputs {
+        config,
+        weights: &BTreeMap::new(),
+        views,
+        egress: &|address, _| Some(egress(address)),
+        next_hop: &hop_record,
+        local: &BTreeSet::new(),
+    }))
+}
+
+pub(crate) fn desired(config: &Config) -> Arc<Desired> {
+    desired_with(config, &BTreeMap::new())
+}
+
+pub(crate) fn maps(limits: &Limits, secret: u64) -> Arc<MapSet> {
+    let sizes = Sizes::of(limits);
+    let maps = MapSet::anonymous(&sizes).unwrap();
+    maps.meta.update(0, |meta| meta.geometry = sizes.geometry(secret));
+    Arc::new(maps)
+}
+
+/// What became of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) reason: Reason,
+    /// Ids of service and backend.
+    pub(crate) to: Option<(u16, u16)>,
+}
+
+/// Sends a packet at a time.
+pub(crate) fn send(maps: &MapSet, now_ns: u64, packet: &Packet) -> Seen {
+    let (to, counted) = (Cell::new(None), Cell::new(0));
+    let memory = Memory {
+        now: Tick::from_ns(now_ns),
+        on_count: &|_, _| counted.set(counted.get() + 1),
+        on_forwarded: &|service, backend, _| to.set(Some((service as u16, backend as u16))),
+        ..flows::memory(maps)
+    };
+    let (mut buffer, end) = packet.frame();
+    let outcome = memory.process(&mut Frame::new(&mut buffer[..end], HEADROOM));
+    assert_eq!(counted.get(), 1, "counted under one reason");
+    Seen { reason: outcome.reason, to: to.get() }
+}
+
+/// Maps, applier and clock.
+pub(crate) struct World {
+    pub(crate) maps: Arc<MapSet>,
+    pub(crate) applier: Applier,
+    pub(crate) now_ns: u64,
+}
+
+impl World {
+    pub(crate) fn empty(limits: &Limits) -> Self {
+        let maps = maps(limits, SECRET);
+        let now_ns = 1000 * TICK_NS;
+        Self { applier: Applier::adopt(maps.clone(), now_ns), maps, now_ns }
+    }
+
+    pub(crate) fn new(config: &Config) -> Self {
+        let mut world = Self::empty(&config.limits);
+        world.apply(config).unwrap();
+        world
+    }
+
+    pub(crate) fn apply(&mut self, config: &Config) -> Result<Summary, ApplyError> {
+        self.applier.apply(&desired(config), self.now_ns)
+    }
+
+    pub(crate) fn after_ticks(&mut self, ticks: u64) {
+        self.now_ns += ticks * TICK_NS;
+    }
+
+    pub(crate) fn after(&mut self, duration: Duration) {
+        self.now_ns += duration.as_nanos() as u64;
+    }
+
+    /// A housekeeping round: sweep and take back.
+    pub(crate) fn tick(&mut self) -> Summary {
+        let sweep = flows::sweep(&self.maps, self.now_ns, &self.applier.purge(self.now_ns));
+        self.applier.tick(self.now_ns, Some(&sweep))
+    }
+
+    pub(crate) fn send(&self, packet: &Packet) -> Seen {
+        send(&self.maps, self.now_ns, packet)
+    }
+
+    /// Sends a packet that must be forwarded; gives reason and backend name.
+    pub(crate) fn to(&self, packet: &Packet) -> (Reason, String) {
+        let seen = self.send(packet);
+        let (_, id) = seen.to.unwrap_or_else(|| panic!("{packet:?}: {:?}", seen.reason));
+        (seen.reason, self.name(id))
+    }
+
+    pub(crate) fn name(&self, backend: u16) -> String {
+        self.maps.backend_info[usize::from(backend)].name.as_str().to_owned()
+    }
+}
+
+/// The packet of an IPv4 client, numbered, to port 80 of [`VIP`].
+pub(crate) fn client(number: u32, kind: Kind) -> Packet {
+    let [_, a, b, c] = (number / 50_000 + 1).to_be_bytes();
+    Packet {
+        client: IpAddr::from([203, a, b, c]),
+        client_port: (number % 50_000) as u16 + 1024,
+        vip: VIP.parse().unwrap(),
+        port: 80,
+        kind,
+    }
+}
+
+impl Packet {
+    pub(crate) fn with(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
+}
