@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, MapData, PerCpuArray};
@@ -89,8 +89,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn measure(args: &Args) -> Result<Sheet> {
     let veth = Veth::enter()?;
-    stay_alone();
     let mut sheet = Sheet::new("live", args.rounds)?;
+    stay_alone();
     let mut wire = Wire::attach(&veth)?;
     let mut weir = Instance::load("live", &Limits::default())?;
     prepare(&weir, veth.index(FAR)?)?;
@@ -201,10 +201,9 @@ impl Wire {
         // Caches and the frames' pages.
         self.send(Kind::Ack, case.bits, frames / 16)?;
         let (known, counted) = (weir.count(Reason::FlowKnown), self.counted()?);
-        let (cpu, wall) = (cpu_time(), Instant::now());
+        let before = cpu_time();
         self.send(Kind::Ack, case.bits, frames)?;
-        let (cpu, wall) = (cpu_time() - cpu, wall.elapsed());
-        if std::env::var_os("LIVE_DEBUG").is_some() { eprintln!("{} cpu {cpu:?} wall {wall:?} counted {}", case.id, self.counted()? - counted); }
+        let spent = cpu_time() - before;
         let counted = self.counted()? - counted;
         let known = weir.count(Reason::FlowKnown) - known;
         match case.far {
@@ -218,7 +217,7 @@ impl Wire {
         if case.far == Far::Weir && known * 1000 < counted * 999 {
             bail!("{}: {known} of {counted} frames were of known flows", case.id);
         }
-        Ok(counted as f64 / cpu.as_secs_f64() / 1e6)
+        Ok(counted as f64 / spent.as_secs_f64() / 1e6)
     }
 }
 

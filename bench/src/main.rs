@@ -1,4 +1,4 @@
-//! What a packet costs, measured in the kernel. Run as `cargo xtask bench packet | gate | live`.
+//! What a packet costs, measured in the kernel. Run as `cargo xtask bench packet | gate | live | scale | flood`.
 //!
 //! Nothing that is measured runs in this process: it loads programs, fills maps, starts batches and reads clocks.
 #![forbid(unsafe_code)]
@@ -6,12 +6,14 @@
 mod cases;
 mod chart;
 mod engine;
+mod flood;
 mod frame;
 mod gate;
 mod instance;
 mod live;
 mod packet;
 mod report;
+mod scale;
 mod sheet;
 mod statistics;
 mod veth;
@@ -35,6 +37,8 @@ enum Task {
     Packet(packet::Args),
     Gate(gate::Args),
     Live(live::Args),
+    Scale(scale::Args),
+    Flood(flood::Args),
     #[command(hide = true)]
     Worker(worker::Args),
 }
@@ -44,6 +48,8 @@ fn main() -> ExitCode {
         Task::Packet(args) => packet::run(&args),
         Task::Gate(args) => gate::run(&args),
         Task::Live(args) => live::run(&args),
+        Task::Scale(args) => scale::run(&args),
+        Task::Flood(args) => flood::run(&args),
         Task::Worker(args) => worker::run(&args),
     };
     match result {

@@ -42,6 +42,33 @@ impl Veth {
         Ok(veth)
     }
 
+    /// Moves the near end to a host of its own, 10.0.0.1, which has all of 10.64.0.0/10 behind it and answers for it;
+    /// the far end is 10.0.0.2.
+    ///
+    /// # Errors
+    /// Where `ip` refuses.
+    pub(crate) fn with_router(self) -> Result<Self> {
+        let router = self.router();
+        ip(&["netns", "add", &router])?;
+        ip(&["link", "set", NEAR, "netns", &router])?;
+        ip(&["address", "add", "10.0.0.2/16", "dev", FAR])?;
+        ip(&["route", "add", "10.64.0.0/10", "via", "10.0.0.1"])?;
+        for line in [
+            format!("address add 10.0.0.1/16 dev {NEAR}"),
+            format!("link set {NEAR} up"),
+            "link set lo up".to_owned(),
+            "route add local 10.64.0.0/10 dev lo".to_owned(),
+        ] {
+            let words: Vec<&str> = ["-n", &router].into_iter().chain(line.split(' ')).collect();
+            ip(&words)?;
+        }
+        Ok(self)
+    }
+
+    fn router(&self) -> String {
+        format!("{}-router", self.name)
+    }
+
     /// The number of an interface.
     ///
     /// # Errors
@@ -58,7 +85,11 @@ impl Veth {
 impl Drop for Veth {
     fn drop(&mut self) {
         // What stays is an empty namespace of a name that no later process uses.
-        let _ = ip(&["netns", "delete", &self.name]);
+        for name in [self.router(), self.name.clone()] {
+            if fs::exists(format!("/run/netns/{name}")).unwrap_or(false) {
+                let _ = ip(&["netns", "delete", &name]);
+            }
+        }
     }
 }
 

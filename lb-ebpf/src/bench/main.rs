@@ -12,6 +12,7 @@ mod frame;
 mod live;
 mod lru;
 mod runner;
+mod services;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

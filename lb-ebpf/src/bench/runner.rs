@@ -52,6 +52,12 @@ impl Flow {
         let flow = permute(n, mask, half);
         Self(flow as u32 & 0xff_ffff, 0x8000 | ((flow ^ flow >> 24) as u16 & 0x7fff))
     }
+
+    /// The bits of the source address.
+    #[inline(always)]
+    pub(crate) fn address(self) -> u32 {
+        self.0
+    }
 }
 
 #[repr(C, packed)]
@@ -67,8 +73,9 @@ pub(crate) struct FrameV4 {
     ethernet: Ethernet,
     head: [u32; 3],
     source: u32,
-    destination: u32,
+    pub(crate) destination: u32,
     source_port: u16,
+    pub(crate) destination_port: u16,
 }
 
 #[repr(C, packed)]
@@ -83,7 +90,7 @@ struct FrameV6 {
 
 /// Cuts the frame to its first length; gives the flow to write.
 #[inline(always)]
-fn restore(context: &XdpContext) -> Option<Flow> {
+pub(crate) fn restore(context: &XdpContext) -> Option<Flow> {
     let run = RUN.get_ptr_mut(0)?;
     // SAFETY: the element lives as long as the program, and nothing writes it during a batch.
     let run = unsafe { &mut *run };
@@ -104,7 +111,7 @@ const fn ethernet(ethertype: u16) -> Ethernet {
 }
 
 #[inline(always)]
-fn call(context: &XdpContext) -> u32 {
+pub(crate) fn call(context: &XdpContext) -> u32 {
     // SAFETY: nothing is left to drop.
     unsafe { UNDER_TEST.tail_call(context, 0) };
     XDP_ABORTED
