@@ -68,7 +68,14 @@ impl Sheet {
     }
 
     /// Adds a number that was measured `values.len()` times.
-    pub(crate) fn row(&mut self, id: &str, title: &str, unit: &'static str, values: &[f64], goal: Option<Goal>) {
+    pub(crate) fn row(
+        &mut self,
+        id: &str,
+        title: &str,
+        unit: &'static str,
+        values: &[f64],
+        goal: Option<Goal>,
+    ) {
         let (lowest, highest) = range(values);
         self.rows.push(Row {
             id: id.to_owned(),
@@ -84,13 +91,15 @@ impl Sheet {
     /// The table for people.
     pub(crate) fn table(&self) -> String {
         let Machine { cpu, cpus, kernel, load_average } = &self.machine;
-        let mut text = format!("{cpu} ({cpus} CPUs), Linux {kernel}, load {load_average}; {} rounds\n\n", self.rounds);
+        let mut text =
+            format!("{cpu} ({cpus} CPUs), Linux {kernel}, load {load_average}; {} rounds\n\n", self.rounds);
         let width = self.rows.iter().map(|row| row.title.chars().count()).max().unwrap_or(0);
         let _ = writeln!(text, "{:width$}  {:>10} {:>21}  unit", "", "median", "lowest .. highest");
         for row in &self.rows {
             let spread = format!("{} .. {}", row.lowest, row.highest);
             let goal = row.goal.map_or(String::new(), |goal| format!("  ({})", goal.text(row.median)));
-            let _ = writeln!(text, "{:width$}  {:>10} {spread:>21}  {}{goal}", row.title, row.median, row.unit);
+            let _ =
+                writeln!(text, "{:width$}  {:>10} {spread:>21}  {}{goal}", row.title, row.median, row.unit);
         }
         text
     }

@@ -20,7 +20,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use super::{FLOODS, Flood};
 use crate::cases::Flows;
 use crate::engine::Engine;
-use crate::frame::{Kind, To};
+use crate::frame::{Kind, To, VIP_V4};
 use crate::instance::Instance;
 use crate::sheet::{Goal, Sheet};
 use crate::world;
@@ -47,6 +47,12 @@ struct Seen {
 pub(super) fn measure(sheet: &mut Sheet, rounds: u32) -> Result<()> {
     let mut weir = Instance::load("flood", &Limits::default())?;
     world::fill(&weir.set, &weir.geometry)?;
+    // Lists name flows by their VIP.
+    let [a, b, c, d] = VIP_V4.octets();
+    weir.set.vip_info.update(1, |info| {
+        info.address[..4].copy_from_slice(&[a, b, c, d]);
+        info.family = 4;
+    });
     let program = weir.fd()?;
     let (mut known, flood) = (Engine::load()?, Mutex::new(Engine::load()?));
     for kind in [Kind::Syn, Kind::Ack, Kind::Ack] {
@@ -114,7 +120,13 @@ fn one(
     Ok(())
 }
 
-fn pour(flood: &Mutex<Engine>, program: &ProgramFd, kind: Kind, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
+fn pour(
+    flood: &Mutex<Engine>,
+    program: &ProgramFd,
+    kind: Kind,
+    stop: &AtomicBool,
+    sent: &AtomicU64,
+) -> Result<()> {
     on_cpu(0);
     let Ok(mut engine) = flood.lock() else { bail!("an earlier flood panicked") };
     while !stop.load(Ordering::Relaxed) {
@@ -126,7 +138,10 @@ fn pour(flood: &Mutex<Engine>, program: &ProgramFd, kind: Kind, stop: &AtomicBoo
 
 fn proven(maps: &MapSet) -> Bindings {
     let flows = list(maps, Tick::from_ns(now_ns()));
-    flows.filter(|flow| flow.class == Class::Proven).map(|flow| ((flow.client, flow.client_port), flow.backend)).collect()
+    flows
+        .filter(|flow| flow.class == Class::Proven)
+        .map(|flow| ((flow.client, flow.client_port), flow.backend))
+        .collect()
 }
 
 /// Keeps this thread on one of the cores; on a machine with fewer it stays where it is.

@@ -66,7 +66,8 @@ pub(super) fn measure(sheet: &mut Sheet, seconds: u32) -> Result<()> {
     }
     let _weir = lab.weir(CONFIG)?;
     let get = Get::new((vip, 80).into()).timeout(PATIENCE);
-    let downloads = Downloads::start(lab.client(), vec![get.clone().path("/big").timeout(PATIENCE * 4); DOWNLOADS]);
+    let downloads =
+        Downloads::start(lab.client(), vec![get.clone().path("/big").timeout(PATIENCE * 4); DOWNLOADS]);
     downloads.wait_started(PATIENCE)?;
     for flood in FLOODS {
         let load = Load::start(lab.client(), get.clone(), Rate { per_second: PER_SECOND, threads: 64 });
@@ -91,7 +92,13 @@ pub(super) fn measure(sheet: &mut Sheet, seconds: u32) -> Result<()> {
         sheet.row(&format!("lab_{}_time", flood.id), &title, "ms", &times, None);
         let broken = downloads.states().iter().filter(|download| download.broken()).count();
         let title = format!("lab, {}: downloads of {DOWNLOADS} that broke so far", flood.title);
-        sheet.row(&format!("lab_{}_broken", flood.id), &title, "downloads", &[broken as f64], Some(Goal::AtMost(0.0)));
+        sheet.row(
+            &format!("lab_{}_broken", flood.id),
+            &title,
+            "downloads",
+            &[broken as f64],
+            Some(Goal::AtMost(0.0)),
+        );
     }
     Ok(())
 }
@@ -107,7 +114,8 @@ fn pour(lab: &Lab, kind: Kind, time: Duration) -> Result<f64> {
         .context("find the edge router's interface")?;
     let mut ebpf = EbpfLoader::new().load(objects::BENCH).context("load the bench's programs")?;
     program(&mut ebpf)?.load().context("load program live_send")?;
-    let mut live: Array<MapData, [u64; 4]> = Array::try_from(ebpf.take_map("LIVE").context("find map LIVE")?)?;
+    let mut live: Array<MapData, [u64; 4]> =
+        Array::try_from(ebpf.take_map("LIVE").context("find map LIVE")?)?;
     live.set(0, [0, (1 << BITS) - 1, u64::from(BITS.div_ceil(2)), index.into()], 0)?;
     let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     let begin = Instant::now();

@@ -32,7 +32,9 @@ impl Size {
 pub(super) enum Checks {
     None,
     /// The first this many pools by ping, every 100 ms.
-    Ping { pools: u32 },
+    Ping {
+        pools: u32,
+    },
 }
 
 /// A config as text. `weight` is every backend's.
@@ -85,7 +87,8 @@ mod tests {
         for (services, backends) in [(10, 10), (10, 1000), (100, 1000)] {
             let size = Size { services, backends, flows_v4: 65_536 };
             std::fs::write(&file, text(size, Checks::Ping { pools: 1 }, 100)).unwrap();
-            let config = lb_userspace::config::load(&file).map_err(|problems| problems.to_string()).unwrap().config;
+            let config =
+                lb_userspace::config::load(&file).map_err(|problems| problems.to_string()).unwrap().config;
             let found: usize = config.pools.values().map(|pool| pool.backends.len()).sum();
             assert_eq!((config.services.len(), found), (services as usize, backends as usize));
         }

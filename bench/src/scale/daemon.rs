@@ -46,7 +46,10 @@ pub(super) fn measure(sheet: &mut Sheet, rounds: u32, binary: Option<&Path>) -> 
     let mut times: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     let mut add = |key, time| times.entry(key).or_default().push(time);
     let before = daemon.checked()?;
-    ensure!(before.values().filter(|(health, _)| *health == Health::Up).count() == 100, "not all are up: {before:?}");
+    ensure!(
+        before.values().filter(|(health, _)| *health == Health::Up).count() == 100,
+        "not all are up: {before:?}"
+    );
     for round in 0..rounds {
         let applies = daemon.applies()?;
         add("reload_unchanged", daemon.timed(|client| async move { client.reload().await })?);
@@ -60,8 +63,14 @@ pub(super) fn measure(sheet: &mut Sheet, rounds: u32, binary: Option<&Path>) -> 
         let (in_force, answered) = daemon.change(round, Action::Drain)?;
         add("drain_in_force", in_force);
         add("drain_answered", answered);
-        add("backends", daemon.timed(|client| async move { client.backends(&BackendFilter::default()).await })?);
-        add("services", daemon.timed(|client| async move { client.services(&ServiceFilter::default()).await })?);
+        add(
+            "backends",
+            daemon.timed(|client| async move { client.backends(&BackendFilter::default()).await })?,
+        );
+        add(
+            "services",
+            daemon.timed(|client| async move { client.services(&ServiceFilter::default()).await })?,
+        );
         add("status", daemon.timed(|client| async move { client.status().await })?);
         let filter = FlowFilter { count: true, ..FlowFilter::default() };
         add("flows", daemon.timed(|client| async move { client.flows(&filter).await })?);
@@ -85,7 +94,13 @@ pub(super) fn measure(sheet: &mut Sheet, rounds: u32, binary: Option<&Path>) -> 
     }
     let what = title("pinged backends of 100 that lost their state in the reloads");
     sheet.row("state_lost", &what, "backends", &[lost as f64], Some(Goal::AtMost(0.0)));
-    sheet.row("daemon_memory", &title("memory of the process, maps not counted"), "MiB", &[daemon.memory()?], None);
+    sheet.row(
+        "daemon_memory",
+        &title("memory of the process, maps not counted"),
+        "MiB",
+        &[daemon.memory()?],
+        None,
+    );
     Ok(())
 }
 
@@ -109,11 +124,12 @@ impl Daemon {
         command.arg("--state-dir").arg(scratch.0.join("state")).arg("--bpffs").arg(&bpffs).arg("run");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let begin = Instant::now();
-        let child = command
-            .spawn()
-            .with_context(|| format!("run {}; `cargo build --release -p lb-userspace` builds it", binary.display()))?;
+        let child = command.spawn().with_context(|| {
+            format!("run {}; `cargo build --release -p lb-userspace` builds it", binary.display())
+        })?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut daemon = Self { child, scratch, pins: Pins::new(&bpffs), client: Client::new(&socket), runtime };
+        let mut daemon =
+            Self { child, scratch, pins: Pins::new(&bpffs), client: Client::new(&socket), runtime };
         loop {
             if let Ok(answer) = daemon.runtime.block_on(daemon.client.ready())
                 && answer.ready
@@ -151,7 +167,9 @@ impl Daemon {
         let all = self.runtime.block_on(self.client.backends(&BackendFilter::default()));
         let all = all.map_err(|failure| anyhow!("{}", failure.message))?.backends;
         let Checks::Ping { pools } = CHECKS else { bail!("nothing is pinged") };
-        let pinged = |pool: &str| pool.strip_prefix("pool-").and_then(|n| n.parse().ok()).is_some_and(|n: u32| n < pools);
+        let pinged = |pool: &str| {
+            pool.strip_prefix("pool-").and_then(|n| n.parse().ok()).is_some_and(|n: u32| n < pools)
+        };
         let checked = all.into_iter().filter(|backend| pinged(&backend.pool));
         Ok(checked.map(|backend| (backend.name, (backend.health, format!("{:?}", backend.since)))).collect())
     }
@@ -211,8 +229,11 @@ struct Watched {
 
 impl Watched {
     fn of(maps: Arc<MapSet>, pool: &str, backend: &str, action: Action) -> Result<Self> {
-        let pool = maps.pool_info.iter().position(|info| info.name.as_str() == pool).context("find the pool")?;
-        let of_pool = |info: &lb_common::layout::BackendInfo| usize::from(info.pool) == pool && info.name.as_str() == backend;
+        let pool =
+            maps.pool_info.iter().position(|info| info.name.as_str() == pool).context("find the pool")?;
+        let of_pool = |info: &lb_common::layout::BackendInfo| {
+            usize::from(info.pool) == pool && info.name.as_str() == backend
+        };
         let backend = maps.backend_info.iter().position(of_pool).context("find the backend")?;
         let before = maps.pools[pool].current.get();
         Ok(Self { maps, backend, pool, before, action })

@@ -31,7 +31,13 @@ pub(super) fn measure(sheet: &mut Sheet, rounds: u32) -> Result<()> {
         packets.enter(&weir, SERVICES, bits)?;
         let costs: Vec<f64> =
             (0..rounds).map(|_| packets.cost(&weir, SERVICES, bits)).collect::<Result<_>>()?;
-        sheet.row(&format!("packet_{name}"), &format!("{} known flows: packet over empty", 1u32 << bits), "ns", &costs, None);
+        sheet.row(
+            &format!("packet_{name}"),
+            &format!("{} known flows: packet over empty", 1u32 << bits),
+            "ns",
+            &costs,
+            None,
+        );
         dump(sheet, rounds, &instance, (name, 1 << bits), goal)?;
         if bits == 20 {
             beside_a_dump(sheet, rounds, &mut instance, &mut packets)?;
@@ -46,7 +52,13 @@ fn read(maps: &MapSet) -> usize {
     flows.len()
 }
 
-fn dump(sheet: &mut Sheet, rounds: u32, instance: &Instance, (name, flows): (&str, usize), goal: Option<Goal>) -> Result<()> {
+fn dump(
+    sheet: &mut Sheet,
+    rounds: u32,
+    instance: &Instance,
+    (name, flows): (&str, usize),
+    goal: Option<Goal>,
+) -> Result<()> {
     let mut times = Vec::new();
     for _ in 0..rounds {
         let (time, found) = timed(|| read(&instance.set));
@@ -58,7 +70,12 @@ fn dump(sheet: &mut Sheet, rounds: u32, instance: &Instance, (name, flows): (&st
 }
 
 /// Costs of known flows, with and without another core that reads the whole table all the time.
-fn beside_a_dump(sheet: &mut Sheet, rounds: u32, instance: &mut Instance, packets: &mut Packets) -> Result<()> {
+fn beside_a_dump(
+    sheet: &mut Sheet,
+    rounds: u32,
+    instance: &mut Instance,
+    packets: &mut Packets,
+) -> Result<()> {
     const BITS: u32 = 20;
     let weir = instance.fd()?;
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
@@ -84,7 +101,13 @@ fn beside_a_dump(sheet: &mut Sheet, rounds: u32, instance: &mut Instance, packet
     let spread = highest / median(&alone);
     sheet.row("known_alone", "1M known flows: packet, nobody lists flows", "ns", &alone, None);
     let title = "1M known flows: packet, another core lists flows all the time";
-    sheet.row("known_beside_dump", title, "ns", &beside, Some(Goal::AtMost((spread * median(&alone) * 1000.0).round() / 1000.0)));
+    sheet.row(
+        "known_beside_dump",
+        title,
+        "ns",
+        &beside,
+        Some(Goal::AtMost((spread * median(&alone) * 1000.0).round() / 1000.0)),
+    );
     Ok(())
 }
 

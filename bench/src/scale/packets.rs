@@ -65,7 +65,14 @@ impl Packets {
         Ok(spent.as_secs_f64() * 1e9 / f64::from(BATCH))
     }
 
-    fn batch(&mut self, under_test: &ProgramFd, services: u32, bits: u32, kind: Kind, packets: u32) -> Result<Duration> {
+    fn batch(
+        &mut self,
+        under_test: &ProgramFd,
+        services: u32,
+        bits: u32,
+        kind: Kind,
+        packets: u32,
+    ) -> Result<Duration> {
         let frame = frame::build(To::Ipip, kind);
         let half = u64::from(bits.div_ceil(2).max(1));
         self.run.set(0, [self.next, (1 << bits) - 1, half, frame.len() as u64], 0)?;
@@ -76,7 +83,11 @@ impl Packets {
         let before = cpu_time();
         let result = program(&mut self.ebpf, "run_services")?.test_run(options)?;
         let spent = cpu_time() - before;
-        ensure!(result.return_value == TX, "the program returned {} where {TX} is expected", result.return_value);
+        ensure!(
+            result.return_value == TX,
+            "the program returned {} where {TX} is expected",
+            result.return_value
+        );
         Ok(spent)
     }
 }

@@ -57,10 +57,19 @@ pub(super) fn load(file: &Path) -> Result<Config> {
 }
 
 /// Runs `work` on the inputs that the daemon would have if every backend were up, behind one router.
-fn with_inputs<T>(config: &Config, weights: &BTreeMap<(String, String), u16>, work: impl Fn(&Inputs<'_>) -> T) -> T {
+fn with_inputs<T>(
+    config: &Config,
+    weights: &BTreeMap<(String, String), u16>,
+    work: impl Fn(&Inputs<'_>) -> T,
+) -> T {
     let hop = HopKey { ifindex: INGRESS, ip: IpAddr::from(Ipv4Addr::new(10, 0, 0, 1)), mac: None, mtu: 1500 };
     let source = IpAddr::from(Ipv4Addr::new(10, 0, 0, 2));
-    let copy = NextHopCopy { port: INGRESS, mtu: 1500, macs: [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2], ..NextHopCopy::default() };
+    let copy = NextHopCopy {
+        port: INGRESS,
+        mtu: 1500,
+        macs: [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2],
+        ..NextHopCopy::default()
+    };
     work(&Inputs {
         config,
         weights,
@@ -144,7 +153,8 @@ fn full(file: &Path, times: &mut BTreeMap<&str, Vec<f64>>) -> Result<()> {
     let (apply, summary) = timed(|| applier.apply(&wanted, now_ns()));
     let summary = summary?;
     ensure!(summary.backends_added > 0 && summary.tables_published > 0, "nothing was applied: {summary:?}");
-    for (key, time) in [("parse", parse), ("build", build), ("apply", apply), ("full", parse + build + apply)] {
+    for (key, time) in [("parse", parse), ("build", build), ("apply", apply), ("full", parse + build + apply)]
+    {
         times.entry(key).or_default().push(time);
     }
     Ok(())
@@ -160,7 +170,8 @@ fn change_one(
 ) -> Result<()> {
     let mut now = everything(config);
     for round in 0..rounds {
-        let (time, again) = timed(|| Ok::<_, anyhow::Error>(applier.apply(&everything(&load(file)?), now_ns())?));
+        let (time, again) =
+            timed(|| Ok::<_, anyhow::Error>(applier.apply(&everything(&load(file)?), now_ns())?));
         match again? {
             Summary { writes: 0, .. } => times.entry("unchanged").or_default().push(time),
             summary if round == 0 => bail!("an unchanged config was written: {summary:?}"),
