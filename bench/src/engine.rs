@@ -27,7 +27,7 @@ const TCP: u64 = 6;
 const UDP: u64 = 17;
 
 /// Any odd number with mixed bits.
-const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(crate) const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Key of the bucket hash: any number, the same in every process.
 const SECRET: u64 = 0x5eed_5eed_5eed_5eed;

@@ -1,4 +1,4 @@
-//! What a packet costs, measured in the kernel. Run as `cargo xtask bench packet` or `cargo xtask bench gate`.
+//! What a packet costs, measured in the kernel. Run as `cargo xtask bench packet | gate | live | scale | flood`.
 //!
 //! Nothing that is measured runs in this process: it loads programs, fills maps, starts batches and reads clocks.
 #![forbid(unsafe_code)]
@@ -6,11 +6,17 @@
 mod cases;
 mod chart;
 mod engine;
+mod flood;
 mod frame;
 mod gate;
+mod instance;
+mod live;
 mod packet;
 mod report;
+mod scale;
+mod sheet;
 mod statistics;
+mod veth;
 mod worker;
 mod world;
 
@@ -30,6 +36,9 @@ struct Bench {
 enum Task {
     Packet(packet::Args),
     Gate(gate::Args),
+    Live(live::Args),
+    Scale(scale::Args),
+    Flood(flood::Args),
     #[command(hide = true)]
     Worker(worker::Args),
 }
@@ -38,6 +47,9 @@ fn main() -> ExitCode {
     let result = match Bench::parse().task {
         Task::Packet(args) => packet::run(&args),
         Task::Gate(args) => gate::run(&args),
+        Task::Live(args) => live::run(&args),
+        Task::Scale(args) => scale::run(&args),
+        Task::Flood(args) => flood::run(&args),
         Task::Worker(args) => worker::run(&args),
     };
     match result {

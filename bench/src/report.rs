@@ -25,11 +25,11 @@ pub(crate) struct Report {
 
 /// What it ran on.
 #[derive(Serialize)]
-struct Machine {
-    cpu: String,
-    cpus: usize,
-    kernel: String,
-    load_average: String,
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cpus: usize,
+    pub(crate) kernel: String,
+    pub(crate) load_average: String,
 }
 
 /// One case: nanoseconds per packet over the empty program.
@@ -163,7 +163,11 @@ impl Reached {
 }
 
 impl Machine {
-    fn this() -> Result<Self> {
+    /// The machine that this runs on.
+    ///
+    /// # Errors
+    /// Without /proc.
+    pub(crate) fn this() -> Result<Self> {
         let cpus = fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
         let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("");
         let trimmed = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned());

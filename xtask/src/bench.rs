@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{process, setup};
 
-/// Measures what a packet costs: `packet` prints the table, `gate` checks ceilings; each has `--help`.
+/// Measures what weir costs: `packet`, `live`, `scale` and `flood` print tables, `gate` checks ceilings; each has
+/// `--help`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// For the bench.
@@ -16,7 +17,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<()> {
     setup::ensure()?;
-    let mut command = command(&args.arguments);
+    let mut command = match args.arguments.first().and_then(|name| name.to_str()) {
+        Some("scale" | "flood") => beside_weir(&args.arguments)?,
+        _ => command(&args.arguments),
+    };
     let status = command.status().with_context(|| format!("run {}", process::shell_line(&command)))?;
     if !status.success() {
         bail!("the bench failed");
@@ -30,4 +34,16 @@ pub(crate) fn command(arguments: &[OsString]) -> Command {
     let mut cargo = process::cargo();
     cargo.args(["run", "--quiet", "--package", "weir-bench", "--"]).args(arguments);
     cargo
+}
+
+/// The bench optimised, and weir built beside it: what is measured runs in their processes.
+fn beside_weir(arguments: &[OsString]) -> Result<Command> {
+    let mut build = process::cargo();
+    build.args(["build", "--quiet", "--release", "--package", "lb-userspace"]);
+    if !build.status().with_context(|| format!("run {}", process::shell_line(&build)))?.success() {
+        bail!("weir does not build");
+    }
+    let mut cargo = process::cargo();
+    cargo.args(["run", "--quiet", "--release", "--package", "weir-bench", "--"]).args(arguments);
+    Ok(cargo)
 }

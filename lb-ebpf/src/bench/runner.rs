@@ -43,10 +43,23 @@ fn permute(n: u64, mask: u64, half: u64, factor: u64) -> u64 {
     flow.wrapping_mul(0xbf58_476d_1ce4_e5b9) & mask
 }
 
-/// Source address bits and source port of a flow, for up to 2³⁹ flows.
-#[inline(always)]
-fn ends(flow: u64) -> (u32, u16) {
-    (flow as u32 & 0xff_ffff, 0x8000 | ((flow ^ flow >> 24) as u16 & 0x7fff))
+/// Source address bits and source port, for up to 2³⁹ flows.
+#[derive(Clone, Copy)]
+pub(crate) struct Flow(u32, u16);
+
+impl Flow {
+    /// The n-th flow.
+    #[inline(always)]
+    pub(crate) fn numbered(n: u64, mask: u64, half: u64, factor: u64) -> Self {
+        let flow = permute(n, mask, half, factor);
+        Self(flow as u32 & 0xff_ffff, 0x8000 | ((flow ^ flow >> 24) as u16 & 0x7fff))
+    }
+
+    /// The bits of the source address.
+    #[inline(always)]
+    pub(crate) fn address(self) -> u32 {
+        self.0
+    }
 }
 
 #[repr(C, packed)]
@@ -58,11 +71,11 @@ struct Ethernet {
 
 /// The parts that are written for each packet; what lies between stays as userspace gave it.
 #[repr(C, packed)]
-struct FrameV4 {
+pub(crate) struct FrameV4 {
     ethernet: Ethernet,
     head: [u32; 3],
     source: u32,
-    destination: u32,
+    pub(crate) destination: u32,
     ports: u32,
 }
 
@@ -78,7 +91,7 @@ struct FrameV6 {
 
 /// Cuts the frame to its first length; gives the flow to write.
 #[inline(always)]
-fn restore(context: &XdpContext) -> Option<u64> {
+pub(crate) fn restore(context: &XdpContext) -> Option<Flow> {
     let run = RUN.get_ptr_mut(0)?;
     // SAFETY: the element lives as long as the program, and nothing writes it during a batch.
     let run = unsafe { &mut *run };
@@ -89,7 +102,7 @@ fn restore(context: &XdpContext) -> Option<u64> {
     if unsafe { bpf_xdp_adjust_head(context.as_ptr().cast(), grown) } != 0 {
         return None;
     }
-    let flow = permute(run.next, run.mask, run.half, run.factor);
+    let flow = Flow::numbered(run.next, run.mask, run.half, run.factor);
     run.next += 1;
     Some(flow)
 }
@@ -106,26 +119,32 @@ const fn ethernet(ethertype: u16) -> Ethernet {
 }
 
 #[inline(always)]
-fn call(context: &XdpContext) -> u32 {
+pub(crate) fn call(context: &XdpContext) -> u32 {
     // SAFETY: nothing is left to drop.
     unsafe { UNDER_TEST.tail_call(context, 0) };
     XDP_ABORTED
 }
 
+/// Writes the parts of an IPv4 frame that differ between packets; the destination port only where one is given.
 #[inline(always)]
-fn next_v4(context: &XdpContext) -> Option<()> {
-    let (address, port) = ends(restore(context)?);
-    // SAFETY: the frame holds the header, whose fields have no alignment.
-    let frame: &mut FrameV4 = unsafe { &mut *header(context, 0)? };
+pub(crate) fn write_v4(frame: &mut FrameV4, Flow(address, port): Flow, to: Option<u16>) {
     frame.ethernet = ethernet(0x0800);
     frame.source = (0x0a00_0000 | address).to_be();
-    frame.ports = with_source_port(frame.ports, port);
+    let ports = to.map_or(frame.ports, |to| u32::from(to.to_be()) << 16);
+    frame.ports = with_source_port(ports, port);
+}
+
+#[inline(always)]
+fn next_v4(context: &XdpContext) -> Option<()> {
+    let flow = restore(context)?;
+    // SAFETY: the frame holds the header, whose fields have no alignment.
+    write_v4(unsafe { &mut *header(context, 0)? }, flow, None);
     Some(())
 }
 
 #[inline(always)]
 fn next_v6(context: &XdpContext) -> Option<()> {
-    let (address, port) = ends(restore(context)?);
+    let Flow(address, port) = restore(context)?;
     // SAFETY: the frame holds the header, whose fields have no alignment.
     let frame: &mut FrameV6 = unsafe { &mut *header(context, 0)? };
     frame.ethernet = ethernet(0x86dd);

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
+use std::sync::Arc;
 
 use super::error::{ApplyError, Limit};
 
@@ -10,7 +11,8 @@ use super::error::{ApplyError, Limit};
 /// A new object gets an id that was never used, or else the one that has been free for longest.
 #[derive(Clone, Debug)]
 pub(super) struct Ids<K> {
-    held: HashMap<K, u16>,
+    /// Shared with the plans that change no id: most do not, and there may be many.
+    held: Arc<HashMap<K, u16>>,
     /// The lowest id that was never used.
     fresh: u32,
     freed: VecDeque<u16>,
@@ -23,7 +25,7 @@ impl<K: Eq + Hash + Clone> Ids<K> {
     /// No ids given out, of a map of `size` values.
     pub(super) fn new(size: usize, limit: Limit) -> Self {
         let end = size.min(usize::from(u16::MAX) + 1) as u32;
-        Self { held: HashMap::new(), fresh: 1, freed: VecDeque::new(), end, limit }
+        Self { held: Arc::default(), fresh: 1, freed: VecDeque::new(), end, limit }
     }
 
     /// The ids that were found in use: by their keys, and by something that has none.
@@ -34,7 +36,7 @@ impl<K: Eq + Hash + Clone> Ids<K> {
         others: impl IntoIterator<Item = u16>,
     ) -> Self {
         let mut ids = Self::new(size, limit);
-        ids.held = held.into_iter().collect();
+        ids.held = Arc::new(held.into_iter().collect());
         let mut used = vec![false; ids.end as usize];
         for id in ids.held.values().copied().chain(others) {
             used[usize::from(id)] = true;
@@ -69,18 +71,18 @@ impl<K: Eq + Hash + Clone> Ids<K> {
         } else {
             self.freed.pop_front().ok_or(ApplyError::Full(self.limit))?
         };
-        self.held.insert(key, id);
+        Arc::make_mut(&mut self.held).insert(key, id);
         Ok(id)
     }
 
     /// Gives the object an id that nobody else holds.
     pub(super) fn assign(&mut self, key: K, id: u16) {
-        self.held.insert(key, id);
+        Arc::make_mut(&mut self.held).insert(key, id);
     }
 
     /// Takes the object's id away without freeing it.
     pub(super) fn forget(&mut self, key: &K) -> Option<u16> {
-        self.held.remove(key)
+        Arc::make_mut(&mut self.held).remove(key)
     }
 
     /// Makes an id free that nobody holds.

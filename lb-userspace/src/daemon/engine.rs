@@ -178,22 +178,23 @@ impl Engine {
     pub(super) async fn set_overlay(&mut self, overlay: Overlay) -> Result<(), Failure> {
         let now = Timestamp::now();
         let before = std::mem::replace(&mut self.overlay, overlay);
-        for pool in self.config.pools.values() {
-            for backend in pool.backends.keys() {
-                let admin = views::admin(&self.overlay, &pool.name, backend, now);
-                if admin == views::admin(&before, &pool.name, backend, now) {
-                    continue;
-                }
-                // The slot first, then what takes longer.
-                let key = BackendKey::new(pool.name.as_str(), backend.as_str());
-                let note = self.overlay.admin(&BackendName::new(&pool.name, backend), now);
-                let why = note.map_or("back in service".to_owned(), |change| change.note.reason.clone());
-                self.sink.set_admin(&key, views::admin_bits(admin), &why);
-                if let Err(error) = self.health.set_admin(key.clone(), admin).await {
-                    error!("{key}: {error}");
-                }
-                info!(backend = %key, admin = admin.name(), reason = why, "admin state changed");
+        let changed: Vec<BackendName> = self.overlay.differing(&before).cloned().collect();
+        for name in changed.iter().filter(|name| file_weight(&self.config, name).is_some()) {
+            let BackendName { pool, name: backend } = name;
+            let admin = views::admin(&self.overlay, pool, backend, now);
+            let key = BackendKey::new(pool.as_str(), backend.as_str());
+            // The slot tells what was in force: by the clock a timed change was over before it was taken back.
+            if self.sink.admin(&key) == Some(views::admin_bits(admin)) {
+                continue;
             }
+            // The slot first, then what takes longer.
+            let note = self.overlay.admin(name, now);
+            let why = note.map_or("back in service".to_owned(), |change| change.note.reason.clone());
+            self.sink.set_admin(&key, views::admin_bits(admin), &why);
+            if let Err(error) = self.health.set_admin(key.clone(), admin).await {
+                error!("{key}: {error}");
+            }
+            info!(backend = %key, admin = admin.name(), reason = why, "admin state changed");
         }
         self.sync().await.map(drop)
     }

@@ -1,5 +1,6 @@
 //! The admin API's view of the daemon.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use super::process::{counters, flow_rows};
 use crate::admin::answers::{DrainProgress, Readiness, Reloaded};
 use crate::admin::operations::Operations;
 use crate::cli::args::Global;
+use crate::config::model::Config;
 use crate::failure::Failure;
 use crate::health::BackendHealth;
 use crate::maps::set::MapSet;
@@ -61,10 +63,10 @@ fn count(maps: &MapSet) -> FlowCounts {
 
 /// What detection knows and the maps do not.
 fn with_probes(backends: &mut [Backend], health: &[BackendHealth]) {
+    let by_name: HashMap<(&str, &str), &BackendHealth> =
+        health.iter().map(|health| ((&*health.key.pool, &*health.key.backend), health)).collect();
     for backend in backends {
-        let found = health
-            .iter()
-            .find(|health| *health.key.pool == *backend.pool && *health.key.backend == *backend.name);
+        let found = by_name.get(&(backend.pool.as_str(), backend.name.as_str())).copied();
         backend.last_probe = found.and_then(BackendHealth::last_probe).map(|probe| LastProbe {
             check: probe.kind.to_owned(),
             at: Timestamp::try_from(probe.at).unwrap_or_default(),
@@ -154,30 +156,39 @@ impl Operations for Daemon {
         reloaded
     }
 
+    /// Puts the change in force, then counts the flows that the answer tells of: that takes longer.
     async fn change(&self, request: BackendRequest, by: String) -> Result<Changed, Failure> {
-        let (maps, counters) = self.maps().await?;
-        let backends = from_maps::backends(&maps, &counters, &count(&maps)).backends;
         let mut engine = self.engine().await;
-        let members: Vec<Member> = backends
-            .into_iter()
-            .filter(|backend| !backend.removed)
-            .filter_map(|backend| {
-                let takes_new = backend.takes_new_flows();
-                let name = BackendName::new(backend.pool, backend.name);
-                let file_weight = file_weight(&engine.config, &name)?;
-                let new_flows = if takes_new { NewFlows::Taken } else { NewFlows::Refused };
-                Some(Member {
-                    backend: name,
-                    host: backend.host,
-                    file_weight,
-                    new_flows,
-                    flows: backend.flows,
-                })
-            })
+        let (maps, now, before) = (engine.maps(), Timestamp::now(), engine.overlay.clone());
+        let mut members = members(&engine.config, &maps);
+        if let Ok((overlay, _)) = change::change(&members, &before, &request, &by, now) {
+            engine.save(&overlay)?;
+            engine.set_overlay(overlay).await?;
+        }
+        drop(engine);
+        let flows: BTreeMap<BackendName, u64> = configured(&maps, &count(&maps))
+            .map(|backend| (BackendName::new(backend.pool, backend.name), backend.flows))
             .collect();
-        let (overlay, changed) = change::change(&members, &engine.overlay, &request, &by, Timestamp::now())?;
-        engine.save(&overlay)?;
-        engine.set_overlay(overlay).await?;
-        Ok(changed)
+        for member in &mut members {
+            member.flows = flows.get(&member.backend).copied().unwrap_or_default();
+        }
+        change::change(&members, &before, &request, &by, now).map(|(_, changed)| changed)
     }
+}
+
+/// The backends that have not left the config.
+fn configured(maps: &MapSet, flows: &FlowCounts) -> impl Iterator<Item = Backend> + use<> {
+    let backends = from_maps::backends(maps, &Counters::default(), flows).backends;
+    backends.into_iter().filter(|backend| !backend.removed)
+}
+
+/// What a change goes by; flows are not counted.
+fn members(config: &Config, maps: &MapSet) -> Vec<Member> {
+    let member = |backend: Backend| {
+        let new_flows = if backend.takes_new_flows() { NewFlows::Taken } else { NewFlows::Refused };
+        let name = BackendName::new(backend.pool, backend.name);
+        let file_weight = file_weight(config, &name)?;
+        Some(Member { backend: name, host: backend.host, file_weight, new_flows, flows: 0 })
+    };
+    configured(maps, &FlowCounts::default()).filter_map(member).collect()
 }

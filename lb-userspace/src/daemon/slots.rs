@@ -61,6 +61,11 @@ impl Sink {
             .collect();
     }
 
+    /// What the operator wants of a backend, as its slot says.
+    pub(super) fn admin(&self, key: &BackendKey) -> Option<AdminBits> {
+        self.lock().views.get(key).map(|view| view.admin)
+    }
+
     /// Labels a backend with what the operator wants; its state follows from detection.
     pub(super) fn set_admin(&self, key: &BackendKey, admin: AdminBits, why: &str) {
         self.change(key, |view| {

@@ -141,6 +141,13 @@ impl Overlay {
         self.edit(backend, |entry| entry.weight = change);
     }
 
+    /// The backends whose changes differ.
+    pub fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a BackendName> {
+        let names =
+            self.entries.keys().chain(other.entries.keys().filter(|name| !self.entries.contains_key(*name)));
+        names.filter(|name| self.entries.get(*name) != other.entries.get(*name))
+    }
+
     fn edit(&mut self, backend: &BackendName, change: impl FnOnce(&mut Entry)) {
         let entry = self.entries.entry(backend.clone()).or_default();
         change(entry);
@@ -262,6 +269,15 @@ mod tests {
         assert_eq!(overlay.admin(&BackendName::new("api", "web-1"), START), None);
         overlay.set_admin(&web_1(), None);
         assert_eq!(overlay, Overlay::default());
+    }
+
+    #[test]
+    fn backends_differ_whose_changes_came_went_or_are_others() {
+        let (none, drained, weighted) = (Overlay::default(), drained_for(None), weighted(50, 100));
+        for (one, other) in [(&none, &drained), (&drained, &none), (&drained, &weighted)] {
+            assert_eq!(one.differing(other).collect::<Vec<_>>(), [&web_1()]);
+        }
+        assert_eq!(drained.differing(&drained_for(None)).count(), 0);
     }
 
     #[test]

@@ -101,11 +101,15 @@ impl FlowCounts {
 #[must_use]
 pub fn services(maps: &MapSet, counters: &Counters, flows: &FlowCounts) -> Services {
     let backends = backends(maps, counters, flows).backends;
+    let mut pools: BTreeMap<&str, Vec<&Backend>> = BTreeMap::new();
+    for backend in backends.iter().filter(|backend| !backend.removed) {
+        pools.entry(&backend.pool).or_default().push(backend);
+    }
     let mut services: Vec<Service> = named_services(maps)
         .map(|(id, info)| {
             let pool = maps.pool_info.get(usize::from(info.pool));
             let pool_name = pool.map_or("", |pool| pool.name.as_str());
-            let members = || backends.iter().filter(|backend| backend.pool == pool_name && !backend.removed);
+            let members = || pools.get(pool_name).into_iter().flatten();
             let counter = counters.services.get(id).copied().unwrap_or_default();
             Service {
                 name: info.name.as_str().to_owned(),
@@ -133,27 +137,37 @@ pub fn services(maps: &MapSet, counters: &Counters, flows: &FlowCounts) -> Servi
 /// All backends, by pool and name.
 #[must_use]
 pub fn backends(maps: &MapSet, counters: &Counters, flows: &FlowCounts) -> Backends {
-    let mut backends: Vec<Backend> =
-        named_backends(maps).map(|(id, info)| backend(maps, counters, flows, id, info)).collect();
+    let mut services: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+    for (_, service) in named_services(maps) {
+        services.entry(service.pool).or_default().push(service.name.as_str());
+    }
+    services.values_mut().for_each(|names| names.sort_unstable());
+    let of_pool = |info: &BackendInfo| services.get(&info.pool).map(Vec::as_slice).unwrap_or_default();
+    let mut backends: Vec<Backend> = named_backends(maps)
+        .map(|(id, info)| backend(maps, counters, flows, id, info, of_pool(info)))
+        .collect();
     backends.sort_by(|a, b| (&a.pool, &a.name).cmp(&(&b.pool, &b.name)));
     Backends { api: Api, backends }
 }
 
-fn backend(maps: &MapSet, counters: &Counters, flows: &FlowCounts, id: usize, info: &BackendInfo) -> Backend {
+/// `services` are those of its pool.
+fn backend(
+    maps: &MapSet,
+    counters: &Counters,
+    flows: &FlowCounts,
+    id: usize,
+    info: &BackendInfo,
+    services: &[&str],
+) -> Backend {
     let (hot, egress) = maps.backends.get(id).map_or((HotWord(0), EgressWord(0)), |backend| {
         (HotWord(backend.hot.get()), EgressWord(backend.egress.get()))
     });
     let counter = counters.backends.get(id).copied().unwrap_or_default();
     let host = info.host.as_str();
-    let mut services: Vec<String> = named_services(maps)
-        .filter(|(_, service)| service.pool == info.pool)
-        .map(|(_, service)| service.name.as_str().to_owned())
-        .collect();
-    services.sort();
     Backend {
         name: info.name.as_str().to_owned(),
         pool: pool_name(maps, info).to_owned(),
-        services,
+        services: services.iter().map(|name| (*name).to_owned()).collect(),
         address: address(&info.address, info.family),
         host: (!host.is_empty()).then(|| host.to_owned()),
         admin: admin(hot),

@@ -1,0 +1,66 @@
+//! `cargo xtask bench flood`: what becomes of known flows and of new connections while packets of random flows arrive
+//! as fast as the machine makes them.
+//!
+//! Two parts: in the kernel, one core floods and another runs known flows over the same maps; in the lab, frames of
+//! random flows pour into weir's interface while clients make HTTP connections and download.
+
+mod kernel;
+mod lab;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::frame::Kind;
+use crate::sheet::Sheet;
+
+/// Measures what floods do. Needs root, and nginx for the lab.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Rounds over all kinds of packets.
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Seconds of each flood in the lab.
+    #[arg(long, default_value_t = 6)]
+    seconds: u32,
+    /// Only these parts.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Kernel, Part::Lab])]
+    parts: Vec<Part>,
+    /// Writes the result to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// A part of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Kernel,
+    Lab,
+}
+
+/// What arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Flood {
+    id: &'static str,
+    title: &'static str,
+    kind: Option<Kind>,
+}
+
+const FLOODS: [Flood; 4] = [
+    Flood { id: "quiet", title: "no flood", kind: None },
+    Flood { id: "syn", title: "SYN flood", kind: Some(Kind::Syn) },
+    Flood { id: "ack", title: "ACK flood", kind: Some(Kind::Ack) },
+    Flood { id: "udp", title: "UDP flood", kind: Some(Kind::Udp) },
+];
+
+/// Measures and prints.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut sheet = Sheet::new("flood", args.rounds)?;
+    if args.parts.contains(&Part::Kernel) {
+        kernel::measure(&mut sheet, args.rounds)?;
+    }
+    if args.parts.contains(&Part::Lab) {
+        lab::measure(&mut sheet, args.seconds)?;
+    }
+    sheet.finish(args.json.as_deref())
+}

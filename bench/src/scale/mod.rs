@@ -1,0 +1,63 @@
+//! `cargo xtask bench scale`: what many services, backends and flows cost.
+//!
+//! The config goes the daemon's way: text, validated config, desired state, apply to the kernel's maps. The parts that
+//! need no daemon run in this process; reloads and runtime changes go to a real daemon (module `daemon`).
+
+mod config;
+mod daemon;
+mod flows;
+mod packets;
+mod tables;
+
+use std::path::PathBuf;
+use std::thread;
+
+use anyhow::{Result, bail};
+
+use crate::sheet::Sheet;
+
+/// Measures apply times, memory and packet costs at size. Needs root.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Rounds of everything that is cheap to repeat.
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Only these parts.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Tables, Part::Flows, Part::Daemon])]
+    parts: Vec<Part>,
+    /// The binary of the daemon; default: `weir` beside this one.
+    #[arg(long)]
+    weir: Option<PathBuf>,
+    /// Writes the result to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// A part of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Services and backends: parse, build, apply, one packet.
+    Tables,
+    /// Flows: one packet, lists.
+    Flows,
+    /// The daemon: start, reload, runtime changes.
+    Daemon,
+}
+
+/// Measures and prints.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut sheet = Sheet::new("scale", args.rounds)?;
+    for part in &args.parts {
+        eprintln!("part {part:?}");
+        match part {
+            Part::Tables => tables::measure(&mut sheet, args.rounds)?,
+            Part::Flows => flows::measure(&mut sheet, args.rounds)?,
+            Part::Daemon => thread::scope(|scope| {
+                // A thread of its own, for its namespace.
+                let measured = scope.spawn(|| daemon::measure(&mut sheet, args.rounds, args.weir.as_deref()));
+                measured.join().unwrap_or_else(|_| bail!("the measuring thread panicked"))
+            })?,
+        }
+    }
+    sheet.finish(args.json.as_deref())
+}

@@ -1,0 +1,133 @@
+//! A result as rows: medians with their spread, and goals.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::report::Machine;
+use crate::statistics::{median, range};
+
+/// The rows of a run.
+#[derive(Serialize)]
+pub(crate) struct Sheet {
+    api: &'static str,
+    bench: &'static str,
+    machine: Machine,
+    rounds: u32,
+    rows: Vec<Row>,
+}
+
+/// One number.
+#[derive(Serialize)]
+pub(crate) struct Row {
+    id: String,
+    title: String,
+    unit: &'static str,
+    median: f64,
+    lowest: f64,
+    highest: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    goal: Option<Goal>,
+}
+
+/// What a number should be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Goal {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Goal {
+    fn met(self, value: f64) -> bool {
+        match self {
+            Self::AtLeast(goal) => value >= goal,
+            Self::AtMost(goal) => value <= goal,
+        }
+    }
+
+    fn text(self, value: f64) -> String {
+        let verdict = if self.met(value) { "met" } else { "missed" };
+        match self {
+            Self::AtLeast(goal) => format!("at least {goal}: {verdict}"),
+            Self::AtMost(goal) => format!("at most {goal}: {verdict}"),
+        }
+    }
+}
+
+impl Sheet {
+    /// An empty sheet of this machine.
+    ///
+    /// # Errors
+    /// Without /proc.
+    pub(crate) fn new(bench: &'static str, rounds: u32) -> Result<Self> {
+        Ok(Self { api: "weir/bench/v1", bench, machine: Machine::this()?, rounds, rows: Vec::new() })
+    }
+
+    /// Adds a number that was measured `values.len()` times.
+    pub(crate) fn row(
+        &mut self,
+        id: &str,
+        title: &str,
+        unit: &'static str,
+        values: &[f64],
+        goal: Option<Goal>,
+    ) {
+        let (lowest, highest) = range(values);
+        self.rows.push(Row {
+            id: id.to_owned(),
+            title: title.to_owned(),
+            unit,
+            median: round(median(values)),
+            lowest: round(lowest),
+            highest: round(highest),
+            goal,
+        });
+    }
+
+    /// The table for people.
+    pub(crate) fn table(&self) -> String {
+        let Machine { cpu, cpus, kernel, load_average } = &self.machine;
+        let mut text =
+            format!("{cpu} ({cpus} CPUs), Linux {kernel}, load {load_average}; {} rounds\n\n", self.rounds);
+        let width = self.rows.iter().map(|row| row.title.chars().count()).max().unwrap_or(0);
+        let _ = writeln!(text, "{:width$}  {:>10} {:>21}  unit", "", "median", "lowest .. highest");
+        for row in &self.rows {
+            let spread = format!("{} .. {}", row.lowest, row.highest);
+            let goal = row.goal.map_or(String::new(), |goal| format!("  ({})", goal.text(row.median)));
+            let _ =
+                writeln!(text, "{:width$}  {:>10} {spread:>21}  {}{goal}", row.title, row.median, row.unit);
+        }
+        text
+    }
+
+    /// Prints the table, and writes the whole as JSON where asked to.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub(crate) fn finish(&self, json: Option<&Path>) -> Result<()> {
+        print!("{}", self.table());
+        let Some(path) = json else { return Ok(()) };
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::write(path, text).with_context(|| format!("write {}", path.display()))
+    }
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_goal_is_met_by_the_median_and_at_its_very_value() {
+        assert_eq!(Goal::AtLeast(0.85).text(0.85), "at least 0.85: met");
+        assert_eq!(Goal::AtLeast(0.85).text(0.84), "at least 0.85: missed");
+        assert_eq!(Goal::AtMost(5.0).text(5.1), "at most 5: missed");
+    }
+}
