@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 use weir_tests::{Family, Get, Interface, Lab, Limits, Wait, WeirProc, config, eventually};
 
 #[test]
@@ -36,8 +37,9 @@ fn comes_back(interface: Interface, name: &str) -> Result<()> {
     ensure!(after.link != before.link, "{after:?} was {before:?}");
     ensure!(weir.log().contains(&format!("{name}: attached anew (native mode)")), "{}", weir.log());
     eventually("traffic flows again", || lab.client().get(&get).is_ok());
-    eventually("both backends are up", || {
-        weir.json(&["status"]).is_ok_and(|status| status["backends_up"] == 2)
+    eventually("both backends are up, and nothing is wrong", || {
+        let fine = |status: &Value| status["backends_up"] == 2 && status["problems"] == json!([]);
+        weir.json(&["status"]).is_ok_and(|status| fine(&status))
     });
     for _ in 0..20 {
         lab.client().get(&get)?;

@@ -11,7 +11,7 @@ use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 
 use crate::frame::header;
-use crate::runner::{FrameV4, Flow, write_v4};
+use crate::runner::{Flow, FrameV4, write_v4};
 
 /// What is sent. Written by userspace before each batch.
 #[repr(C)]
