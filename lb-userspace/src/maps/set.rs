@@ -12,7 +12,7 @@ use super::mapping::Mapping;
 use super::sizes::Sizes;
 
 /// The array maps of an instance. The names of the pinned maps are those of the fields.
-#[expect(missing_docs, reason = "each field is the map of that name in DESIGN's table of maps")]
+#[expect(missing_docs, reason = "each field is the map of that name in `schema`")]
 pub struct MapSet {
     pub meta: Mapping<Meta>,
     pub vips_v4: Mapping<IndexLine>,
