@@ -20,9 +20,11 @@ mod veth;
 mod worker;
 mod world;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use lb_userspace::maps::bpffs;
 
 /// Measures what a packet costs.
 #[derive(Parser)]
@@ -44,7 +46,12 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let result = match Bench::parse().task {
+    let task = Bench::parse().task;
+    if let Err(error) = bpffs::ensure(Path::new(bpffs::BPFFS)) {
+        eprintln!("error: mount bpffs at {}: {error}; run as root", bpffs::BPFFS);
+        return ExitCode::FAILURE;
+    }
+    let result = match task {
         Task::Packet(args) => packet::run(&args),
         Task::Gate(args) => gate::run(&args),
         Task::Live(args) => live::run(&args),

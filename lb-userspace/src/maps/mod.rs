@@ -1,6 +1,7 @@
 //! The maps: sizes, memory, loading, pinning, adoption.
 
 pub mod attach;
+pub mod bpffs;
 pub mod load;
 pub mod mapping;
 pub mod pins;
