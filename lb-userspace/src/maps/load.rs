@@ -70,11 +70,6 @@ impl Loaded {
         program.try_into().map_err(|error: ProgramError| other(&error.to_string()))
     }
 
-    /// The loaded object.
-    pub fn object(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
-    }
-
     /// Pins the program; it lives on after this process.
     ///
     /// # Errors
