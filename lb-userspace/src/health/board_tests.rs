@@ -252,3 +252,25 @@ fn reload_of_ten_thousand_backends_keeps_all_counters() {
     assert!(changes.added.is_empty() && changes.removed.is_empty());
     assert!(board.streams.iter().flatten().all(|stream| stream.judge.counters() == (1, 0)));
 }
+
+#[test]
+fn members_of_an_idle_tier_are_checked_and_their_slots_say_so() {
+    let (mut board, recorder, _events) = board();
+    let spare = |name, last| Backend { tier: 1, ..backend(name, last) };
+    let backends = vec![backend("a", 1), spare("b", 2), spare("c", 3)];
+    let changes = board.load(vec![pool("x", vec![check(CheckKind::Tcp)], backends)], at(0));
+    assert_eq!(changes.added.len(), 3);
+    board.pass(1, at(1));
+    recorder.take();
+    // The spare fails while nothing goes to it: when its tier is needed, that is known.
+    let spare = board.stream_of(2);
+    board.sent(spare, 2, at(10), at(10));
+    board.failed(spare, 2, Failure::Refused, at(10));
+    assert_eq!(recorder.take(), [("x/b".to_owned(), SlotState::Down)]);
+    let first = board.stream_of(1);
+    board.sent(first, 2, at(20), at(20));
+    board.failed(first, 2, Failure::Refused, at(20));
+    assert_eq!(recorder.take(), [("x/a".to_owned(), SlotState::Down)]);
+    assert_eq!(board.pools[0].view.active_tier, Some(1));
+    assert_eq!(board.pools[0].view.usable, [2]);
+}

@@ -86,6 +86,66 @@ fn every_state_answers_every_finding_as_the_table_says() {
     }
 }
 
+/// Every state there is, with each of its times before and after 5 s.
+fn every_state() -> Vec<State> {
+    let (past, ahead) = (at(4000), at(6000));
+    let mut states =
+        vec![State::Unknown, State::Up, State::Trial { until: past }, State::Trial { until: ahead }];
+    states.extend([None, Some(past), Some(ahead)].map(|trial_until| State::Suspect { trial_until }));
+    for kind in [FailureKind::Hard, FailureKind::Soft] {
+        states.extend([None, Some(past), Some(ahead)].map(|held_until| State::Down { kind, held_until }));
+    }
+    states
+}
+
+#[test]
+fn time_ends_trials_and_hold_downs_and_nothing_else() {
+    for (state, last) in every_state().into_iter().flat_map(|state| FINDINGS.map(|last| (state, last))) {
+        let mut machine = Machine { finding: last, ..machine(state) };
+        let change = machine.on_time(at(5000)).map(|change| (change.to, change.cause));
+        let wanted = match state {
+            State::Trial { until } if until == at(4000) => Some((Health::Up, Cause::TrialPassed)),
+            State::Down { held_until: Some(until), .. } if until == at(4000) && last == Finding::Good => {
+                Some((Health::Trial, Cause::HoldDownOver))
+            }
+            _ => None,
+        };
+        assert_eq!(change, wanted, "{state:?} after {last:?}");
+        if wanted.is_none() {
+            assert_eq!(machine.state, state, "after {last:?}");
+        }
+    }
+}
+
+#[test]
+fn other_times_move_no_state_and_adoption_starts_a_trial_anew() {
+    for state in every_state() {
+        let mut machine = machine(state);
+        machine.set_pace(Pace { hold_down: Duration::from_secs(9), ..PACE });
+        assert_eq!(machine.state, state);
+        let adopted = Machine::adopted(PACE, machine.health(), machine.failure_kind(), at(5000));
+        let wanted = match state {
+            State::Trial { .. } => State::Trial { until: at(6000) },
+            State::Suspect { .. } => State::Suspect { trial_until: None },
+            State::Down { kind, .. } => State::Down { kind, held_until: None },
+            kept => kept,
+        };
+        assert_eq!(adopted.state, wanted);
+    }
+}
+
+#[test]
+fn every_state_has_a_deadline_exactly_where_time_can_move_it() {
+    for state in every_state() {
+        let wanted = match state {
+            State::Trial { until } => Some(until),
+            State::Down { held_until: Some(until), .. } if until > at(5000) => Some(until),
+            _ => None,
+        };
+        assert_eq!(machine(state).next_deadline(at(5000)), wanted, "{state:?}");
+    }
+}
+
 #[test]
 fn held_backend_goes_over_trial_and_a_ramp_to_full_service() {
     let mut machine = Machine::new(PACE, at(0));
@@ -192,6 +252,50 @@ proptest! {
             prop_assert!((TRIAL_ADMIT..=FULL_ADMIT).contains(&machine.admit(now)));
             if let Some(deadline) = machine.next_deadline(now).filter(|_| after == Health::Up) {
                 prop_assert!(deadline > now);
+            }
+        }
+    }
+
+    #[test]
+    fn any_flapping_is_damped_from_the_third_down_and_by_twice_as_much_each_time(
+        gaps in prop::collection::vec((1u64..40_000, 1u64..400_000), 1..60),
+    ) {
+        let pace = Pace { slow_start: Duration::ZERO, ..PACE };
+        let mut machine = Machine::new(pace, at(0));
+        machine.on_finding(Finding::Good, at(0));
+        let mut now = at(0);
+        let mut downs: Vec<Moment> = Vec::new();
+        let mut last_hold: Option<Duration> = None;
+        for (good_for, bad_for) in gaps {
+            now = now + Duration::from_millis(good_for);
+            machine.on_time(now);
+            // Service is left only by a failure.
+            if machine.health() == Health::Down {
+                continue;
+            }
+            let in_service_for = now.since(machine.since());
+            let was_up = machine.health() == Health::Up;
+            machine.on_finding(HARD, now);
+            downs.push(now);
+            let recent = downs.iter().filter(|down| now.since(**down) < Duration::from_secs(60)).count();
+            let quiet = was_up && in_service_for >= last_hold.unwrap_or_default().max(Duration::from_secs(60));
+            let hold = machine.held_until().map(|until| until.since(now));
+            if let Some(hold) = hold {
+                prop_assert!(hold >= pace.hold_down && hold <= pace.hold_down_max);
+                let doubled = last_hold.filter(|_| !quiet).map_or(pace.hold_down, |last| last * 2);
+                prop_assert_eq!(hold, doubled.min(pace.hold_down_max));
+            }
+            // The third within a minute is held, and the first two never are.
+            prop_assert!(hold.is_some() || quiet || recent < 3);
+            prop_assert!(hold.is_none() || downs.len() >= 3);
+            last_hold = hold.or(last_hold.filter(|_| !quiet));
+            // The checks pass at once, time passes: over a trial exactly where it was held.
+            machine.on_finding(Finding::Good, now);
+            prop_assert_eq!(machine.health() == Health::Down, hold.is_some());
+            now = now + Duration::from_millis(bad_for);
+            if let Some(trial) = machine.on_time(now) {
+                prop_assert_eq!((trial.from, trial.to), (Health::Down, Health::Trial));
+                prop_assert_eq!(machine.admit(now), TRIAL_ADMIT);
             }
         }
     }

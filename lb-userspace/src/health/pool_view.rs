@@ -85,7 +85,8 @@ impl Member {
 pub struct PoolRules {
     /// Share of a tier's weight below which the next tier replaces it.
     pub tier_takeover_below: f64,
-    /// Largest share of the weight that soft findings, or suspicions, may take out.
+    /// Largest share of the pool's weight that may be out by health before soft findings, and suspicions, are kept
+    /// from taking out more; hard failures count, and always act.
     pub max_ejected: f64,
     /// What happens when nothing is usable.
     pub last_resort: LastResort,
@@ -149,24 +150,41 @@ fn own_state(member: &Member) -> SlotState {
     }
 }
 
-/// Lets members in `state` serve again, from the first that would exceed the limit. One is always allowed.
+/// Lets members in `state` serve again, from the first that would bring the weight that is out by health beyond the
+/// limit. One of each kind is always allowed: the limit keeps capacity, not a single bad backend.
 ///
 /// Name order decides, so that instances with the same view of health agree.
 fn limit_ejections(rules: &PoolRules, members: &[Member], slots: &mut [Slot], state: SlotState) {
-    let total: u64 =
-        members.iter().filter(|member| member.wanted()).map(|member| u64::from(member.weight)).sum();
-    let mut out = 0;
+    let weight = |with: &dyn Fn(SlotState) -> bool| -> u64 {
+        let wanted =
+            members.iter().zip(slots.iter()).filter(|(member, slot)| member.wanted() && with(slot.state));
+        wanted.map(|(member, _)| u64::from(member.weight)).sum()
+    };
+    let total = weight(&|_| true);
+    let graver: &[SlotState] = match state {
+        SlotState::DownSoft => &[SlotState::Down],
+        _ => &[SlotState::Down, SlotState::DownSoft],
+    };
+    let mut out = weight(&|other| graver.contains(&other));
+    let mut allowed = Allowed::NoneYet;
     for (member, slot) in
         members.iter().zip(slots).filter(|(member, slot)| member.wanted() && slot.state == state)
     {
         let with = out + u64::from(member.weight);
         #[expect(clippy::cast_precision_loss, reason = "sums of weights stay far below 2^53")]
         let within = with as f64 <= rules.max_ejected * total as f64;
-        match out == 0 || within {
-            true => out = with,
+        match within || allowed == Allowed::NoneYet {
+            true => (out, allowed) = (with, Allowed::One),
             false => slot.state = SlotState::Active,
         }
     }
+}
+
+/// Whether a finding of the kind has taken a member out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Allowed {
+    NoneYet,
+    One,
 }
 
 /// Settles who of one tier takes new flows: the verified, else the unknown, else the suspected.

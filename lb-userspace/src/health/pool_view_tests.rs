@@ -71,6 +71,20 @@ fn soft_failures_take_out_at_most_the_limit_but_always_one() {
 }
 
 #[test]
+fn what_failed_hard_counts_towards_the_limit_of_what_soft_findings_take_out() {
+    use SlotState::{Active, Down, DownSoft, Suspect};
+    let (hard, up) = (member(Health::Down), member(Health::Up));
+    // Half of the weight is out already: one soft failure still acts, a second does not.
+    assert_eq!(states(&[hard, hard, soft(), soft(), up, up]), [Down, Down, DownSoft, Active, Active, Active]);
+    assert_eq!(states(&[hard, hard, hard, soft(), soft(), up]), [Down, Down, Down, DownSoft, Active, Active]);
+    let suspect = member(Health::Suspect);
+    assert_eq!(
+        states(&[hard, soft(), suspect, suspect, up, up]),
+        [Down, DownSoft, Suspect, Active, Active, Active]
+    );
+}
+
+#[test]
 fn hard_failures_always_act() {
     let members = [member(Health::Down), member(Health::Down), member(Health::Down), member(Health::Up)];
     let rules = PoolRules { max_ejected: 0.1, ..RULES };
@@ -187,5 +201,46 @@ proptest! {
             prop_assert_eq!(Some(members[index].tier), view.active_tier);
         }
         prop_assert!(view.usable.is_sorted());
+    }
+
+    #[test]
+    fn soft_findings_never_take_out_more_than_one_beyond_the_limit(
+        members in prop::collection::vec(any_member(), 0..30),
+        max_ejected in 0.0f64..=1.0,
+    ) {
+        let rules = PoolRules { max_ejected, last_resort: LastResort::Drop, ..RULES };
+        let view = combine(&rules, &members, None);
+        let wanted = || members.iter().zip(&view.slots).filter(|(member, _)| member.wanted());
+        let weight = |state: SlotState| -> u64 {
+            wanted().filter(|(_, slot)| slot.state == state).map(|(member, _)| u64::from(member.weight)).sum()
+        };
+        let total: u64 = wanted().map(|(member, _)| u64::from(member.weight)).sum();
+        #[expect(clippy::cast_precision_loss, reason = "small sums")]
+        let limit = max_ejected * total as f64;
+        let softly: Vec<&Member> =
+            wanted().filter(|(_, slot)| slot.state == SlotState::DownSoft).map(|(member, _)| member).collect();
+        #[expect(clippy::cast_precision_loss, reason = "small sums")]
+        let out = (weight(SlotState::Down) + weight(SlotState::DownSoft)) as f64;
+        prop_assert!(softly.len() <= 1 || out <= limit);
+        // And one is always allowed.
+        let failed = members.iter().filter(|member| member.wanted() && member.kind == Some(FailureKind::Soft));
+        prop_assert_eq!(failed.count() > 0, !softly.is_empty());
+    }
+
+    #[test]
+    fn tiers_do_not_flap_while_the_weight_moves_within_the_hysteresis(
+        shares in prop::collection::vec(50usize..60, 1..50),
+        start in 0u8..2,
+    ) {
+        // Between 0.5 and 0.6 of the weight, whichever tier was active stays.
+        let rules = PoolRules { tier_takeover_below: 0.5, ..RULES };
+        let mut active = Some(start);
+        for up in shares {
+            let mut members = vec![member(Health::Down); 100];
+            members[..up].fill(member(Health::Up));
+            members.push(tier(1, member(Health::Up)));
+            active = combine(&rules, &members, active).active_tier;
+            prop_assert_eq!(active, Some(start));
+        }
     }
 }
