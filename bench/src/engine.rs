@@ -187,9 +187,9 @@ impl Weir {
         Ok(Self { loaded, other, counters, pins: pins.clone(), _set: set })
     }
 
-    /// The loaded program.
-    pub(crate) fn program(&mut self) -> Result<&mut Xdp> {
-        Ok(self.loaded.program()?)
+    /// Name, verified instructions and bytes of machine code of each of weir's programs.
+    pub(crate) fn sizes(&mut self) -> Result<Vec<(&'static str, u32, u32)>> {
+        Ok(self.loaded.sizes()?)
     }
 
     /// The file descriptor of the program.

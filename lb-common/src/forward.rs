@@ -8,7 +8,7 @@ use crate::layout::{Backend, EgressWord, Family, Mode, NextHopCopy};
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::tables::Tables;
-use crate::wire::{ETHERNET_LEN, Ethernet, Ipv4, Ipv6, halves};
+use crate::wire::{ETHERNET_LEN, Ethernet, Ipv4, Ipv6, TaggedStart, VLAN_TAG_LEN, halves};
 
 const OUTER_TTL: u8 = 64;
 const DONT_FRAGMENT: u16 = 0x4000;
@@ -33,35 +33,83 @@ pub struct Egress {
     pub port: u32,
 }
 
-/// Rewrites the frame for `backend` and says where it leaves.
-///
-/// # Errors
-/// The reason for which it cannot be sent; the frame is as it was.
-#[inline(always)]
-pub fn forward<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    backend: &Backend,
+/// A way that a packet can go.
+pub struct Route<'a> {
+    backend: &'a Backend,
+    egress: EgressWord,
+    copy: &'a NextHopCopy,
     mode: Mode,
     inner: Inner,
-) -> Result<Egress, Reason> {
+}
+
+/// Finds the way of a packet to `backend`. The frame is not touched.
+///
+/// # Errors
+/// The reason for which it cannot be sent.
+#[inline(always)]
+pub fn route<'a, T: Tables>(
+    tables: &'a T,
+    backend: &'a Backend,
+    mode: Mode,
+    inner: Inner,
+) -> Result<Route<'a>, Reason> {
     let egress = EgressWord(backend.egress.get());
     let next_hop = tables.next_hop(egress.next_hop()).ok_or(Reason::NoNextHop)?;
     let copy = next_hop.current().ok_or(Reason::NoNextHop)?;
-    match mode {
-        Mode::DsrL2 => {
-            if inner.length > copy.mtu as u32 {
-                return Err(Reason::TooBig);
-            }
-            let ethernet: &mut Ethernet = packet.header_mut(0).ok_or(Reason::Inconsistent)?;
-            ethernet.macs = macs(copy);
-        }
-        Mode::Ipip => match egress.family() {
-            Family::V4 => encapsulate_v4(packet, backend, egress, copy, inner)?,
-            Family::V6 => encapsulate_v6(packet, backend, egress, copy, inner)?,
-        },
+    if inner.length + overhead(mode, egress.family()) > copy.mtu as u32 {
+        return Err(Reason::TooBig);
     }
-    Ok(Egress { port: copy.port })
+    Ok(Route { backend, egress, copy, mode, inner })
+}
+
+/// Bytes that the outer header takes.
+#[inline(always)]
+fn overhead(mode: Mode, family: Family) -> u32 {
+    match (mode, family) {
+        (Mode::DsrL2, _) => 0,
+        (Mode::Ipip, Family::V4) => size_of::<Ipv4>() as u32,
+        (Mode::Ipip, Family::V6) => size_of::<Ipv6>() as u32,
+    }
+}
+
+impl Route<'_> {
+    /// Index of the interface by which the frame leaves.
+    #[inline(always)]
+    #[must_use]
+    pub fn port(&self) -> u32 {
+        self.copy.port
+    }
+
+    /// Rewrites a frame whose IP packet starts behind 14 bytes.
+    ///
+    /// # Errors
+    /// [`Reason::NoHeadroom`] where the frame cannot grow.
+    #[inline(always)]
+    pub fn rewrite<P: Packet>(&self, packet: &mut P) -> Result<(), Reason> {
+        match (self.mode, self.egress.family()) {
+            (Mode::DsrL2, _) => {
+                *packet.header_mut(0).ok_or(Reason::Inconsistent)? =
+                    ethernet(self.copy, ethertype_of(self.inner.family));
+            }
+            (Mode::Ipip, Family::V4) => self.encapsulate_v4(packet)?,
+            (Mode::Ipip, Family::V6) => self.encapsulate_v6(packet)?,
+        }
+        tag(packet, self.copy)
+    }
+}
+
+/// Puts the next hop's VLAN tags between the Ethernet addresses and the ethertype, the innermost first.
+#[inline(always)]
+fn tag<P: Packet>(packet: &mut P, copy: &NextHopCopy) -> Result<(), Reason> {
+    let mut left = copy.tag_count.min(copy.tags.len() as u16);
+    while left > 0 {
+        left -= 1;
+        let tag = copy.tags[(left & 1) as usize];
+        packet.grow_front(VLAN_TAG_LEN).map_err(|_| Reason::NoHeadroom)?;
+        *packet.header_mut(0).ok_or(Reason::Inconsistent)? =
+            TaggedStart { macs: macs(copy), tag: u32::from_ne_bytes(tag).to_ne_bytes() };
+    }
+    Ok(())
 }
 
 /// Bits of the flow's hash for the end of the outer source.
@@ -76,6 +124,14 @@ fn protocol_of(family: Family) -> u8 {
     match family {
         Family::V4 => 4,
         Family::V6 => 41,
+    }
+}
+
+#[inline(always)]
+fn ethertype_of(family: Family) -> u16 {
+    match family {
+        Family::V4 => 0x0800,
+        Family::V6 => 0x86dd,
     }
 }
 
@@ -118,73 +174,59 @@ pub fn constant_sum(source: [u8; 4], destination: [u8; 4]) -> u16 {
     fold(sum)
 }
 
-#[inline(always)]
-fn encapsulate_v4<P: Packet>(
-    packet: &mut P,
-    backend: &Backend,
-    egress: EgressWord,
-    copy: &NextHopCopy,
-    inner: Inner,
-) -> Result<(), Reason> {
-    const LEN: usize = size_of::<Ipv4>();
-    let length = inner.length + LEN as u32;
-    if length > copy.mtu as u32 {
-        return Err(Reason::TooBig);
+impl Route<'_> {
+    #[inline(always)]
+    fn encapsulate_v4<P: Packet>(&self, packet: &mut P) -> Result<(), Reason> {
+        const LEN: usize = size_of::<Ipv4>();
+        let Self { backend, egress, copy, inner, .. } = self;
+        let length = inner.length + LEN as u32;
+        let protocol = protocol_of(inner.family);
+        let entropy = entropy(*egress, inner.hash);
+        let source = u32::from_be_bytes(first4(&backend.sources[egress.source()])) | entropy;
+        let sum = egress.sum() as u32
+            + inner.traffic_class as u32
+            + length
+            + protocol as u32
+            + (entropy >> 16)
+            + (entropy & 0xffff);
+        let outer = Ipv4 {
+            version_ihl: 0x45,
+            traffic_class: inner.traffic_class,
+            total_length: (length as u16).to_be_bytes(),
+            id: [0; 2],
+            flags_offset: DONT_FRAGMENT.to_be_bytes(),
+            ttl: OUTER_TTL,
+            protocol,
+            checksum: (!fold(sum)).to_be_bytes(),
+            source: source.to_be_bytes(),
+            destination: first4(&backend.address),
+        };
+        packet.grow_front(LEN).map_err(|_| Reason::NoHeadroom)?;
+        *packet.header_mut(0).ok_or(Reason::Inconsistent)? = ethernet(copy, 0x0800);
+        *packet.header_mut(ETHERNET_LEN).ok_or(Reason::Inconsistent)? = outer;
+        Ok(())
     }
-    let protocol = protocol_of(inner.family);
-    let entropy = entropy(egress, inner.hash);
-    let source = u32::from_be_bytes(first4(&backend.sources[egress.source()])) | entropy;
-    let sum = egress.sum() as u32
-        + inner.traffic_class as u32
-        + length
-        + protocol as u32
-        + (entropy >> 16)
-        + (entropy & 0xffff);
-    let outer = Ipv4 {
-        version_ihl: 0x45,
-        traffic_class: inner.traffic_class,
-        total_length: (length as u16).to_be_bytes(),
-        id: [0; 2],
-        flags_offset: DONT_FRAGMENT.to_be_bytes(),
-        ttl: OUTER_TTL,
-        protocol,
-        checksum: (!fold(sum)).to_be_bytes(),
-        source: source.to_be_bytes(),
-        destination: first4(&backend.address),
-    };
-    packet.grow_front(LEN).map_err(|_| Reason::NoHeadroom)?;
-    *packet.header_mut(0).ok_or(Reason::Inconsistent)? = ethernet(copy, 0x0800);
-    *packet.header_mut(ETHERNET_LEN).ok_or(Reason::Inconsistent)? = outer;
-    Ok(())
-}
 
-#[inline(always)]
-fn encapsulate_v6<P: Packet>(
-    packet: &mut P,
-    backend: &Backend,
-    egress: EgressWord,
-    copy: &NextHopCopy,
-    inner: Inner,
-) -> Result<(), Reason> {
-    const LEN: usize = size_of::<Ipv6>();
-    if inner.length + LEN as u32 > copy.mtu as u32 {
-        return Err(Reason::TooBig);
+    #[inline(always)]
+    fn encapsulate_v6<P: Packet>(&self, packet: &mut P) -> Result<(), Reason> {
+        const LEN: usize = size_of::<Ipv6>();
+        let Self { backend, egress, copy, inner, .. } = self;
+        // The label is the flow's entropy (RFC 6438); 0 would mean none.
+        let label = (inner.hash >> 44) as u32 | 1;
+        let (high, low) = halves(&backend.sources[egress.source()]);
+        let source = [high.to_be_bytes(), (low | entropy(*egress, inner.hash) as u64).to_be_bytes()];
+        let (high, low) = halves(&backend.address);
+        let outer = Ipv6 {
+            version_class_label: (6 << 28 | (inner.traffic_class as u32) << 20 | label).to_be_bytes(),
+            payload_length: (inner.length as u16).to_be_bytes(),
+            next_header: protocol_of(inner.family),
+            hop_limit: OUTER_TTL,
+            source,
+            destination: [high.to_be_bytes(), low.to_be_bytes()],
+        };
+        packet.grow_front(LEN).map_err(|_| Reason::NoHeadroom)?;
+        *packet.header_mut(0).ok_or(Reason::Inconsistent)? = ethernet(copy, 0x86dd);
+        *packet.header_mut(ETHERNET_LEN).ok_or(Reason::Inconsistent)? = outer;
+        Ok(())
     }
-    // The label is the flow's entropy (RFC 6438); 0 would mean none.
-    let label = (inner.hash >> 44) as u32 | 1;
-    let (high, low) = halves(&backend.sources[egress.source()]);
-    let source = [high.to_be_bytes(), (low | entropy(egress, inner.hash) as u64).to_be_bytes()];
-    let (high, low) = halves(&backend.address);
-    let outer = Ipv6 {
-        version_class_label: (6 << 28 | (inner.traffic_class as u32) << 20 | label).to_be_bytes(),
-        payload_length: (inner.length as u16).to_be_bytes(),
-        next_header: protocol_of(inner.family),
-        hop_limit: OUTER_TTL,
-        source,
-        destination: [high.to_be_bytes(), low.to_be_bytes()],
-    };
-    packet.grow_front(LEN).map_err(|_| Reason::NoHeadroom)?;
-    *packet.header_mut(0).ok_or(Reason::Inconsistent)? = ethernet(copy, 0x86dd);
-    *packet.header_mut(ETHERNET_LEN).ok_or(Reason::Inconsistent)? = outer;
-    Ok(())
 }

@@ -3,12 +3,12 @@
 use crate::layout::{
     Backend, Bucket, Geometry, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
 };
-use crate::packet::{NoHeadroom, NoTxPort, Packet};
+use crate::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use crate::pipeline::Outcome;
 use crate::reason::Reason;
 use crate::tables::Tables;
 use crate::time::Tick;
-use crate::wire::Header;
+use crate::wire::{ETHERNET_LEN, Header};
 
 /// A frame in a buffer with headroom before it.
 pub struct Frame<'a> {
@@ -54,6 +54,14 @@ impl Packet for Frame<'_> {
 
     fn grow_front(&mut self, bytes: usize) -> Result<(), NoHeadroom> {
         self.start = self.start.checked_sub(bytes).ok_or(NoHeadroom)?;
+        Ok(())
+    }
+
+    fn shrink_front(&mut self, bytes: usize) -> Result<(), TooShort> {
+        if bytes + ETHERNET_LEN > self.length() {
+            return Err(TooShort);
+        }
+        self.start += bytes;
         Ok(())
     }
 

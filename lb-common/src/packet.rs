@@ -19,6 +19,12 @@ pub trait Packet {
     /// Where there is no headroom; the frame is as it was.
     fn grow_front(&mut self, bytes: usize) -> Result<(), NoHeadroom>;
 
+    /// Takes `bytes` off the front.
+    ///
+    /// # Errors
+    /// Where the frame would be left without an Ethernet header; the frame is as it was.
+    fn shrink_front(&mut self, bytes: usize) -> Result<(), TooShort>;
+
     /// Arranges for the frame to leave by the interface with this index.
     ///
     /// # Errors
@@ -29,6 +35,10 @@ pub trait Packet {
 /// No frame may leave by the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoTxPort;
+
+/// The frame cannot shrink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooShort;
 
 /// The frame cannot grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -59,7 +59,7 @@ reasons! {
     Untracked = "untracked" => Forward,
     /// Neither IPv4 nor IPv6.
     NotIp = "not_ip" => Pass,
-    /// VLAN-tagged.
+    /// With more VLAN tags than weir reads.
     Vlan = "vlan" => Pass,
     /// Too short to tell whether it is for a VIP.
     Truncated = "truncated" => Pass,
@@ -77,6 +77,8 @@ reasons! {
     Malformed = "malformed" => Drop,
     /// A fragment for a VIP.
     Fragment = "fragment" => Drop,
+    /// For a VIP, with IPv4 options, and the stage that reads them is not loaded.
+    IpOptions = "ip_options" => Drop,
     /// For a VIP, with more IPv6 extension headers than weir walks.
     ExtensionHeaders = "extension_headers" => Drop,
     /// No backend of the pool is usable, and its last resort is to drop.

@@ -44,6 +44,15 @@ fn extended(extensions: &[Extension]) -> PacketSpec {
     PacketSpec { extensions: extensions.to_vec(), ..v6() }
 }
 
+/// The frame with these tags, outermost first.
+fn tagged(mut frame: Vec<u8>, protocols: &[u16]) -> Vec<u8> {
+    for protocol in protocols.iter().rev() {
+        let [high, low] = protocol.to_be_bytes();
+        frame.splice(12..12, [high, low, 0x60, 100]);
+    }
+    frame
+}
+
 fn expect_all(cases: Vec<(&str, Vec<u8>, Reason)>) {
     for (description, frame, expected) in cases {
         // Tables of its own for each: no case sees another's flow.
@@ -67,11 +76,6 @@ fn expect_all(cases: Vec<(&str, Vec<u8>, Reason)>) {
 
 #[test]
 fn what_is_not_ip_for_a_vip_passes() {
-    let tagged = |tag: [u8; 2]| {
-        let mut frame = v4().frame();
-        frame.splice(12..12, [tag[0], tag[1], 0, 100]);
-        frame
-    };
     expect_all(vec![
         ("IPv4 to another address", to(not_vip(Family::V4), PORT).frame(), Reason::NotVip),
         ("IPv6 to another address", to(not_vip(Family::V6), PORT).frame(), Reason::NotVip),
@@ -81,8 +85,14 @@ fn what_is_not_ip_for_a_vip_passes() {
             Reason::NotVip,
         ),
         ("ARP", edit(v4().frame(), 12, &[0x08, 0x06]), Reason::NotIp),
-        ("802.1Q", tagged([0x81, 0x00]), Reason::Vlan),
-        ("802.1ad", tagged([0x88, 0xa8]), Reason::Vlan),
+        ("tagged ARP", tagged(edit(v4().frame(), 12, &[0x08, 0x06]), &[0x8100]), Reason::NotIp),
+        (
+            "tagged, to another address",
+            tagged(to(not_vip(Family::V4), PORT).frame(), &[0x8100]),
+            Reason::NotVip,
+        ),
+        ("three tags", tagged(v4().frame(), &[0x88a8, 0x8100, 0x8100]), Reason::Vlan),
+        ("cut in the second tag", tagged(v4().frame(), &[0x88a8, 0x8100])[..20].to_vec(), Reason::Truncated),
         ("802.3 length", edit(v4().frame(), 12, &[0x00, 0x40]), Reason::NotIp),
         ("IPv4 ethertype, version 6", edit(v4().frame(), 14, &[0x65]), Reason::Truncated),
         ("IPv6 ethertype, version 4", edit(v6().frame(), 14, &[0x40]), Reason::Truncated),
@@ -258,4 +268,30 @@ fn the_protocol_chooses_the_service() {
     assert_eq!(service_of(&any(Transport::Tcp { flags: 2, options: 0 })), Some(2));
     assert_eq!(service_of(&any(Transport::Udp)), Some(13));
     assert_eq!(service_of(&any(Transport::Icmp)), None);
+}
+
+#[test]
+fn vlan_tags_are_read_and_the_next_hops_are_written() {
+    let stacks: [&[u16]; 4] = [&[], &[0x8100], &[0x88a8], &[0x88a8, 0x8100]];
+    // Next hop 1 is untagged, 3 is behind a tag, 4 behind two.
+    let hops: [(u16, &[u8]); 3] =
+        [(1, &[]), (3, &[0x88, 0xa8, 0, 200]), (4, &[0x88, 0xa8, 0, 200, 0x81, 0, 0x60, 100])];
+    for spec in [v4(), v6()] {
+        for stack in stacks {
+            for (hop, expected) in hops {
+                let mut tables = tables();
+                for backend in 1..SceneSizes::SMALL.backends {
+                    Scene::next_hop_of(&mut tables, backend, hop);
+                }
+                let host = Host::new(tables.slices(), SceneSizes::SMALL.geometry(Scene::START));
+                let frame = tagged(spec.frame(), stack);
+                let ran = host.run(&frame, 256);
+                assert_eq!(ran.outcome.reason, Reason::FlowNew, "{stack:x?} to next hop {hop}");
+                check(&frame, &ran.outcome, &ran.output).unwrap();
+                assert_eq!(&ran.output[12..12 + expected.len()], expected, "{stack:x?} to next hop {hop}");
+                let ethertype = &ran.output[12 + expected.len()..][..2];
+                assert!([[0x08, 0x00], [0x86, 0xdd]].iter().any(|ip| ethertype == ip), "{ethertype:x?}");
+            }
+        }
+    }
 }

@@ -10,19 +10,36 @@ mod packet;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use lb_common::pipeline;
+use lb_common::packet::Packet as _;
+use lb_common::pipeline::{self, Stage, Step};
 use lb_common::reason::Verdict;
 use maps::Maps;
 use packet::XdpPacket;
 
 /// Picks a backend for every packet for a VIP.
 #[xdp]
-#[inline(always)]
 pub(crate) fn weir(context: XdpContext) -> u32 {
+    run(Stage::Fast, context)
+}
+
+/// Takes frames that are not laid out as nearly all are.
+#[xdp]
+pub(crate) fn weir_rare(context: XdpContext) -> u32 {
+    run(Stage::Rare, context)
+}
+
+#[inline(always)]
+fn run(stage: Stage, context: XdpContext) -> u32 {
     #[cfg(feature = "log")]
     let log = log::Log::of(&context);
     let mut packet = XdpPacket::new(context);
-    let outcome = pipeline::process(&mut packet, &Maps);
+    let outcome = match pipeline::enter(stage, &mut packet, &Maps) {
+        Step::Left(outcome) => outcome,
+        Step::Next(stage, reason) => {
+            packet.enter(stage);
+            pipeline::leave(&Maps, reason, packet.length() as u64)
+        }
+    };
     #[cfg(feature = "log")]
     log.tell(&outcome);
     match (outcome.reason.verdict(), outcome.egress) {

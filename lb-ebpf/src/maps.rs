@@ -1,7 +1,7 @@
 //! The maps, and the packet logic's access to them. Sizes here are placeholders: the loader sets them.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, DevMapHash, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, DevMapHash, PerCpuArray, ProgramArray};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
 use lb_common::cell::SharedU64;
@@ -9,6 +9,7 @@ use lb_common::layout::{
     Backend, BackendInfo, Bucket, Counter, Geometry, IndexLine, MaglevLine, Meta, NextHop, Pool, PoolInfo,
     RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
+use lb_common::pipeline::Stage;
 use lb_common::reason::Reason;
 use lb_common::tables::Tables;
 use lb_common::time::Tick;
@@ -56,6 +57,10 @@ static BACKEND_COUNTERS: PerCpuArray<Counter, 1> = PerCpuArray::new();
 /// Interfaces that frames may leave by, keyed by interface index.
 #[btf_map]
 pub(crate) static TX_PORTS: DevMapHash<256> = DevMapHash::new();
+
+/// The programs of the stages, by their numbers. Each load of the object has its own.
+#[btf_map]
+pub(crate) static STAGES: ProgramArray<{ Stage::ALL.len() }> = ProgramArray::new();
 
 /// Set by the loader; a constant to the verifier.
 #[unsafe(no_mangle)]

@@ -3,10 +3,11 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::bpf_xdp_adjust_head;
 use aya_ebpf::programs::XdpContext;
-use lb_common::packet::{NoHeadroom, NoTxPort, Packet};
+use lb_common::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
+use lb_common::pipeline::Stage;
 use lb_common::wire::Header;
 
-use crate::maps::TX_PORTS;
+use crate::maps::{STAGES, TX_PORTS};
 
 /// The frame of an XDP program's invocation.
 pub(crate) struct XdpPacket {
@@ -33,6 +34,23 @@ impl XdpPacket {
     }
 }
 
+impl XdpPacket {
+    /// Moves the front of the frame; whether the kernel did.
+    #[inline(always)]
+    fn adjust_head(&mut self, by: i32) -> bool {
+        // SAFETY: the context is the one that the program was called with; `&mut self` ends every reference into the
+        // frame, which the helper moves.
+        unsafe { bpf_xdp_adjust_head(self.context.as_ptr().cast(), by) == 0 }
+    }
+
+    /// Goes on with the program of another stage; comes back only where there is none.
+    #[inline(always)]
+    pub(crate) fn enter(&self, stage: Stage) {
+        // SAFETY: the context is the one that the program was called with, and nothing of the packet is borrowed.
+        let _ = unsafe { STAGES.tail_call(&self.context, stage as u32) };
+    }
+}
+
 impl Packet for XdpPacket {
     #[inline(always)]
     fn length(&self) -> usize {
@@ -54,10 +72,12 @@ impl Packet for XdpPacket {
 
     #[inline(always)]
     fn grow_front(&mut self, bytes: usize) -> Result<(), NoHeadroom> {
-        // SAFETY: the context is the one that the program was called with; `&mut self` ends every reference into the
-        // frame, which the helper moves.
-        let failed = unsafe { bpf_xdp_adjust_head(self.context.as_ptr().cast(), -(bytes as i32)) };
-        if failed == 0 { Ok(()) } else { Err(NoHeadroom) }
+        if self.adjust_head(-(bytes as i32)) { Ok(()) } else { Err(NoHeadroom) }
+    }
+
+    #[inline(always)]
+    fn shrink_front(&mut self, bytes: usize) -> Result<(), TooShort> {
+        if self.adjust_head(bytes as i32) { Ok(()) } else { Err(TooShort) }
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 pub const MAGIC: u64 = 0x7765_6972_6d61_7073;
 
 /// Version of the layouts in this module. An adopter of maps with another version builds new maps.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Sizes and secrets that the program needs; constants of the loaded program (`.rodata`), a copy is in [`Meta`].
 #[repr(C)]

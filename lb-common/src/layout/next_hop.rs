@@ -25,8 +25,8 @@ pub struct NextHopCopy {
     pub tag_count: u16,
     /// Destination, then source Ethernet address.
     pub macs: [u8; 12],
-    /// VLAN tag control words, outermost first, big-endian.
-    pub tags: [[u8; 2]; 4],
+    /// VLAN tags, outermost first: ethertype, then control information, big-endian.
+    pub tags: [[u8; 4]; 2],
 }
 
 #[cfg(not(loom))]

@@ -1,5 +1,6 @@
 //! What differs between IPv4 and IPv6.
 
+use super::parse::Walk;
 use crate::flow::FlowKey;
 use crate::layout::{Bucket, Family};
 use crate::packet::Packet;
@@ -7,7 +8,7 @@ use crate::reason::Reason;
 use crate::select;
 use crate::service;
 use crate::tables::Tables;
-use crate::wire::{ETHERNET_LEN, Ipv4, Ipv6, Protocol};
+use crate::wire::{Ipv4, Ipv6, Protocol};
 
 /// IP protocol numbers that end the walk over extension headers.
 const ICMP: u8 = 1;
@@ -28,7 +29,7 @@ pub(super) struct Network<A> {
     /// Length of the IP packet in bytes, as claimed.
     pub(super) length: u32,
     pub(super) fragment: bool,
-    /// Offset in the frame of what follows the fixed header, options included.
+    /// Offset in the frame of what follows the header: of IPv6's fixed one, of IPv4's with its options.
     pub(super) payload: usize,
     pub(super) next: u8,
 }
@@ -45,11 +46,16 @@ pub(super) trait Ip<const W: usize> {
     const FAMILY: Family;
     type Address: Copy;
 
-    /// Reads the header; `None` where the frame does not hold one of this version.
-    fn read<P: Packet>(packet: &P) -> Option<Network<Self::Address>>;
+    /// Reads the header at `at`; `None` where the frame does not hold one of this version.
+    fn read<P: Packet>(packet: &P, at: usize) -> Option<Network<Self::Address>>;
     fn vip<T: Tables>(tables: &T, address: Self::Address) -> Option<u32>;
-    /// Finds the transport header of a packet for a VIP.
-    fn payload<P: Packet>(packet: &P, network: &Network<Self::Address>) -> Result<Payload, Reason>;
+    /// Finds the transport header of a packet for a VIP whose IP header is at `at`.
+    fn payload<P: Packet>(
+        packet: &P,
+        network: &Network<Self::Address>,
+        at: usize,
+        walk: Walk,
+    ) -> Result<Payload, Reason>;
     fn key(secret: u64, source: Self::Address, ports: (u16, u16), vip: u32, protocol: Protocol)
     -> FlowKey<W>;
     fn bucket<T: Tables>(tables: &T, hash: u32) -> Option<&Bucket<W>>;
@@ -65,8 +71,8 @@ impl Ip<1> for V4 {
     type Address = u32;
 
     #[inline(always)]
-    fn read<P: Packet>(packet: &P) -> Option<Network<u32>> {
-        let header: &Ipv4 = packet.header(ETHERNET_LEN)?;
+    fn read<P: Packet>(packet: &P, at: usize) -> Option<Network<u32>> {
+        let header: &Ipv4 = packet.header(at)?;
         if header.version_ihl >> 4 != 4 {
             return None;
         }
@@ -79,7 +85,7 @@ impl Ip<1> for V4 {
             sound: header_length >= size_of::<Ipv4>() && length >= header_length as u32,
             length,
             fragment: header.is_fragment(),
-            payload: ETHERNET_LEN + header_length,
+            payload: at + header_length,
             next: header.protocol,
         })
     }
@@ -90,9 +96,19 @@ impl Ip<1> for V4 {
     }
 
     #[inline(always)]
-    fn payload<P: Packet>(_packet: &P, network: &Network<u32>) -> Result<Payload, Reason> {
+    fn payload<P: Packet>(
+        _packet: &P,
+        network: &Network<u32>,
+        at: usize,
+        walk: Walk,
+    ) -> Result<Payload, Reason> {
+        let payload = match walk {
+            Walk::None if network.payload != at + size_of::<Ipv4>() => return Err(Reason::IpOptions),
+            Walk::None => at + size_of::<Ipv4>(),
+            Walk::All => network.payload,
+        };
         Ok(match Protocol::from_ip(network.next) {
-            Some(protocol) => Payload::Transport(protocol, network.payload),
+            Some(protocol) => Payload::Transport(protocol, payload),
             None if network.next == ICMP => Payload::Icmp,
             None => Payload::Other,
         })
@@ -134,8 +150,8 @@ impl Ip<3> for V6 {
     type Address = Halves;
 
     #[inline(always)]
-    fn read<P: Packet>(packet: &P) -> Option<Network<Halves>> {
-        let header: &Ipv6 = packet.header(ETHERNET_LEN)?;
+    fn read<P: Packet>(packet: &P, at: usize) -> Option<Network<Halves>> {
+        let header: &Ipv6 = packet.header(at)?;
         let word = header.first_word();
         if word >> 28 != 6 {
             return None;
@@ -147,7 +163,7 @@ impl Ip<3> for V6 {
             sound: true,
             length: u16::from_be_bytes(header.payload_length) as u32 + size_of::<Ipv6>() as u32,
             fragment: false,
-            payload: ETHERNET_LEN + size_of::<Ipv6>(),
+            payload: at + size_of::<Ipv6>(),
             next: header.next_header,
         })
     }
@@ -158,9 +174,18 @@ impl Ip<3> for V6 {
     }
 
     #[inline(always)]
-    fn payload<P: Packet>(packet: &P, network: &Network<Halves>) -> Result<Payload, Reason> {
+    fn payload<P: Packet>(
+        packet: &P,
+        network: &Network<Halves>,
+        at: usize,
+        walk: Walk,
+    ) -> Result<Payload, Reason> {
         let (mut next, mut offset) = (network.next, network.payload);
-        for _ in 0..=MAX_EXTENSIONS {
+        let longest = match walk {
+            Walk::None => 0,
+            Walk::All => MAX_EXTENSIONS,
+        };
+        for number in 0..=longest {
             if let Some(protocol) = Protocol::from_ip(next) {
                 return Ok(Payload::Transport(protocol, offset));
             }
@@ -173,10 +198,13 @@ impl Ip<3> for V6 {
                 ICMPV6 => return Ok(Payload::Icmp),
                 _ => return Ok(Payload::Other),
             };
+            if number == longest {
+                break;
+            }
             let extension: &[u8; 2] = packet.header(offset).ok_or(Reason::Malformed)?;
             let [following, units] = *extension;
             offset += if unit == 8 { (units as usize + 1) * 8 } else { (units as usize + 2) * 4 };
-            if offset > ETHERNET_LEN + size_of::<Ipv6>() + MAX_EXTENSION_BYTES {
+            if offset > at + size_of::<Ipv6>() + MAX_EXTENSION_BYTES {
                 return Err(Reason::ExtensionHeaders);
             }
             next = following;

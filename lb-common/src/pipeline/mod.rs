@@ -1,15 +1,24 @@
 //! The way of a packet: parse → service → flow or select → forward → verdict.
+//!
+//! The logic runs in stages. [`Stage::Fast`] takes what nearly every packet is; what it cannot take leaves it untouched,
+//! with a reason that names the stage for it ([`Stage::after`]). In the kernel each stage is a program of its own,
+//! entered by a tail call: rare packets cost the common ones neither time nor verified instructions. On the host
+//! [`process`] runs one stage after the other.
 
 mod ip;
+mod link;
 mod parse;
+mod stage;
 mod steer;
 
-use crate::forward::{Egress, forward};
+use crate::forward::{self, Egress};
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::tables::Tables;
-use crate::wire::{EtherType, Ethernet};
+use crate::wire::{ETHERNET_LEN, EtherType, Ethernet};
 use ip::{Ip, V4, V6};
+use parse::Walk;
+pub use stage::Stage;
 
 /// How a packet left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,42 +29,94 @@ pub struct Outcome {
     pub egress: Option<Egress>,
 }
 
-/// Runs one frame through the tables: rewrites it where it is forwarded, counts it, says how it left.
+/// What a stage did with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The packet left.
+    Left(Outcome),
+    /// The packet is as it was; another stage takes it. Where that stage is missing it leaves for this reason.
+    Next(Stage, Reason),
+}
+
+/// Runs one frame through the stages: rewrites it where it is forwarded, counts it, says how it left.
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
-    let bytes = packet.length() as u64;
-    match route(packet, tables, bytes) {
-        Ok(outcome) => outcome,
-        Err(reason) => {
-            tables.count(reason, bytes);
-            Outcome { reason, egress: None }
+    let mut stage = Stage::Fast;
+    loop {
+        match enter(stage, packet, tables) {
+            Step::Left(outcome) => return outcome,
+            Step::Next(next, _) => stage = next,
         }
     }
 }
 
+/// Runs one stage.
 #[inline(always)]
-fn route<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
+pub fn enter<P: Packet, T: Tables>(stage: Stage, packet: &mut P, tables: &T) -> Step {
+    let bytes = packet.length() as u64;
+    let result = match stage {
+        Stage::Fast => fast(packet, tables, bytes),
+        Stage::Rare => rare(packet, tables, bytes),
+    };
+    match result {
+        Ok(outcome) => Step::Left(outcome),
+        Err(reason) => match stage.after(reason) {
+            Some(next) => Step::Next(next, reason),
+            None => Step::Left(leave(tables, reason, bytes)),
+        },
+    }
+}
+
+/// Counts a packet of this length that is not forwarded.
+#[inline(always)]
+pub fn leave<T: Tables>(tables: &T, reason: Reason, bytes: u64) -> Outcome {
+    tables.count(reason, bytes);
+    Outcome { reason, egress: None }
+}
+
+/// Untagged frames whose transport header follows the fixed IP header: every offset is a constant.
+#[inline(always)]
+fn fast<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
     let ethernet: &Ethernet = packet.header(0).ok_or(Reason::Truncated)?;
     match ethernet.ethertype() {
-        EtherType::Ipv4 => balance::<1, V4, P, T>(packet, tables, bytes),
-        EtherType::Ipv6 => balance::<3, V6, P, T>(packet, tables, bytes),
+        EtherType::Ipv4 => balance::<1, V4, P, T>(packet, tables, ETHERNET_LEN, Walk::None, bytes),
+        EtherType::Ipv6 => balance::<3, V6, P, T>(packet, tables, ETHERNET_LEN, Walk::None, bytes),
         EtherType::Vlan => Err(Reason::Vlan),
         EtherType::Other => Err(Reason::NotIp),
     }
 }
 
+/// Tagged frames, IP options and extension headers.
+#[inline(always)]
+fn rare<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
+    let (ethertype, at) = link::untag(packet)?;
+    match ethertype {
+        EtherType::Ipv4 => balance::<1, V4, P, T>(packet, tables, at, Walk::All, bytes),
+        EtherType::Ipv6 => balance::<3, V6, P, T>(packet, tables, at, Walk::All, bytes),
+        EtherType::Vlan => Err(Reason::Vlan),
+        EtherType::Other => Err(Reason::NotIp),
+    }
+}
+
+/// Balances the IP packet that starts `at` bytes into the frame.
 #[inline(always)]
 fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
+    at: usize,
+    walk: Walk,
     bytes: u64,
 ) -> Result<Outcome, Reason> {
-    let parsed = parse::parse::<W, I, P, T>(packet, tables)?;
+    let parsed = parse::parse::<W, I, P, T>(packet, tables, at, walk)?;
     let steered = steer::steer::<W, I, T>(tables, &parsed)?;
-    let egress = forward(packet, tables, steered.backend, steered.mode, steered.inner)?;
+    let route = forward::route(tables, steered.backend, steered.mode, steered.inner)?;
+    // From here on the frame changes: what fails is dropped.
+    link::strip(packet, at)?;
+    route.rewrite(packet)?;
+    let port = route.port();
     // After the frame is rewritten: asked before, it would have the verifier follow the rewriting three times.
-    packet.leave_by(egress.port).map_err(|_| Reason::NoTxPort)?;
+    packet.leave_by(port).map_err(|_| Reason::NoTxPort)?;
     tables.count(steered.reason, bytes);
     tables.count_forwarded(steered.service, steered.id, bytes);
-    Ok(Outcome { reason: steered.reason, egress: Some(egress) })
+    Ok(Outcome { reason: steered.reason, egress: Some(Egress { port }) })
 }

@@ -5,7 +5,16 @@ use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::service;
 use crate::tables::Tables;
-use crate::wire::{ETHERNET_LEN, Ports, Protocol, SctpStart, Segment, TcpStart};
+use crate::wire::{Ports, Protocol, SctpStart, Segment, TcpStart};
+
+/// How far the transport header is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Walk {
+    /// Right behind the fixed IP header; what has it elsewhere is left to another stage.
+    None,
+    /// Behind options and extension headers.
+    All,
+}
 
 /// A packet for a VIP, as selection needs it.
 pub(super) struct Parsed<A> {
@@ -25,21 +34,23 @@ pub(super) struct Parsed<A> {
 pub(super) fn parse<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     packet: &P,
     tables: &T,
+    at: usize,
+    walk: Walk,
 ) -> Result<Parsed<I::Address>, Reason> {
-    let network = I::read(packet).ok_or(Reason::Truncated)?;
+    let network = I::read(packet, at).ok_or(Reason::Truncated)?;
     let vip = I::vip(tables, network.destination).ok_or(Reason::NotVip)?;
-    if !network.sound || ETHERNET_LEN + network.length as usize > packet.length() {
+    if !network.sound || at + network.length as usize > packet.length() {
         return Err(Reason::Malformed);
     }
     if network.fragment {
         return Err(Reason::Fragment);
     }
-    let (protocol, offset) = match I::payload(packet, &network)? {
+    let (protocol, offset) = match I::payload(packet, &network, at, walk)? {
         Payload::Transport(protocol, offset) => (protocol, offset),
         Payload::Icmp => return Err(Reason::Icmp),
         Payload::Other => return Err(service::unmatched_protocol(tables, vip)),
     };
-    let end = ETHERNET_LEN + network.length as usize;
+    let end = at + network.length as usize;
     if offset + protocol.header_length() > end {
         return Err(Reason::Malformed);
     }

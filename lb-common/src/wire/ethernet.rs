@@ -15,6 +15,29 @@ pub struct Ethernet {
     pub ethertype: [u8; 2],
 }
 
+/// Bytes that a VLAN tag adds.
+pub const VLAN_TAG_LEN: usize = 4;
+
+/// What follows the ethertype of a VLAN tag (IEEE 802.1Q section 9).
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Unaligned, Immutable, KnownLayout)]
+pub struct Tag {
+    /// Priority (3 bits), drop eligible (1), VLAN id (12), big-endian.
+    pub control: [u8; 2],
+    /// Type of the payload, big-endian.
+    pub ethertype: [u8; 2],
+}
+
+/// An Ethernet header up to its first VLAN tag's control information.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Unaligned, Immutable, KnownLayout)]
+pub struct TaggedStart {
+    /// Destination, then source address.
+    pub macs: [[u8; 4]; 3],
+    /// Ethertype of the tag (0x8100 or 0x88a8), then its control information, big-endian.
+    pub tag: [u8; 4],
+}
+
 /// What an Ethernet frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EtherType {
@@ -33,11 +56,20 @@ impl Ethernet {
     #[inline(always)]
     #[must_use]
     pub fn ethertype(&self) -> EtherType {
-        match u16::from_be_bytes(self.ethertype) {
-            0x0800 => EtherType::Ipv4,
-            0x86dd => EtherType::Ipv6,
-            0x8100 | 0x88a8 => EtherType::Vlan,
-            _ => EtherType::Other,
+        EtherType::of(self.ethertype)
+    }
+}
+
+impl EtherType {
+    /// Of a big-endian number.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(number: [u8; 2]) -> Self {
+        match u16::from_be_bytes(number) {
+            0x0800 => Self::Ipv4,
+            0x86dd => Self::Ipv6,
+            0x8100 | 0x88a8 => Self::Vlan,
+            _ => Self::Other,
         }
     }
 }

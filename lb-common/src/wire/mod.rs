@@ -5,7 +5,7 @@ mod ipv4;
 mod ipv6;
 mod transport;
 
-pub use ethernet::{ETHERNET_LEN, EtherType, Ethernet};
+pub use ethernet::{ETHERNET_LEN, EtherType, Ethernet, Tag, TaggedStart, VLAN_TAG_LEN};
 pub use ipv4::Ipv4;
 pub use ipv6::{Ipv6, halves};
 pub use transport::{Ports, Protocol, SctpStart, Segment, TcpFlags, TcpStart};

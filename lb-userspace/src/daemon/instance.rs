@@ -89,12 +89,16 @@ impl Instance {
         let finished = loaded.and_then(|loaded| {
             Ok((loaded, pins.open_set(&sizes, Access::ReadWrite)?, CounterMaps::open(&pins)?))
         });
+        let finished = finished.map_err(Failure::from).and_then(|mut finished| {
+            pin_stages(&pins, &mut finished.0)?;
+            Ok(finished)
+        });
         let (loaded, maps, counters) = match finished {
             Ok(finished) => finished,
             Err(error) => {
                 // A half-made set would keep the next start from working.
                 remove(&pins)?;
-                return Err(error.into());
+                return Err(error);
             }
         };
         load::describe(&maps, limits, geometry);
@@ -109,12 +113,15 @@ impl Instance {
         let maps = Arc::new(pins.open_set(&sizes, Access::ReadWrite)?);
         let counters = Arc::new(CounterMaps::open(&pins)?);
         let pinned = Xdp::from_pin(pins.program(), XdpAttachType::Interface);
-        if let (true, Ok(program)) = (meta.object == load::object_digest(), pinned) {
+        let same = meta.object == load::object_digest() && pins.stages().exists();
+        if let (true, Ok(program)) = (same, pinned) {
             info!("adopted the running program and its maps");
             let program = Program::Pinned(Box::new(program));
             return Ok(Self { pins, maps, counters, program, predecessor: None, made: false });
         }
-        let program = Program::Loaded(Box::new(load::load(&pins, &sizes, &meta.geometry)?));
+        let mut loaded = load::load(&pins, &sizes, &meta.geometry)?;
+        pin_stages(&pins, &mut loaded)?;
+        let program = Program::Loaded(Box::new(loaded));
         info!("adopted the maps; the program is another build and is replaced");
         Ok(Self { pins, maps, counters, program, predecessor: None, made: false })
     }
@@ -181,6 +188,8 @@ impl Instance {
 
     /// Removes what this start made; what was pinned before stays.
     pub(super) fn abandon(&mut self) {
+        // Absent unless this start loaded a program.
+        let _ = fs::remove_file(self.pins.stages_next());
         if !std::mem::take(&mut self.made) {
             return;
         }
@@ -191,7 +200,7 @@ impl Instance {
         let _ = fs::remove_dir(self.pins.links());
     }
 
-    /// Pins the program in place of the one that is pinned.
+    /// Pins the program and its stages in place of those that are pinned.
     fn pin_program(&mut self) -> Result<(), Failure> {
         let Program::Loaded(loaded) = &mut self.program else { return Ok(()) };
         let (path, next) = (self.pins.program(), self.pins.root().join("program_next"));
@@ -199,8 +208,19 @@ impl Instance {
         // Left by a start that was cut off; absent otherwise.
         let _ = fs::remove_file(&next);
         loaded.pin(&next).map_err(|error| pin(&error))?;
+        // The stages first: a program that is found under its name has its stages pinned.
+        fs::rename(self.pins.stages_next(), self.pins.stages()).map_err(|error| pin(&error))?;
         fs::rename(&next, &path).map_err(|error| pin(&error))
     }
+}
+
+/// Pins the stages of a program that is about to be attached: were this process to die between the two, the program
+/// would run on without them.
+fn pin_stages(pins: &Pins, loaded: &mut Loaded) -> Result<(), Failure> {
+    let next = pins.stages_next();
+    // Left by a start that was cut off; absent otherwise.
+    let _ = fs::remove_file(&next);
+    loaded.pin_stages(&next).map_err(|error| failed("pin the program's stages as", next, &error))
 }
 
 /// Ends a take-over that was cut off after the old maps were removed.

@@ -69,8 +69,7 @@ impl Network {
         let found = tokio::task::block_in_place(|| resolve(&mut self.lookup, &self.watch, &vips, &addresses));
         match found {
             Ok(found) => {
-                let ways =
-                    found.into_iter().map(|way| way.map_err(|error| error.to_string()).and_then(supported));
+                let ways = found.into_iter().map(|way| way.map_err(|error| error.to_string()));
                 let ways = ways.map(|way| way.map(|way| with_mtu(way, config)));
                 self.ways = addresses.into_iter().zip(ways).collect();
             }
@@ -166,14 +165,6 @@ impl Network {
     }
 }
 
-/// A way over a VLAN needs tags pushed, which the program does not do.
-fn supported(way: Egress) -> Result<Egress, String> {
-    match way.vlans.is_empty() {
-        true => Ok(way),
-        false => Err(format!("route by {}: a VLAN; this version sends untagged frames only", way.ifname)),
-    }
-}
-
 fn with_mtu(way: Egress, config: &Config) -> Egress {
     let mtu = way.mtu_towards_backends(&config.interfaces, config.mtu);
     Egress { mtu, ..way }
@@ -188,10 +179,13 @@ pub(super) fn record(state: &NextHopState) -> HopRecord {
             to.copy_from_slice(&hop.dst_mac.0);
             from.copy_from_slice(&hop.src_mac.0);
             let mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
-            HopRecord {
-                copy: NextHopCopy { port: hop.ifindex, mtu, tag_count: 0, macs, tags: [[0; 2]; 4] },
-                resolved: true,
+            let mut copy = NextHopCopy { port: hop.ifindex, mtu, macs, ..NextHopCopy::default() };
+            for (place, tag) in copy.tags.iter_mut().zip(&hop.vlans) {
+                let ([a, b], [c, d]) = (tag.protocol.to_be_bytes(), tag.id.to_be_bytes());
+                *place = [a, b, c, d];
+                copy.tag_count += 1;
             }
+            HopRecord { copy, resolved: true }
         }
         NextHopState::Unresolved { .. } => HopRecord::default(),
     }

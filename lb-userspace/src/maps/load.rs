@@ -4,10 +4,11 @@ use std::hash::{DefaultHasher, Hasher as _};
 use std::io;
 use std::path::Path;
 
-use aya::maps::{Map, MapData, PerCpuArray, xdp::DevMapHash};
-use aya::programs::{ProgramError, Xdp};
+use aya::maps::{Map, MapData, PerCpuArray, ProgramArray, xdp::DevMapHash};
+use aya::programs::{ProgramError, ProgramFd, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::layout::{Counter, Geometry, LAYOUT_VERSION, MAGIC, Meta};
+use lb_common::pipeline::Stage;
 use thiserror::Error;
 
 use super::mapping::Access;
@@ -18,8 +19,10 @@ use super::sizes::Sizes;
 use crate::config::model::Limits;
 use crate::objects;
 
-/// The program's name in the object.
-pub const PROGRAM: &str = "weir";
+/// The name of the program that interfaces run.
+pub const PROGRAM: &str = Stage::Fast.program();
+/// The symbol of the program array that holds the stages.
+const STAGES: &str = "STAGES";
 
 /// Why the program cannot be loaded.
 #[derive(Debug, Error)]
@@ -78,6 +81,49 @@ impl Loaded {
         let program = self.ebpf.program_mut(PROGRAM).ok_or_else(|| io::Error::other("no program"))?;
         program.pin(path).map_err(io::Error::other)
     }
+
+    /// Pins the program array of the stages. The kernel empties one that is neither pinned nor open, though the program
+    /// still runs.
+    ///
+    /// # Errors
+    /// As [`Loaded::pin`].
+    pub fn pin_stages(&mut self, path: &Path) -> io::Result<()> {
+        let map = self.ebpf.map(STAGES).ok_or_else(|| io::Error::other("no program array"))?;
+        map.pin(path).map_err(io::Error::other)
+    }
+
+    /// Instructions that the verifier walked through, and bytes of machine code, by program.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn sizes(&mut self) -> Result<Vec<(&'static str, u32, u32)>, LoadError> {
+        let size = |stage: &Stage| {
+            let program = self.ebpf.program(stage.program()).ok_or_else(|| other("no program"))?;
+            let program: &Xdp = program.try_into().map_err(program_error)?;
+            let info = program.info().map_err(program_error)?;
+            let verified = info.verified_instruction_count().unwrap_or_default();
+            Ok((stage.program(), verified, info.size_jitted()))
+        };
+        Stage::ALL.iter().map(size).collect()
+    }
+}
+
+/// Loads the program of every stage and puts it in its place.
+fn load_stages(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    let mut programs = Vec::new();
+    for stage in Stage::ALL {
+        let name = stage.program();
+        let program = ebpf.program_mut(name);
+        let program = program.ok_or_else(|| other(&format!("the object has no program `{name}`")))?;
+        let program: &mut Xdp = program.try_into().map_err(program_error)?;
+        program.load().map_err(program_error)?;
+        let fd = program.fd().map_err(program_error)?;
+        programs.push((*stage as u32, fd.try_clone().map_err(|error| other(&error.to_string()))?));
+    }
+    let map = ebpf.map_mut(STAGES).ok_or_else(|| other("the object has no program array"))?;
+    let mut places = ProgramArray::try_from(map).map_err(|error| other(&error.to_string()))?;
+    let set = |(place, fd): (u32, ProgramFd)| places.set(place, &fd, 0);
+    programs.into_iter().try_for_each(set).map_err(|error| other(&innermost(&error)))
 }
 
 /// Loads the program over the maps pinned in `pins`; those that are missing are made and pinned.
@@ -108,10 +154,9 @@ pub fn load_object(
     for spec in &specs {
         loader.map_max_entries(spec.symbol, spec.entries).map_pin_path(spec.symbol, pins.map(spec.pin));
     }
-    let ebpf = loader.load(object).map_err(ebpf_error)?;
-    let mut loaded = Loaded { ebpf };
-    loaded.program()?.load().map_err(program_error)?;
-    Ok(loaded)
+    let mut ebpf = loader.load(object).map_err(ebpf_error)?;
+    load_stages(&mut ebpf)?;
+    Ok(Loaded { ebpf })
 }
 
 /// Writes the `meta` value of new maps.

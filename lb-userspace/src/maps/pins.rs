@@ -18,7 +18,7 @@ use super::sizes::Sizes;
 const MMAPABLE: u32 = 1 << 10;
 
 /// Pinned programs, and what a start that was cut off leaves.
-const PROGRAMS: [&str; 4] = ["program", "explain", "program_next", "link_next"];
+const PROGRAMS: [&str; 6] = ["program", "stages", "explain", "program_next", "stages_next", "link_next"];
 
 /// The pinned objects of an instance: `program`, `links/<interface>`, `maps/<name>`.
 #[derive(Clone, Debug)]
@@ -94,6 +94,18 @@ impl Pins {
     #[must_use]
     pub fn program(&self) -> PathBuf {
         self.root.join("program")
+    }
+
+    /// The pin of the program array of the stages.
+    #[must_use]
+    pub fn stages(&self) -> PathBuf {
+        self.root.join("stages")
+    }
+
+    /// The pin of the stages of a program that is being attached.
+    #[must_use]
+    pub fn stages_next(&self) -> PathBuf {
+        self.root.join("stages_next")
     }
 
     /// The directory of the links.

@@ -80,12 +80,10 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
             Scene::disturb(&mut host_tables, batch as u64, now);
         }
         let host = Host::new(host_tables.0.slices(), geometry);
-        let program = loaded.program().expect("the object has the program");
         if batch == 0 {
-            let verified =
-                program.info().expect("the kernel tells of the program").verified_instruction_count();
-            println!("verified instructions: {verified:?}");
+            println!("verified instructions, bytes of code: {:?}", loaded.sizes().expect("the kernel tells"));
         }
+        let program = loaded.program().expect("the object has the program");
         for number in 0..FRAMES_PER_BATCH {
             let frame = frame(&mut choice, number);
             let ran = host.run(&frame, HEADROOM);
@@ -130,8 +128,9 @@ fn report(seen: &[u64; Reason::COUNT], actions: &[u64; 5], used: (usize, usize))
     for reason in Reason::ALL {
         let frames = seen[*reason as usize];
         println!("{:>18} {frames}", reason.name());
-        // A frame shorter than an Ethernet header never gets here, and 256 bytes of headroom are enough.
-        assert!(frames > 0 || *reason == Reason::NoHeadroom, "no frame was {}", reason.name());
+        // 256 bytes of headroom are enough, and every stage is loaded.
+        let never = [Reason::NoHeadroom, Reason::IpOptions];
+        assert_eq!(frames == 0, never.contains(reason), "{frames} frames were {}", reason.name());
     }
     assert!(actions[1..].iter().all(|frames| *frames > 100));
 }

@@ -119,7 +119,7 @@ fn extension(choice: &mut impl Choice) -> Extension {
 
 fn tagged(choice: &mut impl Choice) -> Vec<u8> {
     let mut frame = spec(choice).frame();
-    for _ in 0..=choice.below(2) {
+    for _ in 0..=choice.pick(&[0, 0, 1, 1, 2]) {
         let ethertype = choice.pick(&[0x81, 0x88]);
         let low = if ethertype == 0x81 { 0 } else { 0xa8 };
         frame.splice(12..12, [ethertype, low, 0, choice.word() as u8]);

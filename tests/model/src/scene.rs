@@ -243,9 +243,10 @@ impl Scene {
             let copy = |salt| NextHopCopy {
                 port,
                 mtu,
-                tag_count: 0,
+                // Numbers 3 and 4 are behind one tag and two.
+                tag_count: [0, 0, 0, 1, 2, 0, 0][id as usize],
                 macs: std::array::from_fn(|byte| (id * 16 + byte as u32) as u8 ^ salt),
-                tags: [[0; 2]; 4],
+                tags: [[0x88, 0xa8, 0, 200], [0x81, 0, 0x60, 100]],
             };
             store.next_hop(id, |next_hop| {
                 next_hop.copies = [copy(0), copy(0x80)];
