@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    fs,
     ops::Deref,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -14,6 +15,7 @@ use aya::{
     maps::{HashMap, MapData, PerCpuArray},
     programs::{Xdp, XdpMode},
 };
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     gate::{Gate, Passage, Witness, monotonic},
@@ -99,6 +101,24 @@ impl Backend {
         let now = monotonic();
         drop(process);
         now
+    }
+
+    /// Has the web server read its configuration again: new workers take over from the old ones.
+    pub fn reload(&self) -> Result<()> {
+        self.process().as_ref().context("the web server does not run")?.signal(Signal::HUP)
+    }
+
+    /// Kills the oldest worker of the web server (SIGKILL), which starts another in its place.
+    pub fn kill_oldest_worker(&self) -> Result<()> {
+        let workers = self.workers()?;
+        kill_process(*workers.first().context("find a worker")?, Signal::KILL).context("kill a worker")
+    }
+
+    /// The web server's worker processes, in the order of their start.
+    pub fn workers(&self) -> Result<Vec<Pid>> {
+        let master = self.process().as_ref().context("the web server does not run")?.pid().as_raw_nonzero();
+        let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children"))?;
+        Ok(children.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)).collect())
     }
 
     /// Freezes the host: no frame reaches it and none leaves it, ARP and ICMP included; no link

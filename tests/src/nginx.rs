@@ -33,6 +33,10 @@ pub struct Web {
     pub big_rate: u64,
     /// How the servers' processes are scheduled.
     pub scheduling: Scheduling,
+    /// Worker processes of each server.
+    pub workers: u8,
+    /// How long a server holds a connection that says nothing.
+    pub patience: Duration,
 }
 
 /// How a program is scheduled.
@@ -49,7 +53,14 @@ pub enum Scheduling {
 impl Default for Web {
     /// Port 80; `/big` takes eight seconds.
     fn default() -> Self {
-        Self { ports: vec![80], big_bytes: 512 << 10, big_rate: 64 << 10, scheduling: Scheduling::Ordinary }
+        Self {
+            ports: vec![80],
+            big_bytes: 512 << 10,
+            big_rate: 64 << 10,
+            scheduling: Scheduling::Ordinary,
+            workers: 1,
+            patience: Duration::from_secs(60),
+        }
     }
 }
 
@@ -164,7 +175,7 @@ fn configuration(directory: &Path, backend: &str, web: &Web, big: &Path) -> Stri
     format!(
         r#"daemon off;
 user root;
-worker_processes 1;
+worker_processes {workers};
 pid {at}/nginx.pid;
 error_log {at}/error.log warn;
 events {{ worker_connections 4096; }}
@@ -173,6 +184,7 @@ http {{
     access_log {at}/access.log lab;
     client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;
     uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;
+    client_header_timeout {patience}; keepalive_timeout {patience};
     default_type text/plain;
     add_header X-Backend {backend} always;
     server {{
@@ -189,6 +201,8 @@ http {{
 "#,
         big = big.display(),
         rate = web.big_rate,
+        workers = web.workers,
+        patience = web.patience.as_secs(),
     )
 }
 

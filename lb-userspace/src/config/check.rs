@@ -32,6 +32,7 @@ enum Kind {
     Syn,
     Http,
     Ping,
+    Tripwire,
 }
 
 const KINDS: &[(&str, Option<Kind>)] = &[
@@ -44,7 +45,7 @@ const KINDS: &[(&str, Option<Kind>)] = &[
     ("udp", None),
     ("dns", None),
     ("exec", None),
-    ("tripwire", None),
+    ("tripwire", Some(Kind::Tripwire)),
     ("bfd", None),
 ];
 
@@ -58,13 +59,14 @@ impl CheckKind {
             Self::Syn => "syn",
             Self::Http(_) => "http",
             Self::Ping => "ping",
+            Self::Tripwire => "tripwire",
         }
     }
 
     /// Whether probes go to a port.
     #[must_use]
     pub fn has_port(&self) -> bool {
-        matches!(self, Self::Tcp | Self::Syn | Self::Http(_))
+        matches!(self, Self::Tcp | Self::Syn | Self::Http(_) | Self::Tripwire)
     }
 }
 
@@ -74,11 +76,15 @@ impl Check {
     pub fn with_defaults(kind: CheckKind) -> Self {
         let ms = Duration::from_millis;
         let (interval, timeout, fall) = match &kind {
-            CheckKind::None | CheckKind::Tcp | CheckKind::Http(_) => (ms(1000), ms(500), 3),
+            CheckKind::None | CheckKind::Tcp | CheckKind::Http(_) | CheckKind::Tripwire => {
+                (ms(1000), ms(500), 3)
+            }
             CheckKind::Syn => (ms(100), ms(100), 2),
             CheckKind::Ping => (ms(10), ms(30), 3),
         };
-        Self { kind, port: None, interval, timeout, rise: 2, fall, through: Through::Direct }
+        // A tripwire's success is a connection that stayed open for a while.
+        let rise = if kind == CheckKind::Tripwire { 1 } else { 2 };
+        Self { kind, port: None, interval, timeout, rise, fall, through: Through::Direct }
     }
 }
 
@@ -101,6 +107,7 @@ pub(crate) fn read(table: &Table<'_>) -> CheckDraft {
         Some(Kind::Tcp) => CheckKind::Tcp,
         Some(Kind::Syn) => CheckKind::Syn,
         Some(Kind::Ping) => CheckKind::Ping,
+        Some(Kind::Tripwire) => CheckKind::Tripwire,
         Some(Kind::Http) => CheckKind::Http(http(table)),
         Some(Kind::None) | None => CheckKind::None,
     };

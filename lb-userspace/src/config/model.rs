@@ -190,6 +190,8 @@ pub enum CheckKind {
     Http(HttpCheck),
     /// ICMP echo.
     Ping,
+    /// An idle connection, watched for its end.
+    Tripwire,
 }
 
 /// Details of an `http` check.

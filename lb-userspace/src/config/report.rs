@@ -98,13 +98,15 @@ fn pool(pool: &Pool) -> PoolDetection {
 /// interval later.
 /// - `tcp`, `http`: the `fall`-th failing probe leaves `fall - 1` intervals after the first and takes
 ///   the timeout: `interval + interval × (fall − 1) + timeout`.
+/// - `tripwire`: a server that hangs or a host that is silent keeps its connection; the kernel's keepalive, which
+///   notices the latter in the end, is no bound to rely on.
 /// - `ping`, `syn`: the oldest unanswered probe must be older than the timeout and `fall` unanswered;
 ///   both are judged once an interval: `max(timeout, fall × interval) + interval`.
 #[must_use]
 pub fn detection_bound(check: &Check) -> Option<Duration> {
     let Check { interval, timeout, .. } = *check;
     match check.kind {
-        CheckKind::None => None,
+        CheckKind::None | CheckKind::Tripwire => None,
         CheckKind::Tcp | CheckKind::Http(_) => Some(interval * check.fall + timeout),
         CheckKind::Ping | CheckKind::Syn => Some(timeout.max(interval * check.fall) + interval),
     }

@@ -233,6 +233,21 @@ impl Board {
         }
     }
 
+    /// Forgets a probe that gave no verdict.
+    pub(super) fn withdrawn(&mut self, id: StreamId, seq: Sequence) {
+        if let Some(stream) = self.stream_mut(id) {
+            stream.judge.withdrawn(seq);
+        }
+    }
+
+    /// Takes a hint that raises doubt.
+    pub(super) fn doubted(&mut self, id: StreamId, since: Moment, hint: Failure, now: Moment) {
+        if let Some(stream) = self.stream_mut(id) {
+            stream.judge.doubted(since, hint, now);
+            self.tell(id, now);
+        }
+    }
+
     /// Judges silence as of a time read before the sockets were drained.
     pub(super) fn judge(&mut self, id: StreamId, now: Moment) {
         if let Some(stream) = self.stream_mut(id) {

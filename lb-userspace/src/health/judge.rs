@@ -3,7 +3,8 @@
 //! Two rules. Probes that are answered by a kernel (`ping`, `syn`) are judged by the *oldest unanswered* one: down
 //! when it is older than the timeout and `fall` are unanswered, where any answer clears all earlier probes. Probes
 //! with a verdict of their own (`tcp`, `http`) count *consecutive failures*. Under both a probe that stays
-//! unanswered for longer than usual raises doubt before the timeout.
+//! unanswered for longer than usual raises doubt before the timeout. A third kind (`tripwire`) reports silence itself,
+//! and its other failures are proof: only the silent ones are counted.
 //!
 //! The caller drains its sockets before it asks for a judgement, and passes the time at which it began to drain:
 //! then a stall of its own never looks like silence of the backend.
@@ -32,6 +33,12 @@ pub enum Failure {
     Refused,
     /// No way there, in the kernel's words.
     Unreachable(String),
+    /// The connection was reset before it had proved anything.
+    Reset,
+    /// An idle connection ended, in this way: a hint, which is never counted.
+    Ended(&'static str),
+    /// Connections open, and are closed at once.
+    NotHeld,
     /// The connection ended before there was an answer.
     Closed,
     /// No answer in time.
@@ -49,8 +56,13 @@ impl Failure {
     #[must_use]
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Refused | Self::Unreachable(_) | Self::Closed | Self::Silent => FailureKind::Hard,
-            Self::Status(_) | Self::Body | Self::Protocol(_) => FailureKind::Soft,
+            Self::Refused
+            | Self::Unreachable(_)
+            | Self::Reset
+            | Self::Ended(_)
+            | Self::Closed
+            | Self::Silent => FailureKind::Hard,
+            Self::NotHeld | Self::Status(_) | Self::Body | Self::Protocol(_) => FailureKind::Soft,
         }
     }
 }
@@ -60,6 +72,9 @@ impl fmt::Display for Failure {
         match self {
             Self::Refused => f.write_str("connection refused"),
             Self::Unreachable(cause) => write!(f, "unreachable: {cause}"),
+            Self::Reset => f.write_str("connection reset"),
+            Self::Ended(how) => write!(f, "idle connection ended: {how}"),
+            Self::NotHeld => f.write_str("connections are closed at once"),
             Self::Closed => f.write_str("connection closed before an answer"),
             Self::Silent => f.write_str("no answer"),
             Self::Status(status) => write!(f, "status {status}"),
@@ -79,6 +94,8 @@ pub enum Rule {
         /// The timeout, or more where the prober itself reports the timeout.
         expire_after: Duration,
     },
+    /// As the prober says, which reports silence itself: failures that are not silent settle at once.
+    Reported,
 }
 
 /// Limits of a check.
@@ -240,11 +257,23 @@ impl Judge {
         }
     }
 
+    /// Forgets a probe that gave no verdict.
+    pub fn withdrawn(&mut self, seq: Sequence) {
+        self.outstanding.retain(|sent| sent.seq != seq);
+    }
+
+    /// Takes a hint that is no probe's result: it raises doubt, and counts as nothing.
+    pub fn doubted(&mut self, since: Moment, hint: Failure, now: Moment) {
+        self.record(since, now, Some(hint));
+        self.doubt.get_or_insert(since);
+    }
+
     /// Judges silence, as of `now`: a time read before the sockets were drained.
     pub fn judge(&mut self, now: Moment) {
         match self.limits.rule {
             Rule::Consecutive { expire_after } => self.judge_each(expire_after, now),
             Rule::OldestUnanswered => self.judge_oldest(now),
+            Rule::Reported => {}
         }
     }
 
@@ -258,6 +287,7 @@ impl Judge {
         });
         let settled = match (self.limits.rule, self.settled) {
             (Rule::Consecutive { expire_after }, _) => Some(oldest.at + expire_after),
+            (Rule::Reported, _) => return None,
             (Rule::OldestUnanswered, Finding::Bad(_)) => {
                 Some(oldest.at + self.limits.timeout).filter(|_| self.successes > 0)
             }
@@ -291,7 +321,7 @@ impl Judge {
     fn doubt_count(&self) -> usize {
         match self.limits.rule {
             Rule::OldestUnanswered => self.fall_count().saturating_sub(1).max(1),
-            Rule::Consecutive { .. } => 1,
+            Rule::Consecutive { .. } | Rule::Reported => 1,
         }
     }
 
@@ -311,7 +341,7 @@ impl Judge {
         let position = self.outstanding.iter().position(|sent| sent.seq == seq)?;
         match self.limits.rule {
             Rule::OldestUnanswered => self.outstanding.drain(..=position).next_back(),
-            Rule::Consecutive { .. } => {
+            Rule::Consecutive { .. } | Rule::Reported => {
                 for earlier in self.outstanding.iter_mut().take(position) {
                     earlier.overtaken = Overtaken::Yes;
                 }
@@ -363,6 +393,7 @@ impl Judge {
     /// Counts a failure.
     fn fail(&mut self, sent: Sent, failure: Failure, now: Moment) {
         let kind = failure.kind();
+        let proof = self.limits.rule == Rule::Reported && failure != Failure::Silent;
         self.record(sent.at, now, Some(failure));
         if sent.overtaken == Overtaken::Yes {
             return;
@@ -370,7 +401,7 @@ impl Judge {
         self.successes = 0;
         self.failures = self.failures.saturating_add(1);
         self.doubt.get_or_insert(sent.at);
-        if self.failures >= self.limits.fall || matches!(self.settled, Finding::Bad(_)) {
+        if proof || self.failures >= self.limits.fall || matches!(self.settled, Finding::Bad(_)) {
             self.settled = Finding::Bad(kind);
         }
     }

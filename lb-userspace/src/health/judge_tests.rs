@@ -170,6 +170,55 @@ fn probe_that_expires_after_a_later_success_is_evidence_only() {
     assert_eq!(judge.last_result().and_then(|last| last.failure.clone()), Some(Failure::Silent));
 }
 
+/// What a tripwire's reports are judged by.
+const REPORTED: Limits =
+    Limits { timeout: Duration::from_millis(500), rise: 1, fall: 3, rule: Rule::Reported };
+
+#[test]
+fn reported_proof_settles_at_once_and_reported_silence_is_counted() {
+    for (failure, kind) in [
+        (Failure::Refused, FailureKind::Hard),
+        (Failure::Reset, FailureKind::Hard),
+        (Failure::Unreachable("host is unreachable".to_owned()), FailureKind::Hard),
+        (Failure::NotHeld, FailureKind::Soft),
+    ] {
+        let mut judge = healthy(REPORTED);
+        judge.sent(10, us(10_000), us(10_000));
+        judge.failed(10, failure, us(10_100));
+        assert_eq!(judge.finding(), Finding::Bad(kind));
+    }
+    let mut judge = healthy(REPORTED);
+    for (seq, finding) in [(10, Finding::Doubtful), (11, Finding::Doubtful), (12, HARD)] {
+        judge.sent(seq, us(seq * 1000), us(seq * 1000));
+        judge.failed(seq, Failure::Silent, us(seq * 1000 + 500));
+        assert_eq!(judge.finding(), finding);
+    }
+}
+
+#[test]
+fn hints_raise_doubt_and_count_as_nothing_until_a_success_undoes_them() {
+    let mut judge = healthy(REPORTED);
+    judge.doubted(us(20_000), Failure::Ended("closed"), us(20_000));
+    assert_eq!((judge.finding(), judge.first_signal()), (Finding::Doubtful, Some(us(20_000))));
+    assert_eq!(judge.counters().1, 0);
+    judge.sent(10, us(20_100), us(20_100));
+    judge.withdrawn(10);
+    assert!(!judge.is_outstanding(10));
+    assert_eq!(judge.finding(), Finding::Doubtful);
+    judge.sent(11, us(20_200), us(20_200));
+    judge.answered(11, us(20_300), us(40_300));
+    assert_eq!(judge.finding(), Finding::Good);
+}
+
+#[test]
+fn reported_streams_are_never_judged_by_a_timer() {
+    let mut judge = healthy(REPORTED);
+    judge.sent(10, us(10_000), us(10_000));
+    assert_eq!(judge.next_judgement(), None);
+    judge.judge(us(60_000_000));
+    assert_eq!(judge.finding(), Finding::Good);
+}
+
 proptest! {
     #[test]
     fn a_backend_that_answers_within_the_timeout_is_never_down(

@@ -4,7 +4,7 @@
 //! probe (sockets, one thread) → judge → machine → pool_view → Applier (one store per slot), then HealthEvent
 //! ```
 //!
-//! `judge`, `machine`, `flap` and `pool_view` are pure; `board` joins them; `probe` is the only part with sockets.
+//! `judge`, `machine`, `flap`, `tripwire` and `pool_view` are pure; `board` joins them; `probe` is the only part with sockets.
 
 mod board;
 mod command;
@@ -17,6 +17,7 @@ pub mod pool_view;
 mod probe;
 mod snapshot;
 pub mod time;
+mod tripwire;
 mod watched;
 
 pub use board::StreamId;

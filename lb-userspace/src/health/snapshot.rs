@@ -99,6 +99,7 @@ pub fn kind_name(kind: &CheckKind) -> &'static str {
         CheckKind::Syn => "syn",
         CheckKind::Http(_) => "http",
         CheckKind::Ping => "ping",
+        CheckKind::Tripwire => "tripwire",
     }
 }
 
@@ -138,6 +139,7 @@ pub(super) fn reason(address: IpAddr, check: &Check, judge: &Judge, to: Health, 
         (Health::Up | Health::Trial | Health::Unknown, ..) => {
             format!("{name}: {successes} answered in a row")
         }
+        (_, Finding::Doubtful, Some(hint @ Failure::Ended(_))) => format!("{name}: {hint}"),
         (_, Finding::Doubtful, _) if failures == 0 => judge.silence(now).map_or_else(String::new, silence),
         (_, _, Some(Failure::Silent)) if judge.counts_silence() => {
             judge.silence(now).map_or_else(String::new, silence)

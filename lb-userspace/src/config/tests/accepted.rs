@@ -164,6 +164,16 @@ address = "10.0.0.2"
 }
 
 #[test]
+fn a_tripwire_watches_the_services_port_and_one_open_connection_is_a_success() {
+    let config = accepted(&changed(
+        "[[service.backend]]",
+        "[service.health]\ntype = \"tripwire\"\n[[service.backend]]",
+    ));
+    let [check] = config.config.pools["web"].checks.as_slice() else { panic!("one check") };
+    assert_eq!((&check.kind, check.port, check.rise, check.fall), (&CheckKind::Tripwire, Some(80), 1, 3));
+}
+
+#[test]
 fn interfaces_come_from_the_list_and_from_tables() {
     let tables = "[[interface]]\nname = \"eth1\"\nxdp_mode = \"generic\"\nmtu = 9000\ngateway_mac = \"02:00:00:00:00:0A\"\n[[service]]";
     let config = accepted(&changed("[[service]]", &format!("xdp_mode = \"auto\"\n{tables}"))).config;

@@ -299,7 +299,7 @@ fn health_checks_say_what_does_not_fit() {
         ("port = 80", "8: service \"web\" health: `type` is missing: add type = \"tcp\""),
         (
             "type = \"htpp\"",
-            "9: service \"web\" health: type \"htpp\" is unknown (did you mean \"http\"?); available: none, tcp, syn, http, ping",
+            "9: service \"web\" health: type \"htpp\" is unknown (did you mean \"http\"?); available: none, tcp, syn, http, ping, tripwire",
         ),
         (
             "type = \"tcp\"\npath = \"/\"",
@@ -422,9 +422,9 @@ fn what_later_versions_take_is_not_called_unknown() {
     ] {
         refused(from, to, &[expected]);
     }
-    for kind in ["https", "udp", "dns", "exec", "tripwire", "bfd"] {
+    for kind in ["https", "udp", "dns", "exec", "bfd"] {
         let expected = format!(
-            "3: [defaults]: type \"{kind}\" is not available in this version; available: none, tcp, syn, http, ping"
+            "3: [defaults]: type \"{kind}\" is not available in this version; available: none, tcp, syn, http, ping, tripwire"
         );
         refused("[[service]]", &format!("[defaults]\ntype = \"{kind}\"\n[[service]]"), &[&expected]);
     }

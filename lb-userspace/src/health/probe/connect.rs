@@ -130,7 +130,7 @@ impl Connects {
 }
 
 /// Opens a socket whose close sends RST, so that nothing lingers on either side.
-fn open(to: SocketAddr) -> io::Result<Socket> {
+pub(super) fn open(to: SocketAddr) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
     socket.set_linger(Some(Duration::ZERO))?;

@@ -10,3 +10,4 @@ pub(super) mod prober;
 mod raw;
 mod realtime;
 mod timers;
+mod tripwire;

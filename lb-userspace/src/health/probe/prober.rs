@@ -26,6 +26,7 @@ use super::half_open::Verdict;
 use super::lane::{Lane, grid};
 use super::raw::RawSockets;
 use super::timers::{Task, Timers};
+use super::tripwire::{TRIPWIRE, Tripwires};
 use super::{http, realtime};
 use crate::config::model::{Check, CheckKind};
 use crate::health::board::{Board, StreamChanges, StreamId};
@@ -62,6 +63,7 @@ pub(in crate::health) struct Prober {
     raw: RawSockets,
     syn_targets: HashMap<SocketAddr, Vec<StreamId>>,
     connects: Connects,
+    tripwires: Tripwires,
     http_results: Receiver<HttpResult>,
     http_done: Sender<HttpResult>,
     runtime: tokio::runtime::Handle,
@@ -105,6 +107,7 @@ impl Prober {
             raw: RawSockets::default(),
             syn_targets: HashMap::new(),
             connects: Connects::default(),
+            tripwires: Tripwires::default(),
             http_results,
             http_done,
             runtime,
@@ -130,7 +133,8 @@ impl Prober {
         let mut events = Vec::with_capacity(BATCH);
         let mut armed = None;
         loop {
-            let wanted = [self.timers.first(), self.board.next_deadline()].into_iter().flatten().min();
+            let deadlines = [self.timers.first(), self.board.next_deadline(), self.tripwires.next_deadline()];
+            let wanted = deadlines.into_iter().flatten().min();
             if wanted != armed {
                 self.arm(wanted);
                 armed = wanted;
@@ -176,6 +180,7 @@ impl Prober {
         for id in changes.removed {
             self.lanes.remove(&id);
             self.connects.end_stream(id);
+            self.tripwires.remove(id);
             for targets in self.syn_targets.values_mut() {
                 targets.retain(|target| *target != id);
             }
@@ -188,7 +193,13 @@ impl Prober {
                 self.syn_targets.entry(target(stream.address, &stream.check)).or_default().push(id);
             }
             let lane = Lane::new(stream.check.interval, now, random);
-            self.timers.at(lane.send_at(stream.check.interval), id, Task::Send);
+            let first = lane.send_at(stream.check.interval);
+            if stream.check.kind == CheckKind::Tripwire {
+                let to = target(stream.address, &stream.check);
+                self.tripwires.add(id, to, stream.check.clone(), first);
+                continue;
+            }
+            self.timers.at(first, id, Task::Send);
             self.lanes.insert(id, lane);
         }
     }
@@ -222,6 +233,9 @@ impl Prober {
             match event.data.u64() {
                 RAW => self.take_answers(now),
                 WAKE => next = self.take_messages(now),
+                token if token & TRIPWIRE != 0 => {
+                    self.tripwires.ready(token, flags, &mut self.board, self.epoll.as_fd(), now);
+                }
                 token if token & ATTEMPT != 0 => {
                     if let Some((stream, seq, outcome)) = self.connects.ready(token, flags) {
                         self.settle(stream, seq, outcome, now);
@@ -289,6 +303,10 @@ impl Prober {
 
     /// Does everything that is due.
     fn run_due(&mut self, now: Moment) {
+        self.tripwires.run_due(&mut self.board, self.epoll.as_fd(), now);
+        if let Some((id, error)) = self.tripwires.take_trouble() {
+            self.complain(id, &error, now);
+        }
         while let Some((at, id, task)) = self.timers.pop_due(now) {
             match task {
                 Task::Judge => self.judge(id, at, now),
@@ -372,7 +390,7 @@ impl Prober {
         let to = target(stream.address, &stream.check);
         let family = Family::of(to.ip());
         let handed = match &stream.check.kind {
-            CheckKind::None => Ok(()),
+            CheckKind::None | CheckKind::Tripwire => Ok(()),
             CheckKind::Tcp => return self.connects.start(self.epoll.as_fd(), to, id, seq),
             CheckKind::Ping => match self.raw.echo(family) {
                 Some(socket) => socket.send(to.ip(), id, seq),

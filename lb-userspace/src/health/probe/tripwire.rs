@@ -1,0 +1,270 @@
+//! `tripwire`: the sockets of idle connections, and the clock that their state machines go by.
+//!
+//! Nothing is ever sent. What the server sends is read and thrown away. The kernel's keepalive finds hosts that
+//! forgot a connection; a connection whose end it reports is looked into as any other.
+
+#![forbid(unsafe_code)]
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use socket2::{Socket, TcpKeepalive};
+
+use super::connect::{self, Outcome};
+use crate::config::model::Check;
+use crate::health::board::{Board, StreamId};
+use crate::health::judge::Sequence;
+use crate::health::time::Moment;
+use crate::health::tripwire::{End, Pace, Report, Step, Tripwire};
+
+/// Marks the tokens of idle connections among those of the event loop.
+pub(super) const TRIPWIRE: u64 = 1 << 62;
+/// What the kernel can wait between two keepalives, at least.
+const KEEPALIVE_STEP: Duration = Duration::from_secs(1);
+/// Reads of unasked-for data in one go; what is left has the loop come back.
+const READS: usize = 8;
+
+/// One idle connection.
+#[derive(Debug)]
+struct Wire {
+    machine: Tripwire,
+    to: SocketAddr,
+    check: Check,
+    connection: Option<(u64, Socket)>,
+    /// The entry of `Tripwires::due` that counts.
+    scheduled: Option<Moment>,
+}
+
+/// All idle connections.
+#[derive(Debug, Default)]
+pub(super) struct Tripwires {
+    wires: HashMap<StreamId, Wire>,
+    by_token: HashMap<u64, StreamId>,
+    /// Deadlines; those that are not their wire's `scheduled` are void.
+    due: BinaryHeap<Reverse<(Moment, StreamId)>>,
+    next: u64,
+    trouble: Option<(StreamId, io::Error)>,
+}
+
+impl Tripwires {
+    /// Starts one, whose first connect is due at `first`.
+    pub(super) fn add(&mut self, id: StreamId, to: SocketAddr, check: Check, first: Moment) {
+        let patience = check.timeout * check.fall;
+        let pace = Pace { interval: check.interval, timeout: check.timeout, patience };
+        let wire = Wire { machine: Tripwire::new(pace, first), to, check, connection: None, scheduled: None };
+        self.wires.insert(id, wire);
+        self.watch(id);
+    }
+
+    /// Ends one, if there is such a one.
+    pub(super) fn remove(&mut self, id: StreamId) {
+        if let Some((token, _)) = self.wires.remove(&id).and_then(|wire| wire.connection) {
+            self.by_token.remove(&token);
+        }
+    }
+
+    /// When [`Tripwires::run_due`] has something to do.
+    pub(super) fn next_deadline(&self) -> Option<Moment> {
+        self.due.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Why this host could not connect, since the last time this was asked.
+    pub(super) fn take_trouble(&mut self) -> Option<(StreamId, io::Error)> {
+        self.trouble.take()
+    }
+
+    /// Takes an event of the loop.
+    pub(super) fn ready(
+        &mut self,
+        token: u64,
+        flags: EventFlags,
+        board: &mut Board,
+        epoll: BorrowedFd<'_>,
+        now: Moment,
+    ) {
+        let Some(&id) = self.by_token.get(&token) else { return };
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        let Some((_, socket)) = &wire.connection else { return };
+        if wire.machine.is_connecting() {
+            match socket.take_error() {
+                Ok(None) if flags.contains(EventFlags::OUT) => {
+                    let interest = EventFlags::IN | EventFlags::RDHUP;
+                    // Fails only for a socket that is not watched.
+                    let _ = epoll::modify(epoll, socket, EventData::new_u64(token), interest);
+                    wire.machine.on_connected(now);
+                }
+                Ok(None) => {}
+                Ok(Some(error)) | Err(error) => return self.not_connected(id, error, board, epoll, now),
+            }
+        }
+        if let Some(end) = drained(socket) {
+            let report = wire.machine.on_end(end, now);
+            self.settle(id, report, board, epoll, now);
+        } else {
+            self.watch(id);
+        }
+    }
+
+    /// Does everything that is due.
+    pub(super) fn run_due(&mut self, board: &mut Board, epoll: BorrowedFd<'_>, now: Moment) {
+        while let Some(&Reverse((at, id))) = self.due.peek()
+            && at <= now
+        {
+            self.due.pop();
+            let wire = self.wires.get_mut(&id);
+            if wire.is_some_and(|wire| wire.scheduled.take_if(|scheduled| *scheduled == at).is_some()) {
+                self.advance(id, board, epoll, now);
+            }
+        }
+    }
+
+    /// A connect has failed.
+    fn not_connected(
+        &mut self,
+        id: StreamId,
+        error: io::Error,
+        board: &mut Board,
+        epoll: BorrowedFd<'_>,
+        now: Moment,
+    ) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        let report = match connect::failure(&error) {
+            Some(failure) => wire.machine.on_refused(failure, now),
+            None => {
+                self.trouble = Some((id, error));
+                wire.machine.on_not_tried(now)
+            }
+        };
+        self.settle(id, report, board, epoll, now);
+    }
+
+    /// Tells what a connection that is gone says, before anything else is done; then goes on.
+    fn settle(
+        &mut self,
+        id: StreamId,
+        report: Option<Report>,
+        board: &mut Board,
+        epoll: BorrowedFd<'_>,
+        now: Moment,
+    ) {
+        if let Some(report) = report {
+            tell(board, id, report, now);
+        }
+        self.close(id);
+        self.advance(id, board, epoll, now);
+    }
+
+    /// Lets a machine do what is due, and notes when it wants to be asked again.
+    fn advance(&mut self, id: StreamId, board: &mut Board, epoll: BorrowedFd<'_>, now: Moment) {
+        while let Some(step) = self.wires.get_mut(&id).and_then(|wire| wire.machine.on_time(now)) {
+            match step {
+                Step::Report(report) => tell(board, id, report, now),
+                Step::Connect(seq) => self.connect(id, seq, board, epoll),
+            }
+        }
+        self.watch(id);
+    }
+
+    /// Notes a machine's next deadline.
+    fn watch(&mut self, id: StreamId) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        let at = wire.machine.next_deadline();
+        if let Some(at) = at.filter(|at| wire.scheduled != Some(*at)) {
+            self.due.push(Reverse((at, id)));
+        }
+        wire.scheduled = at;
+    }
+
+    /// Opens a new connection in place of any other.
+    fn connect(&mut self, id: StreamId, seq: Sequence, board: &mut Board, epoll: BorrowedFd<'_>) {
+        self.close(id);
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        let began = Moment::now();
+        let opened = open(wire.to, &wire.check);
+        board.sent(id, seq, began, Moment::now());
+        self.next += 1;
+        let token = TRIPWIRE | self.next;
+        let interest = EventFlags::OUT | EventFlags::IN | EventFlags::RDHUP;
+        let watched = opened.and_then(|socket| {
+            epoll::add(epoll, &socket, EventData::new_u64(token), interest)?;
+            Ok(socket)
+        });
+        match watched {
+            // Also where the connection is open already: the loop says so next.
+            Ok(socket) => {
+                wire.connection = Some((token, socket));
+                self.by_token.insert(token, id);
+            }
+            Err(error) => {
+                let now = Moment::now();
+                let report = match connect::outcome(error) {
+                    Outcome::Failed(failure) => wire.machine.on_refused(failure, now),
+                    Outcome::NotTried(error) => {
+                        self.trouble = Some((id, error));
+                        wire.machine.on_not_tried(now)
+                    }
+                    Outcome::Waiting | Outcome::Open => None,
+                };
+                if let Some(report) = report {
+                    tell(board, id, report, now);
+                }
+            }
+        }
+    }
+
+    /// Closes a connection, with a reset where it is open still.
+    fn close(&mut self, id: StreamId) {
+        if let Some((token, _)) = self.wires.get_mut(&id).and_then(|wire| wire.connection.take()) {
+            self.by_token.remove(&token);
+        }
+    }
+}
+
+/// Passes a report on.
+fn tell(board: &mut Board, id: StreamId, report: Report, now: Moment) {
+    match report {
+        Report::Alive { seq, connected_at } => board.answered(id, seq, connected_at, now),
+        Report::Failed { seq, failure } => board.failed(id, seq, failure, now),
+        Report::Withdrawn { seq } => board.withdrawn(id, seq),
+        Report::Doubt { failure } => board.doubted(id, now, failure, now),
+    }
+}
+
+/// Starts a connect; the kernel watches the idle connection.
+fn open(to: SocketAddr, check: &Check) -> io::Result<Socket> {
+    let socket = connect::open(to)?;
+    let idle = check.interval.max(KEEPALIVE_STEP);
+    let keepalive =
+        TcpKeepalive::new().with_time(idle).with_interval(KEEPALIVE_STEP).with_retries(check.fall.min(100));
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(idle + KEEPALIVE_STEP * check.fall.min(100)))?;
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
+/// Reads all there is; says how the connection ended if it has.
+fn drained(mut socket: &Socket) -> Option<End> {
+    let mut buffer = [0; 4096];
+    for _ in 0..READS {
+        match socket.read(&mut buffer) {
+            Ok(0) => return Some(End::Closed),
+            Ok(_) => {}
+            Err(error) => {
+                return match Errno::from_io_error(&error) {
+                    Some(Errno::AGAIN | Errno::INTR) => None,
+                    Some(Errno::CONNRESET | Errno::PIPE) => Some(End::Reset),
+                    _ => Some(End::Silent),
+                };
+            }
+        }
+    }
+    None
+}
