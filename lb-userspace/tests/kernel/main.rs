@@ -3,3 +3,4 @@
 mod btf;
 mod differential;
 mod instance;
+mod oracle;

@@ -6,7 +6,7 @@ use super::installer::Installer;
 use crate::process;
 
 /// A program, and the package that brings it.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("curl", "curl"),
@@ -16,6 +16,7 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("tshark", "tshark"),
     ("iperf3", "iperf3"),
     ("python3", "python3"),
+    ("scapy", "python3-scapy"),
     ("cc", "gcc"),
 ];
 
