@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::findings::Findings;
-use super::model::{Interface, Limits, Mac, Tunnel};
+use super::model::{Guard, Interface, Limits, Mac, Tunnel};
 use super::pool::{self, PoolDraft};
 use super::reader::Table;
 use super::service::{self, ServiceDraft};
@@ -22,6 +22,7 @@ pub(crate) struct Drafts {
     pub(crate) hash_seed: u64,
     pub(crate) limits: Limits,
     pub(crate) tunnel: Tunnel,
+    pub(crate) guard: Guard,
     pub(crate) vips: Vec<VipDraft>,
     /// Settings of VIPs that services give by address.
     pub(crate) vip_defaults: vip::Settings,
@@ -48,6 +49,7 @@ pub(crate) fn read(main: &Rc<Source>, findings: &Findings) -> Option<Drafts> {
         hash_seed: global::hash_seed(&top),
         limits: global::limits(&top),
         tunnel: global::tunnel(&top),
+        guard: global::guard(&top),
         vips: Vec::new(),
         vip_defaults,
         pools: Vec::new(),

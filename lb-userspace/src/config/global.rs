@@ -1,10 +1,13 @@
-//! The top level: hash seed, `[limits]`, `[tunnel]`.
+//! The top level: hash seed, `[limits]`, `[tunnel]`, `[guard]`.
+
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::keys;
-use super::model::{Limits, Tunnel};
+use super::model::{Guard, Limits, Tunnel};
 use super::reader::{Node, Table};
+use super::scalar::DAY;
 use super::source;
 
 /// Flows that one table may hold: 4 GiB of IPv4 entries.
@@ -65,6 +68,23 @@ pub(crate) fn tunnel(top: &Table<'_>) -> Tunnel {
         tunnel.gue_port = port;
     }
     tunnel
+}
+
+/// `[guard]`, or its defaults.
+pub(crate) fn guard(top: &Table<'_>) -> Guard {
+    let defaults = Guard::default();
+    let Some(table) = sub_table(top, "guard", keys::GUARD) else { return defaults };
+    let gateway =
+        table.value("gateway").map(|list| list.items().iter().filter_map(|node| node.address()).collect());
+    let freeze_max = table.value("freeze_max").and_then(|node| node.duration(Duration::ZERO..=DAY));
+    Guard {
+        panic_threshold: table
+            .value("panic_threshold")
+            .and_then(|node| node.share())
+            .unwrap_or(defaults.panic_threshold),
+        freeze_max: freeze_max.unwrap_or(defaults.freeze_max),
+        gateway: gateway.or(defaults.gateway),
+    }
 }
 
 /// An address without the prefix length of a whole address.

@@ -11,6 +11,7 @@ pub(crate) const TOP: &[&str] = &[
     "include",
     "limits",
     "tunnel",
+    "guard",
     "defaults",
     "deny",
     "metrics",
@@ -30,6 +31,9 @@ pub(crate) const LIMITS: &[&str] = &["flows_v4", "flows_v6", "services", "backen
 
 /// `[tunnel]`.
 pub(crate) const TUNNEL: &[&str] = &["source", "gue_port"];
+
+/// `[guard]`.
+pub(crate) const GUARD: &[&str] = &["panic_threshold", "freeze_max", "gateway"];
 
 /// `hash_seed = { file = … }`.
 pub(crate) const SEED: &[&str] = &["file"];
@@ -144,6 +148,7 @@ pub(crate) const DEFAULTS: &[&str] = &[
 const TABLES: &[(&str, &[&str])] = &[
     ("[limits]", LIMITS),
     ("[tunnel]", TUNNEL),
+    ("[guard]", GUARD),
     ("[service.timeouts]", TIMEOUTS),
     ("[[service]]", SERVICE),
     ("[[pool]]", POOL),

@@ -25,6 +25,8 @@ pub struct Config {
     pub limits: Limits,
     /// Outer headers.
     pub tunnel: Tunnel,
+    /// When weir stops believing its own findings.
+    pub guard: Guard,
     /// VIPs by name; a service that names an address directly has a VIP named like that address.
     pub vips: BTreeMap<String, Vip>,
     /// Pools by name; a service's own pool is named like the service.
@@ -96,6 +98,23 @@ pub struct Tunnel {
     pub source: Vec<IpNet>,
     /// UDP destination port of `gue`.
     pub gue_port: u16,
+}
+
+/// When weir stops believing its own findings (`[guard]`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guard {
+    /// Share of the backends' addresses beyond which silence is not believed while a self-check fails, 0..=1.
+    pub panic_threshold: f64,
+    /// Longest time for which it is not.
+    pub freeze_max: Duration,
+    /// Neighbours whose silence is a failed self-check; `None` takes the routers towards the backends.
+    pub gateway: Option<Vec<IpAddr>>,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { panic_threshold: 0.5, freeze_max: Duration::from_secs(30), gateway: None }
+    }
 }
 
 /// Addresses that weir answers for (`[[vip]]`).

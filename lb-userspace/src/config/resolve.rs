@@ -66,6 +66,7 @@ pub(crate) fn resolve(drafts: Drafts, findings: &Findings) -> (Config, Places) {
         hash_seed: drafts.hash_seed,
         limits: drafts.limits,
         tunnel: drafts.tunnel,
+        guard: drafts.guard,
         vips: BTreeMap::new(),
         pools: BTreeMap::new(),
         services: BTreeMap::new(),

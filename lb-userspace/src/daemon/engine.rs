@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use crate::config::{self, Loaded};
 use crate::desired::{Desired, Inputs, desired};
 use crate::failure::{Code, Failure};
 use crate::flows;
-use crate::health::{BackendHealth, BackendKey, Health, HealthEvent, Targets};
+use crate::health::{BackendHealth, BackendKey, GuardEvent, GuardStatus, Health, HealthEvent, Targets};
 use crate::maps::attach;
 use crate::maps::load::{self, CounterMaps};
 use crate::maps::set::MapSet;
@@ -40,6 +41,7 @@ pub(super) struct Feeds {
     pub(super) net: mpsc::Receiver<Observed>,
     pub(super) health: mpsc::UnboundedReceiver<HealthEvent>,
     pub(super) tiers: mpsc::UnboundedReceiver<String>,
+    pub(super) guard: mpsc::UnboundedReceiver<GuardEvent>,
 }
 
 /// The state of the daemon that changes.
@@ -98,10 +100,11 @@ impl Engine {
         })?;
 
         let (tiers_out, tiers) = mpsc::unbounded_channel();
-        let sink = Sink::new(applier.slots(), tiers_out);
+        let (guard_out, guard) = mpsc::unbounded_channel();
+        let sink = Sink::new(applier.slots(), tiers_out, guard_out);
         sink.replace(applier.slots(), views);
         let (health_out, health) = mpsc::unbounded_channel();
-        let targets = targets(&config, &loaded.overlay, &known, now);
+        let targets = targets(&config, &loaded.overlay, &known, network.witnesses(&config), now);
         let runtime = tokio::runtime::Handle::current();
         let detection = Health::start(&targets, Box::new(sink.clone()), health_out, runtime)
             .map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
@@ -120,7 +123,8 @@ impl Engine {
             network,
             attachments,
         };
-        Ok((engine, Feeds { net, health, tiers }))
+        engine.tell_carriers();
+        Ok((engine, Feeds { net, health, tiers, guard }))
     }
 
     /// The maps.
@@ -216,7 +220,8 @@ impl Engine {
         let summary =
             tokio::task::block_in_place(|| applier.apply(&wanted, flows::now_ns())).map_err(does_not_fit)?;
         self.sink.replace(self.applier.slots(), views);
-        let targets = targets(&self.config, &self.overlay, &HashMap::new(), now);
+        let targets =
+            targets(&self.config, &self.overlay, &HashMap::new(), self.network.witnesses(&self.config), now);
         self.health
             .update(targets)
             .await
@@ -238,8 +243,19 @@ impl Engine {
         self.sync_logged().await;
     }
 
+    /// What the guard against weir's own trouble is at.
+    pub(super) async fn guard(&self) -> Result<GuardStatus, Failure> {
+        self.health.guard().await.map_err(|error| Failure::new(Code::Failed, error.to_string()))
+    }
+
+    /// Tells detection which of the interfaces towards backends have no carrier.
+    fn tell_carriers(&self) {
+        self.health.set_lost_carriers(self.network.lost_carriers());
+    }
+
     /// Follows neighbours and links.
     pub(super) fn neighbours_changed(&mut self) {
+        self.tell_carriers();
         let changes = self.network.refresh();
         self.follow_hops(changes);
     }
@@ -373,9 +389,11 @@ fn targets(
     config: &Config,
     overlay: &Overlay,
     known: &HashMap<BackendKey, Known>,
+    witnesses: Vec<IpAddr>,
     now: Timestamp,
 ) -> Targets {
-    let mut targets = Targets { pools: config.pools.clone(), ..Targets::default() };
+    let guard = config.guard.clone();
+    let mut targets = Targets { pools: config.pools.clone(), guard, witnesses, ..Targets::default() };
     for pool in targets.pools.values_mut() {
         for backend in pool.backends.values_mut() {
             backend.weight =

@@ -79,6 +79,7 @@ async fn serve(paths: &Global) -> Result<(), Failure> {
             },
             Some(observed) = feeds.net.recv() => network_changed(&daemon, observed, &mut feeds.net).await,
             Some(event) = feeds.health.recv() => report::transition(&event),
+            Some(event) = feeds.guard.recv() => report::guard(&event),
             Some(pool) = feeds.tiers.recv() => {
                 let mut pools = BTreeSet::from([pool]);
                 while let Ok(pool) = feeds.tiers.try_recv() {

@@ -1,7 +1,7 @@
 //! Ways out to the backends: routes, next hops, the ports that frames may leave by.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use aya::maps::MapData;
@@ -20,6 +20,12 @@ use crate::net::{
 /// How often the whole network state is read again.
 const RESYNC: Duration = Duration::from_secs(30);
 
+/// Addresses that nobody has (RFC 5737, RFC 3849): the kernel sends to them by its default routes.
+const ELSEWHERE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 0)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0xffff, 0, 0, 0, 0)),
+];
+
 /// The host's network as far as backends are concerned.
 pub(super) struct Network {
     pub(super) watch: NetWatch,
@@ -27,6 +33,8 @@ pub(super) struct Network {
     keeper: NeighbourKeeper,
     hops: NextHops,
     ways: BTreeMap<IpAddr, Result<Egress, String>>,
+    /// The ways by the default routes, one per family that has one.
+    default_ways: Vec<Egress>,
     tx_ports: Option<DevMapHash<MapData>>,
     ports: BTreeSet<u32>,
 }
@@ -43,6 +51,7 @@ impl Network {
             keeper,
             hops: NextHops::default(),
             ways: BTreeMap::new(),
+            default_ways: Vec::new(),
             tx_ports: None,
             ports: BTreeSet::new(),
         };
@@ -66,7 +75,13 @@ impl Network {
         let vips: BTreeSet<IpAddr> =
             config.vips.values().flat_map(|vip| vip.addresses.iter().copied()).collect();
         let addresses: Vec<IpAddr> = addresses.into_iter().collect();
-        let found = tokio::task::block_in_place(|| resolve(&mut self.lookup, &self.watch, &vips, &addresses));
+        let (found, default) = tokio::task::block_in_place(|| {
+            let found = resolve(&mut self.lookup, &self.watch, &vips, &addresses);
+            (found, resolve(&mut self.lookup, &self.watch, &vips, &ELSEWHERE))
+        });
+        if let Ok(default) = default {
+            self.default_ways = default.into_iter().filter_map(Result::ok).collect();
+        }
         match found {
             Ok(found) => {
                 let ways = found.into_iter().map(|way| way.map_err(|error| error.to_string()));
@@ -134,6 +149,28 @@ impl Network {
             }
             None => DesiredEgress { next_hop, source: way.source, entropy_bits: 0 },
         })
+    }
+
+    /// Neighbours that vouch for the ways to the backends: those of the config, else the routers in use and the default
+    /// routers behind the same links.
+    pub(super) fn witnesses(&self, config: &Config) -> Vec<IpAddr> {
+        if let Some(configured) = &config.guard.gateway {
+            return configured.clone();
+        }
+        let ways = || self.ways.values().filter_map(|way| way.as_ref().ok());
+        let links: BTreeSet<u32> = ways().map(|way| way.ifindex).collect();
+        let default = self.default_ways.iter().filter(|way| links.contains(&way.ifindex));
+        let routers: BTreeSet<IpAddr> = ways().chain(default).filter_map(|way| way.gateway).collect();
+        routers.into_iter().collect()
+    }
+
+    /// Names of the links towards backends that have no carrier.
+    pub(super) fn lost_carriers(&self) -> Vec<String> {
+        let links: BTreeSet<u32> =
+            self.ways.values().filter_map(|way| way.as_ref().ok()).map(|way| way.ifindex).collect();
+        let state = self.watch.read();
+        let links = links.iter().filter_map(|ifindex| state.link(*ifindex));
+        links.filter(|link| !link.carrier).map(|link| link.name.clone()).collect()
     }
 
     /// The record of a next hop.

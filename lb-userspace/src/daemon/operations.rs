@@ -86,6 +86,19 @@ impl Operations for Daemon {
         let mut status = from_maps::status(&maps, &counters, &flows, engine.interfaces());
         with_probes(&mut status.backends, &health);
         status.problems.extend(engine.problems());
+        let guard = engine.guard().await?;
+        if let Some(frozen) = &guard.frozen {
+            status.problems.insert(0, frozen.to_string());
+        }
+        status.guard = Some(status::Guard {
+            frozen: guard.frozen.map(|frozen| status::Frozen {
+                since: Timestamp::try_from(frozen.since).unwrap_or_default(),
+                until: Timestamp::try_from(frozen.until).unwrap_or_default(),
+                cause: frozen.cause,
+            }),
+            silent: guard.silent as u64,
+            counted: guard.counted as u64,
+        });
         status.notes = engine.notes();
         status.changes = engine.overlay.changes(Timestamp::now(), |name| file_weight(&engine.config, name));
         status.daemon = status::Daemon {

@@ -5,8 +5,8 @@ use tracing::{info, warn};
 
 use crate::admin::answers::Reloaded;
 use crate::config::model::XdpMode;
-use crate::health::HealthEvent;
 use crate::health::machine::Health;
+use crate::health::{GuardEvent, GuardEventKind, HealthEvent};
 use crate::maps::attach::Attached;
 use crate::net::snapshot::XdpPlace;
 
@@ -24,6 +24,15 @@ pub(super) fn transition(event: &HealthEvent) {
             info!(%backend, from, to, %decided_at, detected_after_us, applied_after_us, evidence, "{text}");
         }
         _ => warn!(%backend, from, to, %decided_at, detected_after_us, applied_after_us, evidence, "{text}"),
+    }
+}
+
+/// One line a turn of the guard.
+pub(super) fn guard(event: &GuardEvent) {
+    let (kind, silent, counted) = (event.kind.name(), event.silent, event.counted);
+    match event.kind {
+        GuardEventKind::Thawed => info!(guard = kind, silent, counted, "{event}"),
+        _ => warn!(guard = kind, silent, counted, "{event}"),
     }
 }
 

@@ -10,7 +10,7 @@ use super::views::{self, Views};
 use crate::apply::SlotWriter;
 use crate::desired::BackendView;
 use crate::health::pool_view::{PoolView, Slot};
-use crate::health::{Applier, BackendKey, HealthEvent};
+use crate::health::{Applier, BackendKey, GuardEvent, HealthEvent};
 
 /// The views of all backends as the slots have them.
 pub(super) struct Slots {
@@ -25,12 +25,18 @@ pub(super) struct Sink {
     slots: Arc<Mutex<Slots>>,
     /// Told the names of pools whose active tier changed.
     tiers: UnboundedSender<String>,
+    /// Told when silence is believed no longer, or again.
+    guard: UnboundedSender<GuardEvent>,
 }
 
 impl Sink {
-    pub(super) fn new(writer: SlotWriter, tiers: UnboundedSender<String>) -> Self {
+    pub(super) fn new(
+        writer: SlotWriter,
+        tiers: UnboundedSender<String>,
+        guard: UnboundedSender<GuardEvent>,
+    ) -> Self {
         let slots = Slots { writer, views: HashMap::new(), tiers: HashMap::new() };
-        Self { slots: Arc::new(Mutex::new(slots)), tiers }
+        Self { slots: Arc::new(Mutex::new(slots)), tiers, guard }
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
@@ -109,6 +115,11 @@ impl Applier for Sink {
         });
     }
 
+    fn guard_turned(&mut self, event: &GuardEvent) {
+        // Fails only while the daemon is ending.
+        let _ = self.guard.send(event.clone());
+    }
+
     fn pool_changed(&mut self, pool: &str, view: &PoolView) {
         let mut slots = self.lock();
         slots.writer.set_usable(pool, &view.usable);
@@ -174,8 +185,8 @@ mod tests {
             pools: BTreeMap::new(),
             backends: ["a", "b"].map(|name| (BackendKey::new("web", name), BackendView::up())).into(),
         };
-        let (tiers, _) = unbounded_channel();
-        let mut sink = Sink::new(applier.slots(), tiers);
+        let ((tiers, _), (guard, _)) = (unbounded_channel(), unbounded_channel());
+        let mut sink = Sink::new(applier.slots(), tiers, guard);
         sink.replace(applier.slots(), views());
         // Detection acts after the views of the next config were drawn up, before they are taken.
         sink.apply(&key, Slot { state: SlotState::Down, admit: 1000 });

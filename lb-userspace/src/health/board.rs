@@ -6,19 +6,24 @@
 #![forbid(unsafe_code)]
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::command::Targets;
 use super::event::{Applier, BackendKey, Evidence, HealthEvent};
-use super::judge::{Failure, Judge, ProbeRecord, Sequence};
+use super::guard::{Belief, Guard, GuardRules};
+use super::judge::{Failure, Judge, Nature, ProbeRecord, Sequence};
 use super::machine::{Cause, Change, Finding, Health, Pace};
 use super::pool_view::{Admin, Member, PoolRules, PoolView, combine};
-use super::snapshot::{self, Adopted, BackendHealth};
+use super::self_check::OwnState;
+use super::snapshot::{self, BackendHealth};
 use super::time::Moment;
 use super::watched::{Watched, limits};
-use crate::config::model::{Check, CheckKind, Pool};
+use crate::config::model::{Check, CheckKind};
+
+mod doubt;
 
 /// Names one stream; a later stream in the same place has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,10 +41,20 @@ pub(super) struct Stream {
     pub(super) check: Check,
     pub(super) judge: Judge,
     /// What the backends were last told.
-    told: Finding,
+    told: (Finding, Nature),
+    role: Role,
     /// Backends it concerns: positions of pool and member.
     concerns: Vec<(usize, usize)>,
     generation: u32,
+}
+
+/// Whom a stream asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Backends.
+    Backend,
+    /// A neighbour that vouches for weir's own link.
+    Witness,
 }
 
 /// One pool.
@@ -87,6 +102,14 @@ pub(super) struct Board {
     /// Pools that the data plane has to be told about.
     dirty: Vec<usize>,
     generation: u32,
+    guard: Guard,
+    own: OwnState,
+    witnesses: Vec<(IpAddr, StreamId)>,
+    /// When the guard looks again, if nothing happens before.
+    guard_at: Option<Moment>,
+    /// Streams whose next probe cannot wait, and when that was said last.
+    urgent: Vec<StreamId>,
+    urged_at: Option<Moment>,
     applier: Box<dyn Applier>,
     events: tokio::sync::mpsc::UnboundedSender<HealthEvent>,
 }
@@ -106,6 +129,12 @@ impl Board {
             deadlines: BinaryHeap::new(),
             dirty: Vec::new(),
             generation: 0,
+            guard: Guard::new(GuardRules::default()),
+            own: OwnState::default(),
+            witnesses: Vec::new(),
+            guard_at: None,
+            urgent: Vec::new(),
+            urged_at: None,
             applier,
             events,
         }
@@ -124,13 +153,8 @@ impl Board {
 
     /// Replaces the set of pools. Backends keep their health and streams their counters where name, address and
     /// check stay; new backends start from `adopted`, else unknown. The data plane is told every slot that differs.
-    pub(super) fn update(
-        &mut self,
-        pools: &BTreeMap<String, Pool>,
-        admin: &HashMap<BackendKey, Admin>,
-        adopted: &HashMap<BackendKey, Adopted>,
-        now: Moment,
-    ) -> StreamChanges {
+    pub(super) fn update(&mut self, targets: &Targets, now: Moment) -> StreamChanges {
+        let Targets { pools, admin, adopted, .. } = targets;
         self.flush(now);
         let mut old: HashMap<BackendKey, Watched> = HashMap::new();
         let mut old_views: HashMap<Arc<str>, PoolView> = HashMap::new();
@@ -165,7 +189,13 @@ impl Board {
                 (member.weight, member.tier) = (backend.weight, backend.tier);
                 let checks = pool.checks.iter().filter(|check| check.kind != CheckKind::None);
                 member.streams = checks
-                    .map(|check| self.subscribe(backend.address, check, (position, index), &mut changes))
+                    .map(|check| {
+                        let id = self.subscribe(backend.address, check, Role::Backend, &mut changes);
+                        if let Some(stream) = self.stream_mut(id) {
+                            stream.concerns.push((position, index));
+                        }
+                        id
+                    })
                     .collect();
                 members.push(member);
             }
@@ -179,7 +209,9 @@ impl Board {
             self.pools.push(WatchedPool { name, rules, members, view, pending: vec![], dirty: Dirty::Yes });
             self.dirty.push(position);
         }
+        self.follow_witnesses(targets, &mut changes);
         self.drop_unconcerned(&mut changes);
+        self.follow_hosts(targets);
         for pool in 0..self.pools.len() {
             for member in 0..self.pools[pool].members.len() {
                 self.reconsider(pool, member, now);
@@ -221,7 +253,11 @@ impl Board {
     pub(super) fn answered(&mut self, id: StreamId, seq: Sequence, arrived_after: Moment, now: Moment) {
         if let Some(stream) = self.stream_mut(id) {
             stream.judge.answered(seq, arrived_after, now);
+            let witness = stream.role == Role::Witness;
             self.tell(id, now);
+            if witness && self.guard.is_busy() {
+                self.step_guard(now);
+            }
         }
     }
 
@@ -272,11 +308,15 @@ impl Board {
             self.mark(pool);
             self.schedule(pool, member, now);
         }
+        if self.guard_at.is_some_and(|at| at <= now) {
+            self.step_guard(now);
+        }
     }
 
     /// When [`Board::on_time`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Moment> {
-        self.deadlines.peek().map(|Reverse((at, ..))| *at)
+        let member = self.deadlines.peek().map(|Reverse((at, ..))| *at);
+        member.into_iter().chain(self.guard_at).min()
     }
 
     /// Tells the data plane what has changed.
@@ -314,11 +354,19 @@ impl Board {
     /// Passes a stream's finding on to its backends if it differs from the last.
     fn tell(&mut self, id: StreamId, now: Moment) {
         let Some(stream) = self.stream_mut(id) else { return };
-        let finding = stream.judge.finding();
-        if stream.told == finding {
+        let told = (stream.judge.finding(), stream.judge.nature());
+        if stream.told == told {
             return;
         }
-        stream.told = finding;
+        let before = std::mem::replace(&mut stream.told, told);
+        let (address, role) = (stream.address, stream.role);
+        // The guard first: it says how far this counts.
+        match role {
+            Role::Backend => self.tell_guard(address, before, told, now),
+            Role::Witness if self.guard.is_busy() => return self.step_guard(now),
+            Role::Witness => return,
+        }
+        let Some(stream) = self.stream_mut(id) else { return };
         let concerns = std::mem::take(&mut stream.concerns);
         for &(pool, member) in &concerns {
             self.reconsider(pool, member, now);
@@ -328,10 +376,25 @@ impl Board {
         }
     }
 
+    /// What a backend's checks say together, as far as silence counts; nothing where all that is left is silence that
+    /// does not.
+    fn finding(&self, pool: usize, member: usize) -> Option<Finding> {
+        let streams = self.pools[pool].members[member].streams.iter().filter_map(|id| self.stream(*id));
+        let belief = self.guard.belief();
+        let counts = |judge: &Judge| match (judge.nature(), belief, judge.finding()) {
+            (Nature::Silence, Belief::Nothing, _) => None,
+            (Nature::Silence, Belief::Suspicion, Finding::Bad(_)) => Some(Finding::Doubtful),
+            (_, _, finding) => Some(finding),
+        };
+        let findings: Vec<Option<Finding>> = streams.map(|stream| counts(&stream.judge)).collect();
+        let combined = Finding::combine(findings.iter().copied().flatten());
+        let withheld = findings.contains(&None);
+        (!withheld || matches!(combined, Finding::Doubtful | Finding::Bad(_))).then_some(combined)
+    }
+
     /// Combines a backend's checks and runs its machine. A loss is applied at once, a gain with the next flush.
     fn reconsider(&mut self, pool: usize, member: usize, now: Moment) {
-        let streams = self.pools[pool].members[member].streams.iter();
-        let finding = Finding::combine(streams.filter_map(|id| Some(self.stream(*id)?.judge.finding())));
+        let Some(finding) = self.finding(pool, member) else { return };
         let Some(change) = self.pools[pool].members[member].machine.on_finding(finding, now) else { return };
         // A loss goes to the data plane before anything is said about it.
         let loss = matches!(change.to, Health::Suspect | Health::Down);
@@ -349,6 +412,7 @@ impl Board {
         let reason = match change.cause {
             Cause::HoldDownOver => "hold-down over, checks pass".to_owned(),
             Cause::TrialPassed => "trial passed".to_owned(),
+            Cause::Pardon => self.pardon_reason(),
             Cause::Checks => self.reason(index, member, change.to, now),
         };
         let pool = &mut self.pools[index];
@@ -458,18 +522,17 @@ impl Board {
         }
     }
 
-    /// Finds or opens the stream of an address and check for one more backend.
+    /// Finds or opens the stream of an address and check.
     fn subscribe(
         &mut self,
         address: IpAddr,
         check: &Check,
-        concern: (usize, usize),
+        role: Role,
         changes: &mut StreamChanges,
     ) -> StreamId {
         if let Some(&id) = self.by_check.get(&(address, check.clone()))
-            && let Some(stream) = self.stream_mut(id)
+            && self.stream(id).is_some()
         {
-            stream.concerns.push(concern);
             return id;
         }
         let index = self.free.pop().unwrap_or_else(|| {
@@ -482,8 +545,9 @@ impl Board {
             address,
             check: check.clone(),
             judge: Judge::new(limits(check)),
-            told: Finding::Pending,
-            concerns: vec![concern],
+            told: (Finding::Pending, Nature::Answer),
+            role,
+            concerns: vec![],
             generation: self.generation,
         };
         if let Some(place) = usize::try_from(index).ok().and_then(|index| self.streams.get_mut(index)) {
@@ -497,7 +561,14 @@ impl Board {
     /// Closes the streams that concern nobody.
     fn drop_unconcerned(&mut self, changes: &mut StreamChanges) {
         for (index, place) in self.streams.iter_mut().enumerate() {
-            let Some(stream) = place.take_if(|stream| stream.concerns.is_empty()) else { continue };
+            let wanted = |stream: &Stream| match stream.role {
+                Role::Backend => !stream.concerns.is_empty(),
+                Role::Witness => self.witnesses.iter().any(|(address, _)| *address == stream.address),
+            };
+            let Some(stream) = place.take_if(|stream| !wanted(stream)) else { continue };
+            if stream.role == Role::Backend && stream.told.1 == Nature::Silence {
+                self.guard.broke_silence(stream.address);
+            }
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             self.by_check.remove(&(stream.address, stream.check));
             self.free.push(index);

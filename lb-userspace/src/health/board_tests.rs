@@ -5,17 +5,28 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use std::collections::BTreeMap;
+
 use super::*;
-use crate::config::model::{Backend, LastResort, Through};
+use crate::config::model::{Backend, LastResort, Pool, Through};
+use crate::health::event::GuardEvent;
 use crate::health::machine::FailureKind;
 use crate::health::pool_view::Slot;
 use crate::health::pool_view::SlotState;
+use crate::health::snapshot::Adopted;
 
-/// What the data plane was told, in order.
+#[path = "board_tests/doubt.rs"]
+mod doubt;
+
+/// What the data plane was told, in order, and the guard's turns.
 #[derive(Clone, Default)]
-struct Recorder(Arc<Mutex<Vec<(String, SlotState, u16)>>>);
+struct Recorder(Arc<Mutex<Vec<(String, SlotState, u16)>>>, Arc<Mutex<Vec<&'static str>>>);
 
 impl Recorder {
+    fn turns(&self) -> MutexGuard<'_, Vec<&'static str>> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<(String, SlotState, u16)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -31,6 +42,10 @@ impl Applier for Recorder {
     }
 
     fn label(&mut self, _event: &HealthEvent) {}
+
+    fn guard_turned(&mut self, event: &GuardEvent) {
+        self.turns().push(event.kind.name());
+    }
 
     fn pool_changed(&mut self, _pool: &str, view: &PoolView) {
         assert!(view.usable.is_sorted());
@@ -84,7 +99,7 @@ fn at(millis: u64) -> Moment {
 
 impl Board {
     fn load(&mut self, pools: Vec<Pool>, now: Moment) -> StreamChanges {
-        self.update(&named(pools), &HashMap::new(), &HashMap::new(), now)
+        self.update(&Targets { pools: named(pools), ..Targets::default() }, now)
     }
 
     /// Lets one probe of every stream pass.
@@ -195,7 +210,7 @@ fn adopted_health_and_admin_state_hold_from_the_first_store() {
         (key("c"), adopted(Health::Up, None)),
     ]);
     let admin = HashMap::from([(key("c"), Admin::Draining)]);
-    board.update(&pools, &admin, &adopted, at(0));
+    board.update(&Targets { pools, admin, adopted, ..Targets::default() }, at(0));
     let told = recorder.take();
     let wanted = [("x/a", SlotState::Active), ("x/b", SlotState::Down), ("x/c", SlotState::Draining)];
     assert_eq!(told, wanted.map(|(name, state)| (name.to_owned(), state)));

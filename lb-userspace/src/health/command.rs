@@ -4,15 +4,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 
 use super::event::BackendKey;
+use super::guard_status::GuardStatus;
 use super::pool_view::Admin;
 use super::snapshot::{Adopted, BackendHealth, kind_name};
-use crate::config::model::{CheckKind, Pool, Through};
+use crate::config::model::{self as config, CheckKind, Pool, Through};
 
 /// Everything that is to be checked.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +25,10 @@ pub struct Targets {
     pub admin: HashMap<BackendKey, Admin>,
     /// Health kept over a restart; counts only for backends that are new to detection.
     pub adopted: HashMap<BackendKey, Adopted>,
+    /// Limits of believing in silence.
+    pub guard: config::Guard,
+    /// Neighbours that vouch for weir's own link; backends among them do not count.
+    pub witnesses: Vec<IpAddr>,
 }
 
 /// Why detection cannot do what was asked.
@@ -94,6 +100,8 @@ pub(super) enum Command {
     Update(Box<Targets>, oneshot::Sender<Result<(), HealthError>>),
     SetAdmin(BackendKey, Admin, oneshot::Sender<Result<(), HealthError>>),
     SetWeight(BackendKey, u16, oneshot::Sender<Result<(), HealthError>>),
+    SetLostCarriers(Vec<String>),
+    GuardStatus(oneshot::Sender<GuardStatus>),
     Snapshot(oneshot::Sender<Vec<BackendHealth>>),
     Stop,
 }

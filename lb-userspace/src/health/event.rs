@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::guard::Turn;
 use super::judge::ProbeRecord;
 use super::machine::{FailureKind, Health};
 use super::pool_view::{PoolView, Slot};
@@ -41,6 +42,9 @@ pub trait Applier: Send {
 
     /// Labels a backend with a transition, for lists; its slot is stored already.
     fn label(&mut self, event: &HealthEvent);
+
+    /// Hears that the guard turned; nothing is written for it.
+    fn guard_turned(&mut self, event: &GuardEvent);
 
     /// Takes a pool's list of usable backends, active tier or last resort, changed or after an update of the pools;
     /// its slots are stored already.
@@ -117,6 +121,85 @@ pub struct HealthEvent {
     pub detected_after: Duration,
     /// From the decision until the slot was stored.
     pub applied_after: Duration,
+}
+
+/// A turn of the guard: silence is believed no longer, or again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardEvent {
+    /// When.
+    pub time: SystemTime,
+    /// What happened.
+    pub kind: GuardEventKind,
+    /// Addresses that were silent.
+    pub silent: usize,
+    /// Addresses that counted.
+    pub counted: usize,
+}
+
+/// What the guard did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuardEventKind {
+    /// Stopped believing silence.
+    Frozen {
+        /// What is wrong with weir itself.
+        cause: String,
+        /// For at most this long.
+        longest: Duration,
+    },
+    /// Believes silence again, counted from here on: the self-check passes, or backends answer.
+    Thawed,
+    /// Believes silence again, although the self-check fails: the longest time is over.
+    Expired,
+    /// Most backends are silent, and weir's own link was found to work: they are down.
+    Believed,
+}
+
+impl GuardEventKind {
+    /// The name used in events.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Frozen { .. } => "frozen",
+            Self::Thawed => "thawed",
+            Self::Expired => "expired",
+            Self::Believed => "believed",
+        }
+    }
+}
+
+impl GuardEvent {
+    /// From the guard's turn.
+    pub(super) fn new(turn: &Turn, silent: usize, counted: usize, now: Moment) -> Self {
+        let kind = match turn {
+            Turn::Freeze { cause, until } => {
+                GuardEventKind::Frozen { cause: cause.clone(), longest: until.since(now) }
+            }
+            Turn::Thaw => GuardEventKind::Thawed,
+            Turn::Expire => GuardEventKind::Expired,
+            Turn::Verify | Turn::Believe => GuardEventKind::Believed,
+        };
+        Self { time: SystemTime::now(), kind, silent, counted }
+    }
+}
+
+impl fmt::Display for GuardEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { silent, counted, .. } = self;
+        match &self.kind {
+            GuardEventKind::Frozen { cause, longest } => write!(
+                f,
+                "detection frozen for at most {longest:.1?}: {silent} of {counted} backend addresses are silent, and \
+                 {cause}; the last good state is kept"
+            ),
+            GuardEventKind::Thawed => f.write_str("detection thawed: silence counts again, from here on"),
+            GuardEventKind::Expired => {
+                f.write_str("detection thawed, the longest freeze is over: silence is believed")
+            }
+            GuardEventKind::Believed => {
+                f.write_str("silence of most backends is believed: weir's own link works")
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::board::Board;
 use super::command::{Command, HealthError, Targets, Waker};
 use super::event::{Applier, BackendKey, HealthEvent};
+use super::guard_status::GuardStatus;
 use super::pool_view::Admin;
 use super::probe::prober::Prober;
 use super::snapshot::BackendHealth;
@@ -85,6 +86,21 @@ impl Health {
     /// The thread has ended.
     pub async fn snapshot(&self) -> Result<Vec<BackendHealth>, HealthError> {
         self.ask(Command::Snapshot).await
+    }
+
+    /// Tells which interfaces towards backends have no carrier.
+    pub fn set_lost_carriers(&self, interfaces: Vec<String>) {
+        // Nobody listens any more when the thread has ended.
+        let _ = self.thread.commands.send(Command::SetLostCarriers(interfaces));
+        self.thread.waker.wake();
+    }
+
+    /// What the guard against weir's own trouble is at.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub async fn guard(&self) -> Result<GuardStatus, HealthError> {
+        self.ask(Command::GuardStatus).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, HealthError> {

@@ -65,6 +65,26 @@ impl Failure {
             Self::NotHeld | Self::Status(_) | Self::Body | Self::Protocol(_) => FailureKind::Soft,
         }
     }
+
+    /// Whether somebody answered, or nobody did.
+    ///
+    /// A kernel says "unreachable" when a neighbour does not answer: that is silence too.
+    #[must_use]
+    pub fn nature(&self) -> Nature {
+        match self {
+            Self::Silent | Self::Unreachable(_) => Nature::Silence,
+            Self::Refused | Self::Closed | Self::Status(_) | Self::Body | Self::Protocol(_) => Nature::Answer,
+        }
+    }
+}
+
+/// What a finding rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// Something that came back.
+    Answer,
+    /// Nothing came back: the backend's fault, or weir's own.
+    Silence,
 }
 
 impl fmt::Display for Failure {
@@ -149,6 +169,7 @@ pub struct Judge {
     failures: u32,
     round_trip: RoundTrip,
     history: VecDeque<ProbeRecord>,
+    last_answered: Option<Moment>,
 }
 
 impl Judge {
@@ -164,6 +185,7 @@ impl Judge {
             failures: 0,
             round_trip: RoundTrip::default(),
             history: VecDeque::with_capacity(HISTORY),
+            last_answered: None,
         }
     }
 
@@ -174,6 +196,34 @@ impl Judge {
             (Finding::Good | Finding::Pending, Some(_)) => Finding::Doubtful,
             (settled, _) => settled,
         }
+    }
+
+    /// What a doubtful or bad finding rests on: the last result, or silence where a doubt has none.
+    #[must_use]
+    pub fn nature(&self) -> Nature {
+        match (self.finding(), self.last_result().and_then(|last| last.failure.as_ref())) {
+            (Finding::Good | Finding::Pending, _) => Nature::Answer,
+            (Finding::Doubtful, _) if self.failures == 0 => Nature::Silence,
+            (Finding::Doubtful | Finding::Bad(_), Some(failure)) => failure.nature(),
+            (Finding::Doubtful | Finding::Bad(_), None) => Nature::Answer,
+        }
+    }
+
+    /// Sending time of the newest probe that was answered.
+    #[must_use]
+    pub fn last_answered(&self) -> Option<Moment> {
+        self.last_answered
+    }
+
+    /// Forgets silence: it counts from the next probe on. A verdict that rests on it is open again.
+    pub fn forget_silence(&mut self) {
+        if self.nature() == Nature::Silence {
+            (self.doubt, self.failures) = (None, 0);
+            if matches!(self.settled, Finding::Bad(_)) {
+                (self.settled, self.successes) = (Finding::Pending, 0);
+            }
+        }
+        self.outstanding.clear();
     }
 
     /// Sending time of the first probe of the present series of failures.
@@ -241,6 +291,7 @@ impl Judge {
             return self.fail(sent, Failure::Silent, now);
         }
         self.record(sent.began, now, None);
+        self.last_answered = self.last_answered.max(Some(sent.at));
         self.round_trip.sample(now.since(sent.began));
         self.successes = self.successes.saturating_add(1);
         self.failures = 0;

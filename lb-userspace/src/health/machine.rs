@@ -132,6 +132,8 @@ pub enum Cause {
     HoldDownOver,
     /// A trial passed.
     TrialPassed,
+    /// The silence that it rested on counts for nothing: weir's own link fails.
+    Pardon,
 }
 
 /// What is kept in each state.
@@ -153,6 +155,17 @@ pub struct Machine {
     pace: Pace,
     ramp_from: Option<Moment>,
     since: Moment,
+    /// What was before the last doubt or failure.
+    before: Option<Before>,
+}
+
+/// A machine in service, before it was doubted or failed.
+#[derive(Clone, Debug)]
+struct Before {
+    left_at: Moment,
+    state: State,
+    flaps: FlapHistory,
+    ramp_from: Option<Moment>,
 }
 
 impl Machine {
@@ -160,7 +173,7 @@ impl Machine {
     #[must_use]
     pub fn new(pace: Pace, now: Moment) -> Self {
         let (state, flaps) = (State::Unknown, FlapHistory::default());
-        Self { state, finding: Finding::Pending, flaps, pace, ramp_from: None, since: now }
+        Self { state, finding: Finding::Pending, flaps, pace, ramp_from: None, since: now, before: None }
     }
 
     /// A backend whose health was kept over a restart. A trial starts again.
@@ -226,6 +239,10 @@ impl Machine {
     /// Takes what the checks say together.
     pub fn on_finding(&mut self, finding: Finding, now: Moment) -> Option<Change> {
         self.finding = finding;
+        if matches!(self.state, State::Up | State::Trial { .. }) {
+            let (flaps, ramp_from) = (self.flaps.clone(), self.ramp_from);
+            self.before = Some(Before { left_at: now, state: self.state, flaps, ramp_from });
+        }
         let next = match (self.state, finding) {
             (State::Unknown, Finding::Good) => State::Up,
             (State::Unknown, Finding::Pending | Finding::Doubtful) => State::Unknown,
@@ -247,6 +264,19 @@ impl Machine {
             | (state @ State::Down { .. }, Finding::Pending | Finding::Doubtful) => state,
         };
         self.enter(next, Cause::Checks, now)
+    }
+
+    /// Takes back a doubt or failure that began at `from` or later, and what it counted as flapping.
+    pub fn pardon(&mut self, from: Moment, now: Moment) -> Option<Change> {
+        if matches!(self.state, State::Unknown | State::Up | State::Trial { .. }) {
+            return None;
+        }
+        let before = self.before.take_if(|before| before.left_at >= from)?;
+        self.finding = Finding::Pending;
+        self.flaps = before.flaps;
+        let change = self.enter(before.state, Cause::Pardon, now);
+        self.ramp_from = before.ramp_from;
+        change
     }
 
     /// Lets time pass: a hold-down or a trial may end.
@@ -317,7 +347,7 @@ impl Machine {
         }
         self.since = now;
         match (from, to) {
-            (Health::Down | Health::Trial, Health::Up) => {
+            (Health::Down | Health::Trial, Health::Up) if cause != Cause::Pardon => {
                 self.ramp_from = Some(now).filter(|_| !self.pace.slow_start.is_zero());
                 self.flaps.came_up(now);
             }

@@ -37,6 +37,9 @@ pub struct Status {
     pub backends_up: u64,
     /// Use of the flow tables.
     pub flows: FlowUse,
+    /// Whether detection believes that backends are silent; null without the daemon.
+    #[serde(default)]
+    pub guard: Option<Guard>,
     /// Packets by reason since the maps were made.
     pub counters: BTreeMap<String, u64>,
     /// The services, for the page; JSON readers ask `weir services`.
@@ -86,6 +89,28 @@ pub struct FlowUse {
     pub capacity_v4: u64,
     /// IPv6 flows that fit.
     pub capacity_v6: u64,
+}
+
+/// The guard against weir's own trouble.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// Set while silence is not believed because a self-check fails.
+    pub frozen: Option<Frozen>,
+    /// Backend addresses that are silent, of those that count.
+    pub silent: u64,
+    /// Backend addresses that were heard and have not been silent for long.
+    pub counted: u64,
+}
+
+/// Detection does not believe silence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// Since when.
+    pub since: Timestamp,
+    /// When it ends at the latest.
+    pub until: Timestamp,
+    /// What is wrong with weir itself.
+    pub cause: String,
 }
 
 /// A runtime change of a backend.

@@ -12,8 +12,8 @@ use lb_common::reason::Reason;
 use lb_common::time::{TICK_NS, Tick};
 use lb_userspace::apply::{Applier, ApplyError, Summary};
 use lb_userspace::config::model::{
-    Backend, Config, LastResort, Limits, Mode, OnDown, Pool, Ports, Protocol, Scheduler, Service, Timeouts,
-    Tunnel, Unmatched, Vip,
+    Backend, Config, Guard, LastResort, Limits, Mode, OnDown, Pool, Ports, Protocol, Scheduler, Service,
+    Timeouts, Tunnel, Unmatched, Vip,
 };
 use lb_userspace::desired::{self, Desired, Egress, HopKey, HopRecord, Inputs, PoolView};
 use lb_userspace::flows;
@@ -38,6 +38,7 @@ pub(crate) fn config(limits: Limits) -> Config {
         hash_seed: 7,
         limits,
         tunnel: Tunnel { source: Vec::new(), gue_port: 6080 },
+        guard: Guard::default(),
         vips: BTreeMap::new(),
         pools: BTreeMap::new(),
         services: BTreeMap::new(),

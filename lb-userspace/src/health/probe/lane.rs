@@ -60,6 +60,12 @@ impl Lane {
         self.seq
     }
 
+    /// Numbers a probe that leaves out of turn.
+    pub(super) fn take_extra(&mut self) -> Sequence {
+        self.seq += 1;
+        self.seq
+    }
+
     /// Notes the initial sequence number of a probe's SYN.
     pub(super) fn note_initial(&mut self, seq: Sequence, initial: u32) {
         if self.initials.len() == INITIALS {

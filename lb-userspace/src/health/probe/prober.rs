@@ -155,6 +155,7 @@ impl Prober {
             self.look_twice_if_late(wanted, now);
             self.board.on_time(now);
             self.run_due(now);
+            self.send_urgent();
             self.board.flush(Moment::now());
         }
     }
@@ -170,7 +171,11 @@ impl Prober {
                 opened.map_err(|source| HealthError::open(&check.kind, source))?;
             }
         }
-        let changes = self.board.update(&targets.pools, &targets.admin, &targets.adopted, now);
+        for witness in &targets.witnesses {
+            let opened = self.raw.open_for(&CheckKind::Ping, *witness, self.epoll.as_fd(), RAW);
+            opened.map_err(|source| HealthError::open(&CheckKind::Ping, source))?;
+        }
+        let changes = self.board.update(targets, now);
         self.follow(changes, now);
         Ok(())
     }
@@ -285,6 +290,8 @@ impl Prober {
                     let done = self.board.set_weight(&key, weight, now);
                     drop(reply.send(done.ok_or(HealthError::NoSuchBackend(key))));
                 }
+                Ok(Command::SetLostCarriers(interfaces)) => self.board.set_lost_carriers(interfaces, now),
+                Ok(Command::GuardStatus(reply)) => drop(reply.send(self.board.guard_status(now))),
                 Ok(Command::Snapshot(reply)) => drop(reply.send(self.board.snapshot(now))),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Next::Stop,
                 Err(TryRecvError::Empty) => return Next::Continue,
@@ -294,7 +301,9 @@ impl Prober {
 
     /// Puts judging off once if this thread was held up: what it then sees may be half the truth.
     fn look_twice_if_late(&mut self, wanted: Option<Moment>, now: Moment) {
-        let late = wanted.is_some_and(|at| now.since(at) > LATE);
+        let late_by = wanted.map_or(Duration::ZERO, |at| now.since(at));
+        self.board.woke_late(late_by, now);
+        let late = late_by > LATE;
         // Not again while the second look itself is due: constant lateness must not blind us.
         if late && now.since(self.judge_not_before) > SECOND_LOOK + LATE {
             self.judge_not_before = now + SECOND_LOOK;
@@ -346,13 +355,29 @@ impl Prober {
     fn send(&mut self, id: StreamId) {
         let random = self.draw();
         let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(&id)) else { return };
-        let (interval, timeout) = (stream.check.interval, stream.check.timeout);
-        let repeat_after = stream.judge.grace().clamp(timeout / 4, timeout / 2);
-        let repeats = matches!(stream.check.kind, CheckKind::Tcp | CheckKind::Syn);
+        let interval = stream.check.interval;
         let began = Moment::now();
         let seq = lane.take_turn(interval, began, random);
         self.timers.at(lane.send_at(interval), id, Task::Send);
+        self.launch(id, seq, began);
+    }
 
+    /// Sends a probe out of turn for each stream that cannot wait.
+    fn send_urgent(&mut self) {
+        for id in self.board.take_urgent() {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                let seq = lane.take_extra();
+                self.launch(id, seq, Moment::now());
+            }
+        }
+    }
+
+    /// Sends one probe and notes what follows.
+    fn launch(&mut self, id: StreamId, seq: Sequence, began: Moment) {
+        let Some(stream) = self.board.stream(id) else { return };
+        let timeout = stream.check.timeout;
+        let repeat_after = stream.judge.grace().clamp(timeout / 4, timeout / 2);
+        let repeats = matches!(stream.check.kind, CheckKind::Tcp | CheckKind::Syn);
         let outcome = self.emit(id, seq);
         // Read after sending: being held up before makes the probe no older.
         let now = Moment::now();
