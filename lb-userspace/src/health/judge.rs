@@ -73,7 +73,14 @@ impl Failure {
     pub fn nature(&self) -> Nature {
         match self {
             Self::Silent | Self::Unreachable(_) => Nature::Silence,
-            Self::Refused | Self::Closed | Self::Status(_) | Self::Body | Self::Protocol(_) => Nature::Answer,
+            Self::Refused
+            | Self::Reset
+            | Self::Ended(_)
+            | Self::NotHeld
+            | Self::Closed
+            | Self::Status(_)
+            | Self::Body
+            | Self::Protocol(_) => Nature::Answer,
         }
     }
 }
@@ -203,9 +210,9 @@ impl Judge {
     pub fn nature(&self) -> Nature {
         match (self.finding(), self.last_result().and_then(|last| last.failure.as_ref())) {
             (Finding::Good | Finding::Pending, _) => Nature::Answer,
-            (Finding::Doubtful, _) if self.failures == 0 => Nature::Silence,
             (Finding::Doubtful | Finding::Bad(_), Some(failure)) => failure.nature(),
-            (Finding::Doubtful | Finding::Bad(_), None) => Nature::Answer,
+            (Finding::Doubtful, None) => Nature::Silence,
+            (Finding::Bad(_), None) => Nature::Answer,
         }
     }
 
@@ -223,7 +230,10 @@ impl Judge {
                 (self.settled, self.successes) = (Finding::Pending, 0);
             }
         }
-        self.outstanding.clear();
+        // A probe that reports its own silence still does.
+        if self.limits.rule != Rule::Reported {
+            self.outstanding.clear();
+        }
     }
 
     /// Sending time of the first probe of the present series of failures.

@@ -219,6 +219,45 @@ fn reported_streams_are_never_judged_by_a_timer() {
     assert_eq!(judge.finding(), Finding::Good);
 }
 
+#[test]
+fn a_finding_rests_on_silence_or_on_what_came_back() {
+    let mut silent = healthy(TCP);
+    silent.sent(10, us(10_000), us(10_000));
+    silent.judge(us(12_500));
+    assert_eq!((silent.finding(), silent.nature()), (Finding::Doubtful, Nature::Silence));
+    let mut refused = silent.clone();
+    refused.failed(10, Failure::Refused, us(12_600));
+    assert_eq!((refused.finding(), refused.nature()), (Finding::Doubtful, Nature::Answer));
+    let mut hinted = healthy(TCP);
+    hinted.doubted(us(10_000), Failure::Ended("closed"), us(10_000));
+    assert_eq!((hinted.finding(), hinted.nature()), (Finding::Doubtful, Nature::Answer));
+    let mut unreachable = healthy(Limits { fall: 1, ..TCP });
+    unreachable.sent(10, us(10_000), us(10_000));
+    unreachable.failed(10, Failure::Unreachable("no route to host".to_owned()), us(10_100));
+    assert_eq!((unreachable.finding(), unreachable.nature()), (HARD, Nature::Silence));
+    assert_eq!((healthy(TCP).nature(), healthy(TCP).last_answered()), (Nature::Answer, Some(us(9000))));
+}
+
+#[test]
+fn forgotten_silence_counts_anew_and_refusals_are_not_forgotten() {
+    let mut judge = healthy(PING);
+    (10..13).for_each(|seq| judge.sent(seq, us(seq * 1000), us(seq * 1000)));
+    judge.judge(us(20_000));
+    assert_eq!(judge.finding(), HARD);
+    judge.forget_silence();
+    assert_eq!((judge.finding(), judge.silence(us(20_000))), (Finding::Pending, None));
+    judge.judge(us(20_000));
+    assert_eq!(judge.finding(), Finding::Pending);
+    (20..23).for_each(|seq| judge.sent(seq, us(seq * 1000), us(seq * 1000)));
+    judge.judge(us(23_000));
+    assert_eq!(judge.finding(), HARD);
+    let mut refused = healthy(Limits { fall: 1, ..TCP });
+    refused.sent(10, us(10_000), us(10_000));
+    refused.failed(10, Failure::Refused, us(10_000));
+    refused.forget_silence();
+    assert_eq!(refused.finding(), HARD);
+}
+
 proptest! {
     #[test]
     fn a_backend_that_answers_within_the_timeout_is_never_down(

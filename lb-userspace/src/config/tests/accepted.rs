@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::super::model::{
-    CheckKind, LastResort, Limits, Mac, Mode, OnDown, Ports, Protocol, Unmatched, XdpMode,
+    CheckKind, Guard, LastResort, Limits, Mac, Mode, OnDown, Ports, Protocol, Unmatched, XdpMode,
 };
 use super::super::{Severity, load};
 use super::{BASE, accepted, changed};
@@ -18,6 +18,7 @@ fn the_short_form_takes_every_default() {
     assert_eq!(config.interfaces[0].xdp_mode, XdpMode::Native);
     assert_eq!(config.limits, Limits::default());
     assert_eq!((config.hash_seed, config.mtu, config.gateway_mac), (0, None, None));
+    assert_eq!(config.guard, Guard { panic_threshold: 0.5, freeze_max: MS(30_000), gateway: None });
     let service = &config.services["web"];
     assert_eq!((service.vip.as_str(), service.pool.as_str()), ("198.51.100.10", "web"));
     assert_eq!(service.ports, Ports::Ranges(vec![(80, 80)]));
@@ -30,6 +31,16 @@ fn the_short_form_takes_every_default() {
     assert_eq!((pool.last_resort, pool.hold_down), (LastResort::Keep, MS(1000)));
     let backend = &pool.backends["web-1"];
     assert_eq!((backend.weight, backend.tier, backend.port), (100, 0, None));
+}
+
+#[test]
+fn guard_takes_its_keys() {
+    let with = "interfaces = [\"eth0\"]\n[guard]\npanic_threshold = 0.3\nfreeze_max = \"0s\"\ngateway = [\"10.0.0.254\"]\n";
+    let guard = accepted(&changed("interfaces = [\"eth0\"]\n", with)).config.guard;
+    let gateway = Some(vec![[10, 0, 0, 254].into()]);
+    assert_eq!(guard, Guard { panic_threshold: 0.3, freeze_max: Duration::ZERO, gateway });
+    let with = with.replace("[\"10.0.0.254\"]", "[]");
+    assert_eq!(accepted(&changed("interfaces = [\"eth0\"]\n", &with)).config.guard.gateway, Some(vec![]));
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn the_full_example_and_the_reference_name_every_key() {
         keys::INTERFACE,
         keys::LIMITS,
         keys::TUNNEL,
+        keys::GUARD,
         keys::VIP,
         keys::POOL,
         keys::HEALTH,
