@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod desired;
+pub mod events;
 pub mod failure;
 pub mod flows;
 pub mod health;

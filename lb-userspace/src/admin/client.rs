@@ -9,6 +9,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -16,9 +17,11 @@ use tokio::time::timeout;
 
 use super::answers::{DrainProgress, Readiness, Reloaded};
 use super::server::REQUEST_TIME;
+use crate::events::EventFilter;
 use crate::failure::{Code, Failure, FailureDocument};
 use crate::state::request::{BackendRequest, Changed};
 use crate::view::backends::Backends;
+use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
 use crate::view::services::Services;
@@ -72,6 +75,22 @@ impl Client {
     /// Unreachable, or what the daemon answers.
     pub async fn flows(&self, filter: &FlowFilter) -> Result<Flows, Failure> {
         self.get("/v1/flows", filter).await
+    }
+
+    /// The events that match.
+    ///
+    /// # Errors
+    /// Unreachable, or what the daemon answers.
+    pub async fn events(&self, filter: &EventFilter) -> Result<Events, Failure> {
+        self.get("/v1/events", filter).await
+    }
+
+    /// The state at a time, by the events.
+    ///
+    /// # Errors
+    /// Unreachable, or what the daemon answers.
+    pub async fn state_at(&self, at: Timestamp) -> Result<StateAt, Failure> {
+        self.get("/v1/events/state", &[("at", at)]).await
     }
 
     /// Whether the VIPs should be announced.

@@ -2,11 +2,15 @@
 
 use std::future::Future;
 
+use jiff::Timestamp;
+
 use super::answers::{DrainProgress, Readiness, Reloaded};
+use crate::events::EventFilter;
 use crate::failure::Failure;
 use crate::state::overlay::BackendName;
 use crate::state::request::{BackendRequest, Changed};
 use crate::view::backends::Backends;
+use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
 use crate::view::services::Services;
@@ -26,6 +30,12 @@ pub trait Operations: Send + Sync + 'static {
 
     /// The flows that match.
     fn flows(&self, filter: FlowFilter) -> impl Future<Output = Result<Flows, Failure>> + Send;
+
+    /// The events that match.
+    fn events(&self, filter: EventFilter) -> impl Future<Output = Result<Events, Failure>> + Send;
+
+    /// The state at a time, by the events.
+    fn state_at(&self, at: Timestamp) -> impl Future<Output = Result<StateAt, Failure>> + Send;
 
     /// Whether the VIPs should be announced.
     fn ready(&self) -> impl Future<Output = Result<Readiness, Failure>> + Send;

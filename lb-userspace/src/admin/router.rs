@@ -9,11 +9,13 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::operations::Operations;
 use super::peer::{Peer, Role};
 use super::server::{BODY_LIMIT, REQUEST_TIME};
+use crate::events::EventFilter;
 use crate::failure::{Code, Failure};
 use crate::state::overlay::BackendName;
 use crate::state::request::BackendRequest;
@@ -54,6 +56,8 @@ pub(super) fn router<O: Operations>(operations: Arc<O>) -> Router {
         .route("/v1/services", get(services::<O>))
         .route("/v1/backends", get(backends::<O>))
         .route("/v1/flows", get(flows::<O>))
+        .route("/v1/events", get(events::<O>))
+        .route("/v1/events/state", get(state_at::<O>))
         .route("/v1/ready", get(ready::<O>))
         .route("/v1/drain", get(drain::<O>))
         .merge(writes)
@@ -116,6 +120,26 @@ async fn flows<O: Operations>(
     Query(filter): Query<FlowFilter>,
 ) -> Result<Response, Failure> {
     daemon.flows(filter).await.map(|view| Json(view).into_response())
+}
+
+async fn events<O: Operations>(
+    State(daemon): Daemon<O>,
+    Query(filter): Query<EventFilter>,
+) -> Result<Response, Failure> {
+    daemon.events(filter).await.map(|view| Json(view).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct At {
+    at: Timestamp,
+}
+
+async fn state_at<O: Operations>(
+    State(daemon): Daemon<O>,
+    Query(At { at }): Query<At>,
+) -> Result<Response, Failure> {
+    daemon.state_at(at).await.map(|view| Json(view).into_response())
 }
 
 async fn ready<O: Operations>(State(daemon): Daemon<O>) -> Result<Response, Failure> {

@@ -19,10 +19,12 @@ use super::operations::Operations;
 use super::peer::{Peer, Role};
 use super::router::router;
 use super::server::{BindError, REQUEST_TIME, Server};
+use crate::events::EventFilter;
 use crate::failure::{Code, Failure};
 use crate::state::overlay::BackendName;
 use crate::state::request::{Action, BackendRequest, Changed, Force, Targets};
 use crate::view::backends::Backends;
+use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
 use crate::view::nearest::not_found;
@@ -65,6 +67,15 @@ impl Operations for Instance {
     async fn flows(&self, filter: FlowFilter) -> Result<Flows, Failure> {
         self.note(format!("{filter:?}"));
         Ok(Flows { total: 7, ..Flows::default() })
+    }
+
+    async fn events(&self, filter: EventFilter) -> Result<Events, Failure> {
+        self.note(format!("{filter:?}"));
+        Ok(Events::default())
+    }
+
+    async fn state_at(&self, at: jiff::Timestamp) -> Result<StateAt, Failure> {
+        Err(Failure::new(Code::NotFound, format!("nothing is known of {at}")))
     }
 
     async fn ready(&self) -> Result<Readiness, Failure> {

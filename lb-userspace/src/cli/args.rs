@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::event_args::EventArgs;
 use crate::log::{LogFormat, LogOptions};
 use crate::state::request::{Action, BackendRequest, Force, Targets};
 use crate::view::filter::{BACKEND_STATES, BackendFilter, FLOW_STATES, FlowFilter, ServiceFilter};
@@ -48,7 +49,7 @@ pub struct Global {
     /// Directory of pinned objects, in a bpffs.
     #[arg(long, global = true, value_name = "DIR", default_value = "/sys/fs/bpf/weir")]
     pub bpffs: PathBuf,
-    /// Form of data and errors: table, json, or jsonl with --wait.
+    /// Form of data and errors: table, json, or jsonl with --wait and of events.
     #[arg(
         short,
         long,
@@ -139,6 +140,16 @@ Examples:
   weir flows --backend web/web-1 --count
   weir flows --client 2001:db8::/32 --state proven -o json | jq '.total'")]
     Flows(FlowArgs),
+    /// Show what happened, with evidence.
+    #[command(after_help = "\
+Works without the daemon, from its files under --state-dir.
+
+Examples:
+  weir events --since 1h --pool web
+  weir events --kind health,admin --backend web/web-1 -o jsonl | jq .reason
+  weir events -f
+  weir events --at 2026-11-18T12:00:00Z")]
+    Events(EventArgs),
     /// Take the program off the interfaces and remove everything pinned.
     #[command(
         after_help = "Traffic to the VIPs ends. A running daemon is stopped first, or --force is given."

@@ -4,6 +4,8 @@
 
 pub mod args;
 mod backend;
+pub mod event_args;
+mod events;
 pub mod host;
 mod lists;
 pub mod output;

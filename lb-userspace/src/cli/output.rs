@@ -29,6 +29,13 @@ pub struct Streams<'a> {
     pub audience: Audience,
 }
 
+/// Whether somebody still reads stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    There,
+    Gone,
+}
+
 /// The streams in the form that was asked for.
 pub(super) struct Output<'a, 'b> {
     pub(super) streams: &'a mut Streams<'b>,
@@ -55,6 +62,15 @@ impl Output<'_, '_> {
         self.write_out(text)
     }
 
+    /// Prints text on stdout for somebody who follows, and tells whether they still do.
+    pub(super) fn followed(&mut self, text: &str) -> Result<Reader, Failure> {
+        match self.streams.out.write_all(text.as_bytes()).and_then(|()| self.streams.out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+            Err(error) => Err(Failure::new(Code::Failed, format!("write to stdout: {error}"))),
+            Ok(()) => Ok(Reader::There),
+        }
+    }
+
     /// Tells people something on stderr.
     pub(super) fn message(&mut self, text: &str) {
         // Nobody is left to tell when stderr is closed.
@@ -67,13 +83,8 @@ impl Output<'_, '_> {
     }
 
     fn write_out(&mut self, text: &str) -> Result<(), Failure> {
-        let written = self.streams.out.write_all(text.as_bytes()).and_then(|()| self.streams.out.flush());
-        match written {
-            // The reader has seen enough, as in `weir flows | head`.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            Err(error) => Err(Failure::new(Code::Failed, format!("write to stdout: {error}"))),
-            Ok(()) => Ok(()),
-        }
+        // A reader that has seen enough, as in `weir flows | head`, is no failure.
+        self.followed(text).map(drop)
     }
 }
 

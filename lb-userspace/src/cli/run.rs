@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use super::args::{Cli, Form, Verb};
 use super::host::Host;
 use super::output::{Output, Streams, failure, form_of};
-use super::{backend, lists};
+use super::{backend, events, lists};
 use crate::admin::client::Client;
 use crate::failure::{Code, Exit, Failure};
 use crate::state::lock::{Lock, LockError};
@@ -62,7 +62,11 @@ fn refused(error: &clap::Error, args: &[OsString], streams: &mut Streams<'_>) ->
 }
 
 fn dispatch(host: &impl Host, cli: &Cli, output: &mut Output<'_, '_>) -> Result<Exit, Failure> {
-    let follows = matches!(&cli.verb, Verb::Backend(verb) if verb.wait().is_some());
+    let follows = match &cli.verb {
+        Verb::Backend(verb) => verb.wait().is_some(),
+        Verb::Events(args) => args.at.is_none(),
+        _ => false,
+    };
     if output.form == Form::Jsonl && !follows {
         return Err(Failure::new(Code::Usage, "-o jsonl: this command does not follow; use -o json"));
     }
@@ -108,6 +112,7 @@ fn dispatch(host: &impl Host, cli: &Cli, output: &mut Output<'_, '_>) -> Result<
             }
             Ok(Exit::Done)
         }
+        Verb::Events(args) => events::run(&client, &paths.state_dir, args, output).map(|()| Exit::Done),
         Verb::Backend(verb) => backend::run(&client, verb, output).map(|()| Exit::Done),
         Verb::Detach { force } => {
             let _lock = match (Lock::acquire(&paths.bpffs), force) {

@@ -16,6 +16,8 @@ use crate::admin::answers::{DrainProgress, Readiness, Reloaded};
 use crate::admin::client::Client;
 use crate::admin::operations::Operations;
 use crate::admin::server::Server;
+use crate::events::ring::Ring;
+use crate::events::{Event, EventFilter, History, Kind, Recorder, state};
 use crate::failure::{Code, Exit, Failure};
 use crate::log::LogOptions;
 use crate::maps::set::MapSet;
@@ -25,6 +27,7 @@ use crate::state::overlay::{BackendName, Overlay};
 use crate::state::request::{BackendRequest, Changed, ChangedBackend};
 use crate::view::backends::Backends;
 use crate::view::check::{Checked, Problem};
+use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
 use crate::view::from_maps::{self, FlowCounts, FlowRow};
@@ -88,6 +91,7 @@ impl Host for Memory {
 struct Daemon {
     flows: AtomicU64,
     leave: u64,
+    history: History,
 }
 
 impl Daemon {
@@ -114,6 +118,14 @@ impl Operations for Daemon {
 
     async fn flows(&self, filter: FlowFilter) -> Result<Flows, Failure> {
         from_maps::flows(&sample::maps(), sample::rows().into_iter(), &filter)
+    }
+
+    async fn events(&self, filter: EventFilter) -> Result<Events, Failure> {
+        self.history.events(&filter).await
+    }
+
+    async fn state_at(&self, at: jiff::Timestamp) -> Result<StateAt, Failure> {
+        self.history.state_at(at).await
     }
 
     async fn ready(&self) -> Result<Readiness, Failure> {
@@ -180,7 +192,7 @@ impl Lab {
 
     /// Starts a daemon on a thread of its own, which ends with the test.
     fn daemon(&self, flows: u64, leave: u64) {
-        let socket = self.socket();
+        let (socket, directory) = (self.socket(), self.directory.path().to_owned());
         let (tell, bound) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime =
@@ -188,7 +200,10 @@ impl Lab {
             runtime.block_on(async {
                 let server = Server::bind(&socket).expect("binds");
                 tell.send(()).expect("waited for");
-                server.serve(Arc::new(Daemon { flows: AtomicU64::new(flows), leave })).await;
+                let runtime = tokio::runtime::Handle::current();
+                let recorder = Recorder::start(&directory, 1 << 20, &[], runtime).expect("records");
+                let history = History::new(recorder, directory);
+                server.serve(Arc::new(Daemon { flows: AtomicU64::new(flows), leave, history })).await;
             });
         });
         bound.recv().expect("daemon");
@@ -200,6 +215,8 @@ impl Lab {
             "--socket".into(),
             self.socket().into(),
             "--bpffs".into(),
+            self.directory.path().into(),
+            "--state-dir".into(),
             self.directory.path().into(),
         ]);
         args.extend(line.split_whitespace().map(OsString::from));
@@ -265,6 +282,75 @@ fn without_daemon_and_maps_the_daemon_is_unreachable() {
     assert!(lab.run("services").err.ends_with("; nothing is pinned under DIR\n"));
 }
 
+/// Leaves a ring with a snapshot and these events.
+fn record(lab: &Lab, events: &mut [Event]) {
+    let start = "2026-11-18T12:00:00Z".parse().expect("a time");
+    let mut ring = Ring::open(lab.directory.path(), 1 << 20).expect("opens");
+    let backend = |health: &str| state::Backend {
+        health: health.to_owned(),
+        since: start,
+        why: String::new(),
+        admin: "active".to_owned(),
+        weight: 100,
+        note: None,
+    };
+    let backends =
+        [("web-1", "up"), ("web-2", "down")].map(|(name, health)| (name.to_owned(), backend(health)));
+    let pool = state::Pool { backends: backends.into(), ..state::Pool::default() };
+    let pools = [("web".to_owned(), pool)].into();
+    ring.begin(state::State { pools, ..state::State::default() }, start).expect("begins");
+    ring.append(events, start).expect("appends");
+}
+
+fn health(name: &str, to: &str, time: &str) -> Event {
+    Event::new(Kind::Health, time.parse().expect("a time")).of_backend("web", name).is(to).because("refused")
+}
+
+#[test]
+fn events_are_the_same_from_the_daemon_and_from_its_files() {
+    let lab = Lab::new();
+    let (early, late) = ("2026-11-18T12:00:05Z", "2026-11-18T12:00:09Z");
+    let mut events =
+        [health("web-1", "down", early), health("web-1", "up", late), health("web-2", "up", late)];
+    record(&lab, &mut events);
+    let lines = [
+        "events -o json --backend web-1",
+        "events -o jsonl --since 2026-11-18T12:00:06Z",
+        "events --kind health --limit 1",
+        "events --at 2026-11-18T12:00:06Z -o json",
+        "events --at 2026-11-18T12:00:06Z",
+    ];
+    let alone: Vec<Ran> = lines.iter().map(|line| lab.run(line)).collect();
+    assert!(alone[0].err.ends_with("; this is read from DIR\n"), "{}", alone[0].err);
+    lab.daemon(0, 1);
+    for (line, alone) in lines.iter().zip(&alone) {
+        let served = lab.run(line);
+        assert_eq!((served.exit, served.err.as_str()), (Exit::Done, ""), "{line}");
+        assert_eq!(alone.out, served.out, "{line}");
+    }
+    let listed: Events = serde_json::from_str(&alone[0].out).expect("json");
+    assert_eq!(listed.events, events[..2]);
+    assert_eq!(alone[1].out.lines().count(), 2);
+    assert!(alone[2].out.contains("web/web-2  up"), "{}", alone[2].out);
+    let state: serde_json::Value = serde_json::from_str(&alone[3].out).expect("json");
+    assert_eq!((&state["at"], &state["api"]), (&"2026-11-18T12:00:06Z".into(), &"weir/v1".into()));
+    assert_eq!(state["pools"]["web"]["backends"]["web-1"]["health"], "down");
+    assert_eq!(state["pools"]["web"]["backends"]["web-2"]["health"], "down");
+}
+
+#[test]
+fn events_without_daemon_and_files_and_times_that_are_not_kept_are_failures() {
+    let lab = Lab::new();
+    assert_eq!(lab.run("events").out, "no events\n");
+    let ran = lab.run("events --state-dir /nonexistent");
+    assert_eq!(ran.exit, Exit::Unreachable, "{}", ran.err);
+    assert_eq!(lab.run("events --at 2026-11-18T12:00:00Z").exit, Exit::NotFound);
+    record(&lab, &mut []);
+    let ran = lab.run("events --at 2026-11-18T11:00:00Z");
+    assert_eq!(ran.exit, Exit::NotFound);
+    assert!(ran.err.contains("what is kept begins at 2026-11-18T12:00:00Z"), "{}", ran.err);
+}
+
 #[test]
 fn wrong_usage_is_told_and_exits_2() {
     let lab = Lab::new();
@@ -278,6 +364,12 @@ fn wrong_usage_is_told_and_exits_2() {
         "backend weight web-1 --to 1001",
         "flows --client nobody",
         "flows -o jsonl",
+        "events -f -o json",
+        "events -f --at 2026-11-18T12:00:00Z",
+        "events --at yesterday",
+        "events --since 5",
+        "events --kind helth",
+        "events --at 2026-11-18T12:00:00Z -o jsonl",
         "backend drain web-1 --wait --deadline 1s --then reset",
     ] {
         let ran = lab.run(line);

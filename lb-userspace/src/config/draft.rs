@@ -6,13 +6,13 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::findings::Findings;
-use super::model::{Guard, Interface, Limits, Mac, Tunnel};
+use super::model::{Events, Guard, Hook, Interface, Limits, Mac, Tunnel};
 use super::pool::{self, PoolDraft};
 use super::reader::Table;
 use super::service::{self, ServiceDraft};
 use super::source::{self, Source};
 use super::vip::{self, VipDraft};
-use super::{check, global, interface, keys};
+use super::{check, global, hook, interface, keys};
 
 /// All tables of all files.
 pub(crate) struct Drafts {
@@ -28,6 +28,8 @@ pub(crate) struct Drafts {
     pub(crate) vip_defaults: vip::Settings,
     pub(crate) pools: Vec<PoolDraft>,
     pub(crate) services: Vec<ServiceDraft>,
+    pub(crate) events: Events,
+    pub(crate) hooks: Vec<Hook>,
 }
 
 /// Reads the main file and the files that it includes; `None` where a file is no TOML.
@@ -54,6 +56,8 @@ pub(crate) fn read(main: &Rc<Source>, findings: &Findings) -> Option<Drafts> {
         vip_defaults,
         pools: Vec::new(),
         services: Vec::new(),
+        events: hook::events(&top),
+        hooks: hook::read(&top),
     };
     drafts.add(&top, defaults.as_ref());
     for (source, tree) in &trees {

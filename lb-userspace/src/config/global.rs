@@ -138,6 +138,10 @@ pub(crate) fn refuse_list(table: &Table<'_>, key: &'static str) {
     }
 }
 
-fn sub_table<'a>(top: &Table<'a>, key: &'static str, keys: &'static [&'static str]) -> Option<Table<'a>> {
+pub(crate) fn sub_table<'a>(
+    top: &Table<'a>,
+    key: &'static str,
+    keys: &'static [&'static str],
+) -> Option<Table<'a>> {
     top.value(key)?.table(format!("[{key}]"), keys)
 }

@@ -15,6 +15,8 @@ pub(crate) const TOP: &[&str] = &[
     "defaults",
     "deny",
     "metrics",
+    "events",
+    "hook",
     "vip",
     "pool",
     "service",
@@ -34,6 +36,12 @@ pub(crate) const TUNNEL: &[&str] = &["source", "gue_port"];
 
 /// `[guard]`.
 pub(crate) const GUARD: &[&str] = &["panic_threshold", "freeze_max", "gateway"];
+
+/// `[events]`.
+pub(crate) const EVENTS: &[&str] = &["max_bytes"];
+
+/// `[[hook]]`.
+pub(crate) const HOOK: &[&str] = &["name", "exec", "url", "kinds", "timeout", "queue"];
 
 /// `hash_seed = { file = … }`.
 pub(crate) const SEED: &[&str] = &["file"];
@@ -149,6 +157,7 @@ const TABLES: &[(&str, &[&str])] = &[
     ("[limits]", LIMITS),
     ("[tunnel]", TUNNEL),
     ("[guard]", GUARD),
+    ("[events]", EVENTS),
     ("[service.timeouts]", TIMEOUTS),
     ("[[service]]", SERVICE),
     ("[[pool]]", POOL),
@@ -156,6 +165,7 @@ const TABLES: &[(&str, &[&str])] = &[
     ("[[pool.backend]]", BACKEND),
     ("[[vip]]", VIP),
     ("[[interface]]", INTERFACE),
+    ("[[hook]]", HOOK),
     ("the top level", TOP),
 ];
 

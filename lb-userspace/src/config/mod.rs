@@ -12,6 +12,7 @@ mod check;
 mod draft;
 mod findings;
 mod global;
+mod hook;
 mod interface;
 mod keys;
 mod pool;

@@ -33,6 +33,48 @@ pub struct Config {
     pub pools: BTreeMap<String, Pool>,
     /// Services by name.
     pub services: BTreeMap<String, Service>,
+    /// The record of what happened.
+    pub events: Events,
+    /// What is told of events, in the order of the file; names are unique.
+    pub hooks: Vec<Hook>,
+}
+
+/// The record of what happened (`[events]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Events {
+    /// Bytes that it may take on disk.
+    pub max_bytes: u64,
+}
+
+/// Something that is told of events (`[[hook]]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Unique name.
+    pub name: String,
+    /// What is told.
+    pub target: HookTarget,
+    /// Of which kinds; empty is all.
+    pub kinds: Vec<crate::events::Kind>,
+    /// Longest time for one event.
+    pub timeout: Duration,
+    /// Events that may wait; beyond them the oldest is dropped.
+    pub queue: usize,
+}
+
+/// What a hook tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookTarget {
+    /// A command and its arguments, with the event on its standard input.
+    Exec(Vec<String>),
+    /// An HTTP server, to which the event is posted.
+    Post {
+        /// Name or address, the latter in brackets where it is IPv6.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Path and query.
+        path: String,
+    },
 }
 
 /// An Ethernet address, in wire order.

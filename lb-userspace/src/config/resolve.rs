@@ -70,6 +70,8 @@ pub(crate) fn resolve(drafts: Drafts, findings: &Findings) -> (Config, Places) {
         vips: BTreeMap::new(),
         pools: BTreeMap::new(),
         services: BTreeMap::new(),
+        events: drafts.events,
+        hooks: drafts.hooks,
     };
     add_vips(drafts.vips, &mut config, &mut places, findings);
     for (order, draft) in drafts.pools.into_iter().enumerate() {

@@ -8,9 +8,11 @@ use aya_obj::programs::XdpAttachType;
 use tracing::{info, warn};
 
 use super::instance::Instance;
+use super::journal;
 use super::network::Network;
 use super::report;
 use crate::config::model;
+use crate::events::Recorder;
 use crate::failure::{Code, Failure};
 use crate::maps::attach::{self, Attached};
 use crate::maps::pins::Pins;
@@ -22,11 +24,12 @@ pub(super) struct Attachments {
     interfaces: BTreeMap<String, Result<Interface, String>>,
     /// What was done to which interface since the start.
     done: Vec<(String, Attached)>,
+    recorder: Recorder,
 }
 
 impl Attachments {
-    pub(super) fn new(pins: Pins) -> Self {
-        Self { pins, interfaces: BTreeMap::new(), done: Vec::new() }
+    pub(super) fn new(pins: Pins, recorder: Recorder) -> Self {
+        Self { pins, interfaces: BTreeMap::new(), done: Vec::new(), recorder }
     }
 
     /// Attaches to all of `wanted`, where the program is not; refusals are kept for `status`.
@@ -37,6 +40,8 @@ impl Attachments {
                 && self.interfaces.get(&interface.name) != Some(&state)
             {
                 warn!("{problem}");
+                let event = journal::interface(&interface.name, "detached").because(problem.as_str());
+                self.recorder.record(event);
             }
             self.interfaces.insert(interface.name.clone(), state);
         }
@@ -93,6 +98,9 @@ impl Attachments {
         let program = instance.program().map_err(|failure| failure.message)?;
         let attached = attach::attach(&self.pins, program, &link, mode).map_err(|error| error.to_string())?;
         report::attached(name, attached, mode);
+        if let Attached::Anew(place) | Attached::Again(place) = attached {
+            self.recorder.record(journal::interface(name, "attached").with("mode", place.name()));
+        }
         if attached != Attached::Kept {
             self.done.push((name.clone(), attached));
         }
@@ -112,7 +120,10 @@ impl Attachments {
         let wanted = |name: &str| wanted.iter().any(|interface| interface.name == name);
         for name in attach::pinned(&self.pins).unwrap_or_default().iter().filter(|name| !wanted(name)) {
             match attach::detach(&self.pins, name) {
-                Ok(()) => info!("{name}: not in the config, detached"),
+                Ok(()) => {
+                    info!("{name}: not in the config, detached");
+                    self.recorder.record(journal::interface(name, "detached").because("not in the config"));
+                }
                 Err(error) => warn!("{name}: detach: {error}"),
             }
         }

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use super::attachments::Attachments;
 use super::instance::Instance;
+use super::journal::{self, Journal};
 use super::network::{Network, record};
 use super::place::{self, Place};
 use super::slots::Sink;
@@ -24,6 +25,7 @@ use crate::cli::args::Global;
 use crate::config::model::Config;
 use crate::config::{self, Loaded};
 use crate::desired::{Desired, Inputs, desired};
+use crate::events::{History, Recorder};
 use crate::failure::{Code, Failure};
 use crate::flows;
 use crate::health::{BackendHealth, BackendKey, GuardEvent, GuardStatus, Health, HealthEvent, Targets};
@@ -58,6 +60,7 @@ pub(super) struct Engine {
     health: Health,
     network: Network,
     attachments: Attachments,
+    journal: Journal,
 }
 
 /// What bringing the program into force gives.
@@ -90,7 +93,8 @@ impl Engine {
         preflight(&config, &network, &place)?;
 
         let mut instance = Instance::open(&place.pins, &config.limits)?;
-        let mut attachments = Attachments::new(place.pins.clone());
+        let recorder = open_record(&place, &config)?;
+        let mut attachments = Attachments::new(place.pins.clone(), recorder.clone());
         let now = Timestamp::now();
         let in_force =
             bring_into_force(&config, &loaded.overlay, &mut network, &mut instance, &mut attachments, now);
@@ -105,6 +109,9 @@ impl Engine {
         sink.replace(applier.slots(), views);
         let (health_out, health) = mpsc::unbounded_channel();
         let targets = targets(&config, &loaded.overlay, &known, network.witnesses(&config), now);
+        let state =
+            journal::state(&config, &loaded.overlay, &known, &sink.tiers(), &attachments.interfaces(), now);
+        let journal = Journal::new(recorder, state);
         let runtime = tokio::runtime::Handle::current();
         let detection = Health::start(&targets, Box::new(sink.clone()), health_out, runtime)
             .map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
@@ -122,6 +129,7 @@ impl Engine {
             health: detection,
             network,
             attachments,
+            journal,
         };
         engine.tell_carriers();
         Ok((engine, Feeds { net, health, tiers, guard }))
@@ -135,6 +143,16 @@ impl Engine {
     /// The counters, which live as long as the daemon whatever becomes of their pins.
     pub(super) fn counters(&self) -> Arc<CounterMaps> {
         self.instance.counters.clone()
+    }
+
+    /// What happened here.
+    pub(super) fn history(&self) -> History {
+        History::new(self.journal.recorder.clone(), self.place.store.directory().to_owned())
+    }
+
+    /// Records what happens.
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Attaches where the program is not, and takes it off interfaces that left the config.
@@ -175,6 +193,7 @@ impl Engine {
         }
         self.config_loaded = Timestamp::now();
         self.follow_interfaces();
+        self.journal.recorder.configure(self.config.events.max_bytes, &self.config.hooks);
         Ok(Reloaded { changes, warnings, ..Reloaded::default() })
     }
 
@@ -226,6 +245,10 @@ impl Engine {
             .update(targets)
             .await
             .map_err(|error| Failure::new(Code::Failed, format!("detection: {error}")))?;
+        let interfaces = self.attachments.interfaces();
+        let tiers = self.sink.tiers();
+        let state = journal::state(&self.config, &self.overlay, &known, &tiers, &interfaces, now);
+        self.journal.settle(state, now);
         if summary.writes > 0 {
             info!("applied: {summary:?}");
         }
@@ -318,13 +341,23 @@ impl Engine {
     /// Everything that is wrong and that the maps do not show.
     pub(super) fn problems(&self) -> Vec<String> {
         let aside = self.set_aside.iter().filter(|aside| aside.path.exists()).map(SetAside::problem);
-        self.attachments.problems().chain(aside).chain(self.network.problems()).collect()
+        let problems = self.attachments.problems().chain(aside).chain(self.network.problems());
+        problems.chain(self.journal.recorder.problems()).collect()
     }
 
     /// What an operator should know and that is not wrong.
     pub(super) fn notes(&self) -> Vec<String> {
         self.network.notes(&self.config)
     }
+}
+
+/// Opens the record of what happens.
+fn open_record(place: &Place, config: &Config) -> Result<Recorder, Failure> {
+    let (directory, limit) = (place.store.directory(), config.events.max_bytes);
+    let started = Recorder::start(directory, limit, &config.hooks, tokio::runtime::Handle::current());
+    started.map_err(|error| {
+        Failure::new(Code::Failed, format!("open the record of events in {}: {error}", directory.display()))
+    })
 }
 
 /// Applies the config, attaches, and makes these maps the instance's. The program replaces the one that runs only

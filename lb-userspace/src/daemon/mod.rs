@@ -10,6 +10,7 @@ mod attachments;
 mod changes;
 mod engine;
 mod instance;
+mod journal;
 mod network;
 mod operations;
 #[cfg(feature = "packet-log")]
@@ -31,6 +32,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::server::Server;
 use crate::cli::args::Global;
+use crate::events::Event;
 use crate::failure::{Code, Failure};
 use crate::net::{NetEvent, Observed};
 use engine::Engine;
@@ -59,6 +61,7 @@ async fn serve(paths: &Global) -> Result<(), Failure> {
     // Before the engine, as it changes nothing; requests wait until the engine runs.
     let server = Server::bind(&paths.socket)?;
     let (engine, mut feeds) = Engine::start(paths).await?;
+    let recorder = engine.journal().recorder.clone();
     let daemon = Arc::new(Daemon::new(engine, paths));
     let api = tokio::spawn(server.serve(daemon.clone()));
     let stop =
@@ -78,8 +81,14 @@ async fn serve(paths: &Global) -> Result<(), Failure> {
                 Err(failure) => error!("reload: {}", failure.message),
             },
             Some(observed) = feeds.net.recv() => network_changed(&daemon, observed, &mut feeds.net).await,
-            Some(event) = feeds.health.recv() => report::transition(&event),
-            Some(event) = feeds.guard.recv() => report::guard(&event),
+            Some(event) = feeds.health.recv() => {
+                report::transition(&event);
+                recorder.record(Event::from(&event));
+            }
+            Some(event) = feeds.guard.recv() => {
+                report::guard(&event);
+                recorder.record(Event::from(&event));
+            }
             Some(pool) = feeds.tiers.recv() => {
                 let mut pools = BTreeSet::from([pool]);
                 while let Ok(pool) = feeds.tiers.try_recv() {
@@ -91,6 +100,7 @@ async fn serve(paths: &Global) -> Result<(), Failure> {
         }
     }
     tell_manager(&sd_notify::NotifyState::Stopping);
+    daemon.engine().await.journal().finish();
     info!("stopping; the program stays attached, `weir detach` takes it off");
     api.abort();
     Ok(())

@@ -13,6 +13,7 @@ use crate::admin::answers::{DrainProgress, Readiness, Reloaded};
 use crate::admin::operations::Operations;
 use crate::cli::args::Global;
 use crate::config::model::Config;
+use crate::events::{EventFilter, History};
 use crate::failure::Failure;
 use crate::health::BackendHealth;
 use crate::maps::set::MapSet;
@@ -20,6 +21,7 @@ use crate::state::change::{self, Member, NewFlows};
 use crate::state::overlay::BackendName;
 use crate::state::request::{BackendRequest, Changed, ChangedBackend};
 use crate::view::backends::{Backend, Backends, LastProbe};
+use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
 use crate::view::from_maps::{self, Counters, FlowCounts};
@@ -31,11 +33,13 @@ pub(super) struct Daemon {
     engine: Mutex<Engine>,
     started: Timestamp,
     config: PathBuf,
+    history: History,
 }
 
 impl Daemon {
     pub(super) fn new(engine: Engine, paths: &Global) -> Self {
-        Self { engine: Mutex::new(engine), started: Timestamp::now(), config: paths.config.clone() }
+        let (history, config) = (engine.history(), paths.config.clone());
+        Self { engine: Mutex::new(engine), started: Timestamp::now(), config, history }
     }
 
     pub(super) async fn engine(&self) -> MutexGuard<'_, Engine> {
@@ -44,7 +48,10 @@ impl Daemon {
 
     pub(super) async fn reload_config(&self, by: &str) -> Result<Reloaded, Failure> {
         tracing::info!("reload asked for by {by}");
-        self.engine().await.reload().await
+        let mut engine = self.engine().await;
+        let reloaded = engine.reload().await;
+        engine.journal().reloaded(&reloaded, by);
+        reloaded
     }
 
     /// Maps and sums of the counters, read without holding the engine.
@@ -128,6 +135,14 @@ impl Operations for Daemon {
     async fn flows(&self, filter: FlowFilter) -> Result<Flows, Failure> {
         let maps = self.engine().await.maps();
         tokio::task::block_in_place(|| from_maps::flows(&maps, flow_rows(&maps), &filter))
+    }
+
+    async fn events(&self, filter: EventFilter) -> Result<Events, Failure> {
+        self.history.events(&filter).await
+    }
+
+    async fn state_at(&self, at: Timestamp) -> Result<StateAt, Failure> {
+        self.history.state_at(at).await
     }
 
     async fn ready(&self) -> Result<Readiness, Failure> {

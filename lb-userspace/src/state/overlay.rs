@@ -131,6 +131,13 @@ impl Overlay {
         (change.file_weight == file_weight && live(change.until, now)).then_some(change)
     }
 
+    /// Who keeps a backend from being as the file says: by admin state, else by weight.
+    #[must_use]
+    pub fn note(&self, backend: &BackendName, file_weight: u16, now: Timestamp) -> Option<&Note> {
+        let admin = self.admin(backend, now).map(|change| &change.note);
+        admin.or_else(|| self.weight_change(backend, file_weight, now).map(|change| &change.note))
+    }
+
     /// Sets or, with `None`, clears a backend's admin state.
     pub fn set_admin(&mut self, backend: &BackendName, change: Option<AdminChange>) {
         self.edit(backend, |entry| entry.admin = change);

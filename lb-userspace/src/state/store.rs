@@ -117,6 +117,12 @@ impl Store {
         Ok(Self { directory: directory.to_owned() })
     }
 
+    /// The state directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The file of the changes.
     #[must_use]
     pub fn path(&self) -> PathBuf {

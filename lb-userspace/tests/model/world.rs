@@ -42,6 +42,8 @@ pub(crate) fn config(limits: Limits) -> Config {
         vips: BTreeMap::new(),
         pools: BTreeMap::new(),
         services: BTreeMap::new(),
+        events: lb_userspace::config::model::Events { max_bytes: 1 << 20 },
+        hooks: Vec::new(),
     }
 }
 

@@ -4,10 +4,11 @@ use std::fs;
 use std::time::Duration;
 
 use super::super::model::{
-    CheckKind, Guard, LastResort, Limits, Mac, Mode, OnDown, Ports, Protocol, Unmatched, XdpMode,
+    CheckKind, Guard, HookTarget, LastResort, Limits, Mac, Mode, OnDown, Ports, Protocol, Unmatched, XdpMode,
 };
 use super::super::{Severity, load};
 use super::{BASE, accepted, changed};
+use crate::events::Kind;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -283,4 +284,25 @@ fn a_missing_file_says_so() {
     let problems = load(std::path::Path::new("/nonexistent/weir.toml")).unwrap_err();
     let shown = problems.to_string();
     assert!(shown.contains("read /nonexistent/weir.toml: no such file or directory"), "{shown}");
+}
+
+#[test]
+fn hooks_and_the_size_of_the_record_have_defaults() {
+    assert_eq!((accepted(BASE).config.events.max_bytes, accepted(BASE).config.hooks.len()), (16 << 20, 0));
+    let hooks = "[events]\nmax_bytes = 2_000_000\n\
+         [[hook]]\nname = \"pager\"\nexec = [\"/usr/local/bin/page\", \"--now\"]\nkinds = [\"health\", \"freeze\"]\n\
+         [[hook]]\nname = \"web\"\nurl = \"http://[2001:db8::1]:9000/weir?to=me\"\ntimeout = \"250ms\"\nqueue = 7\n\
+         [[hook]]\nname = \"short\"\nurl = \"http://example.com\"\n[[service]]";
+    let config = accepted(&changed("[[service]]", hooks)).config;
+    assert_eq!(config.events.max_bytes, 2_000_000);
+    let [pager, web, short] = config.hooks.as_slice() else { panic!("{:?}", config.hooks) };
+    assert_eq!(pager.target, HookTarget::Exec(vec!["/usr/local/bin/page".into(), "--now".into()]));
+    assert_eq!(
+        (pager.kinds.as_slice(), pager.timeout, pager.queue),
+        (&[Kind::Health, Kind::Freeze][..], MS(5000), 256)
+    );
+    let post = |host: &str, port, path: &str| HookTarget::Post { host: host.into(), port, path: path.into() };
+    assert_eq!(web.target, post("[2001:db8::1]", 9000, "/weir?to=me"));
+    assert_eq!((web.kinds.len(), web.timeout, web.queue), (0, MS(250), 7));
+    assert_eq!(short.target, post("example.com", 80, "/"));
 }

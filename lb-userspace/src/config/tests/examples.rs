@@ -30,6 +30,8 @@ fn the_full_example_and_the_reference_name_every_key() {
         keys::HEALTH,
         keys::SERVICE,
         keys::TIMEOUTS,
+        keys::EVENTS,
+        keys::HOOK,
         keys::TOP,
         keys::BACKEND,
     ];

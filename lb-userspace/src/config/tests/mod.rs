@@ -4,6 +4,7 @@ mod accepted;
 mod conflicts;
 mod examples;
 mod fuzz;
+mod hooks;
 mod refused;
 mod report;
 

@@ -1,0 +1,113 @@
+//! What the daemon records of what happens: events with their evidence, and the state that they lead to.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use tracing::info;
+
+use super::views::{self, Known};
+use crate::admin::answers::Reloaded;
+use crate::config::model::Config;
+use crate::events::state::{Backend, Note, Pool, State, difference};
+use crate::events::{Event, Kind, Recorder};
+use crate::failure::Failure;
+use crate::health::BackendKey;
+use crate::state::overlay::{BackendName, Overlay};
+use crate::view::status::Interface;
+
+/// Why backends come and go, and weights change, that nobody asked for at run time.
+const CONFIG_CHANGED: &str = "the config changed";
+
+/// Records, and knows the state that was recorded last.
+pub(super) struct Journal {
+    pub(super) recorder: Recorder,
+    known: State,
+}
+
+impl Journal {
+    /// Begins with a state.
+    pub(super) fn new(recorder: Recorder, state: State) -> Self {
+        recorder.begin(state.clone());
+        let version = env!("CARGO_PKG_VERSION");
+        let started = Event::new(Kind::Daemon, Timestamp::now()).is("started");
+        recorder.record(started.with("version", version).with("pid", std::process::id()));
+        Self { recorder, known: state }
+    }
+
+    /// Records what differs from the last state, and logs it where nobody else does.
+    pub(super) fn settle(&mut self, state: State, now: Timestamp) {
+        for event in difference(&self.known, &state, now, CONFIG_CHANGED) {
+            if matches!(event.kind, Kind::Weight) {
+                info!(backend = event.subject(), reason = event.reason, "weight changed: {}", event.change());
+            }
+            self.recorder.record(event);
+        }
+        self.known = state;
+    }
+
+    /// Records a reload.
+    pub(super) fn reloaded(&self, result: &Result<Reloaded, Failure>, by: &str) {
+        let event = Event::new(Kind::Reload, Timestamp::now()).asked_by(by);
+        self.recorder.record(match result {
+            Ok(reloaded) => event
+                .is("applied")
+                .because(match reloaded.changes.as_slice() {
+                    [] => "nothing changed".to_owned(),
+                    [one] => one.clone(),
+                    [first, more @ ..] => format!("{first}, and {} more changes", more.len()),
+                })
+                .with("changes", reloaded.changes.clone())
+                .with("warnings", reloaded.warnings.clone()),
+            Err(failure) => event.is("refused").because(failure.message.as_str()),
+        });
+    }
+
+    /// Records the end of the daemon, and waits until everything is written.
+    pub(super) fn finish(&self) {
+        self.recorder.record(Event::new(Kind::Daemon, Timestamp::now()).is("stopping"));
+        tokio::task::block_in_place(|| self.recorder.finish());
+    }
+}
+
+/// An event of an interface.
+pub(super) fn interface(name: &str, to: &str) -> Event {
+    Event { interface: Some(name.to_owned()), ..Event::new(Kind::Interface, Timestamp::now()).is(to) }
+}
+
+/// The state as events tell it.
+pub(super) fn state(
+    config: &Config,
+    overlay: &Overlay,
+    known: &HashMap<BackendKey, Known>,
+    tiers: &HashMap<String, u8>,
+    interfaces: &[Interface],
+    now: Timestamp,
+) -> State {
+    let backend = |pool: &str, backend: &crate::config::model::Backend| {
+        let name = BackendName::new(pool, backend.name.as_str());
+        let known = known.get(&BackendKey::new(pool, backend.name.as_str()));
+        let known = known.cloned().unwrap_or_else(Known::nothing);
+        let since = i64::try_from(known.since_ms).ok();
+        Backend {
+            health: known.health.name().to_owned(),
+            since: since.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(now),
+            why: known.why,
+            admin: views::admin(overlay, pool, &backend.name, now).name().to_owned(),
+            weight: overlay.weight(&name, backend.weight, now),
+            note: overlay
+                .note(&name, backend.weight, now)
+                .map(|note| Note { by: note.by.clone(), reason: note.reason.clone() }),
+        }
+    };
+    let pool = |pool: &crate::config::model::Pool| Pool {
+        active_tier: tiers.get(&pool.name).copied(),
+        rollout: None,
+        backends: pool.backends.values().map(|b| (b.name.clone(), backend(&pool.name, b))).collect(),
+    };
+    let attached = interfaces.iter().filter(|interface| interface.attached);
+    State {
+        pools: config.pools.values().map(|of| (of.name.clone(), pool(of))).collect(),
+        interfaces: attached.map(|interface| (interface.name.clone(), interface.mode.clone())).collect(),
+        frozen: None,
+    }
+}
