@@ -33,7 +33,11 @@ enum Kind {
     Http,
     Ping,
     Tripwire,
+    Bfd,
 }
+
+/// Largest `fall` of a `bfd` check, whose multiplier is a byte on the wire.
+const MOST_MULTIPLIED: u32 = 255;
 
 const KINDS: &[(&str, Option<Kind>)] = &[
     ("none", Some(Kind::None)),
@@ -46,7 +50,7 @@ const KINDS: &[(&str, Option<Kind>)] = &[
     ("dns", None),
     ("exec", None),
     ("tripwire", Some(Kind::Tripwire)),
-    ("bfd", None),
+    ("bfd", Some(Kind::Bfd)),
 ];
 
 impl CheckKind {
@@ -60,6 +64,7 @@ impl CheckKind {
             Self::Http(_) => "http",
             Self::Ping => "ping",
             Self::Tripwire => "tripwire",
+            Self::Bfd => "bfd",
         }
     }
 
@@ -80,10 +85,11 @@ impl Check {
                 (ms(1000), ms(500), 3)
             }
             CheckKind::Syn => (ms(100), ms(100), 2),
+            CheckKind::Bfd => (ms(50), ms(150), 3),
             CheckKind::Ping => (ms(10), ms(30), 3),
         };
-        // A tripwire's success is a connection that stayed open for a while.
-        let rise = if kind == CheckKind::Tripwire { 1 } else { 2 };
+        // A tripwire's success is a connection that stayed open for a while, a BFD session's its handshake.
+        let rise = if matches!(kind, CheckKind::Tripwire | CheckKind::Bfd) { 1 } else { 2 };
         Self { kind, port: None, interval, timeout, rise, fall, through: Through::Direct }
     }
 }
@@ -108,6 +114,7 @@ pub(crate) fn read(table: &Table<'_>) -> CheckDraft {
         Some(Kind::Syn) => CheckKind::Syn,
         Some(Kind::Ping) => CheckKind::Ping,
         Some(Kind::Tripwire) => CheckKind::Tripwire,
+        Some(Kind::Bfd) => CheckKind::Bfd,
         Some(Kind::Http) => CheckKind::Http(http(table)),
         Some(Kind::None) | None => CheckKind::None,
     };
@@ -118,6 +125,9 @@ pub(crate) fn read(table: &Table<'_>) -> CheckDraft {
     check.timeout = timeout.unwrap_or(check.timeout);
     check.rise = rise.unwrap_or(check.rise);
     check.fall = fall.unwrap_or(check.fall);
+    if check.kind == CheckKind::Bfd {
+        (check.timeout, check.rise) = bfd(table, check.interval, &mut check.fall);
+    }
     let in_flight = check.timeout.as_millis() / check.interval.as_millis().max(1);
     if in_flight > MOST_IN_FLIGHT {
         let (timeout, interval) = (show(check.timeout), show(check.interval));
@@ -163,9 +173,27 @@ fn refuse_foreign_keys(table: &Table<'_>, kind: Kind) {
             node.fail(format_args!("is for type \"http\"; this check's type is {name:?}"));
         }
     }
-    if let (Some(node), Kind::Ping | Kind::None) = (table.own("port"), kind) {
+    let unused: &[&str] = match kind {
+        Kind::Ping | Kind::None => &["port"],
+        Kind::Bfd => &["port", "timeout", "rise"],
+        _ => &[],
+    };
+    for node in unused.iter().filter_map(|key| table.own(key)) {
         node.fail(format_args!("is not used by type {name:?}: remove it"));
     }
+}
+
+/// What follows from the rest: the detection time, and that one handshake is a success.
+fn bfd(table: &Table<'_>, interval: Duration, multiplier: &mut u32) -> (Duration, u32) {
+    if *multiplier > MOST_MULTIPLIED {
+        if let Some(node) = table.value("fall") {
+            node.fail(format_args!(
+                "must be an integer from 1 to {MOST_MULTIPLIED} for type \"bfd\", got {multiplier}"
+            ));
+        }
+        *multiplier = MOST_MULTIPLIED;
+    }
+    (interval * *multiplier, 1)
 }
 
 fn http(table: &Table<'_>) -> HttpCheck {

@@ -232,7 +232,8 @@ pub struct Check {
     pub timeout: Duration,
     /// Consecutive successes until up.
     pub rise: u32,
-    /// Failures until down; for `ping` and `syn` unanswered probes besides the oldest one's age.
+    /// Failures until down; for `ping` and `syn` unanswered probes besides the oldest one's age, for `bfd` the detection
+    /// multiplier.
     pub fall: u32,
     /// Whether the check takes the service's tunnel.
     pub through: Through,
@@ -253,6 +254,8 @@ pub enum CheckKind {
     Ping,
     /// An idle connection, watched for its end.
     Tripwire,
+    /// A BFD session, single hop.
+    Bfd,
 }
 
 /// Details of an `http` check.

@@ -100,6 +100,7 @@ fn pool(pool: &Pool) -> PoolDetection {
 ///   the timeout: `interval + interval × (fall − 1) + timeout`.
 /// - `tripwire`: a server that hangs or a host that is silent keeps its connection; the kernel's keepalive, which
 ///   notices the latter in the end, is no bound to rely on.
+/// - `bfd`: `fall` packets are missed, of a neighbour that sends as often as it is asked to: `interval × fall`.
 /// - `ping`, `syn`: the oldest unanswered probe must be older than the timeout and `fall` unanswered;
 ///   both are judged once an interval: `max(timeout, fall × interval) + interval`.
 #[must_use]
@@ -107,6 +108,7 @@ pub fn detection_bound(check: &Check) -> Option<Duration> {
     let Check { interval, timeout, .. } = *check;
     match check.kind {
         CheckKind::None | CheckKind::Tripwire => None,
+        CheckKind::Bfd => Some(interval * check.fall),
         CheckKind::Tcp | CheckKind::Http(_) => Some(interval * check.fall + timeout),
         CheckKind::Ping | CheckKind::Syn => Some(timeout.max(interval * check.fall) + interval),
     }

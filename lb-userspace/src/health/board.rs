@@ -284,6 +284,14 @@ impl Board {
         }
     }
 
+    /// Takes a whole verdict of a prober: nothing, or why it failed.
+    pub(super) fn reported(&mut self, id: StreamId, failure: Option<Failure>, since: Moment, now: Moment) {
+        if let Some(stream) = self.stream_mut(id) {
+            stream.judge.reported(failure, since, now);
+            self.tell(id, now);
+        }
+    }
+
     /// Judges silence as of a time read before the sockets were drained.
     pub(super) fn judge(&mut self, id: StreamId, now: Moment) {
         if let Some(stream) = self.stream_mut(id) {

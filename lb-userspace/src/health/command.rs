@@ -42,6 +42,11 @@ pub enum HealthError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The port for control packets was refused.
+    #[error(
+        "open UDP port 3784 for bfd checks: {0}; only one BFD daemon of a host can have it: stop the other"
+    )]
+    BfdPort(#[source] io::Error),
     /// The thread or its event loop could not be made.
     #[error("start the probe thread: {0}")]
     Start(#[source] io::Error),
@@ -85,7 +90,7 @@ impl Targets {
                 if check.through == Through::Tunnel {
                     return Err(HealthError::Tunnel { pool: name, kind });
                 }
-                if check.port.is_none() && !matches!(check.kind, CheckKind::None | CheckKind::Ping) {
+                if check.port.is_none() && check.kind.has_port() {
                     return Err(HealthError::NoPort { pool: name, kind });
                 }
             }

@@ -3,8 +3,8 @@
 //! Two rules. Probes that are answered by a kernel (`ping`, `syn`) are judged by the *oldest unanswered* one: down
 //! when it is older than the timeout and `fall` are unanswered, where any answer clears all earlier probes. Probes
 //! with a verdict of their own (`tcp`, `http`) count *consecutive failures*. Under both a probe that stays
-//! unanswered for longer than usual raises doubt before the timeout. A third kind (`tripwire`) reports silence itself,
-//! and its other failures are proof: only the silent ones are counted.
+//! unanswered for longer than usual raises doubt before the timeout. A third kind (`tripwire`, `bfd`) reports silence
+//! itself, and its other failures are proof: only the silent ones are counted.
 //!
 //! The caller drains its sockets before it asks for a judgement, and passes the time at which it began to drain:
 //! then a stall of its own never looks like silence of the backend.
@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use super::bfd::session::Loss;
 use super::machine::{FailureKind, Finding};
 use super::time::Moment;
 
@@ -39,6 +40,8 @@ pub enum Failure {
     Ended(&'static str),
     /// Connections open, and are closed at once.
     NotHeld,
+    /// What a BFD session says.
+    Session(Loss),
     /// The connection ended before there was an answer.
     Closed,
     /// No answer in time.
@@ -62,6 +65,7 @@ impl Failure {
             | Self::Ended(_)
             | Self::Closed
             | Self::Silent => FailureKind::Hard,
+            Self::Session(loss) => loss.kind(),
             Self::NotHeld | Self::Status(_) | Self::Body | Self::Protocol(_) => FailureKind::Soft,
         }
     }
@@ -102,6 +106,7 @@ impl fmt::Display for Failure {
             Self::Reset => f.write_str("connection reset"),
             Self::Ended(how) => write!(f, "idle connection ended: {how}"),
             Self::NotHeld => f.write_str("connections are closed at once"),
+            Self::Session(loss) => write!(f, "{loss}"),
             Self::Closed => f.write_str("connection closed before an answer"),
             Self::Silent => f.write_str("no answer"),
             Self::Status(status) => write!(f, "status {status}"),
@@ -327,6 +332,19 @@ impl Judge {
     pub fn doubted(&mut self, since: Moment, hint: Failure, now: Moment) {
         self.record(since, now, Some(hint));
         self.doubt.get_or_insert(since);
+    }
+
+    /// Takes a whole verdict: nothing is counted towards it.
+    pub fn reported(&mut self, failure: Option<Failure>, since: Moment, now: Moment) {
+        let kind = failure.as_ref().map(Failure::kind);
+        self.record(since, now, failure);
+        (self.successes, self.failures, self.doubt, self.settled) = match kind {
+            None => (self.successes.saturating_add(1), 0, None, Finding::Good),
+            Some(kind) => {
+                let doubt = self.doubt.or(Some(since));
+                (0, self.failures.saturating_add(1), doubt, Finding::Bad(kind))
+            }
+        };
     }
 
     /// Judges silence, as of `now`: a time read before the sockets were drained.

@@ -6,6 +6,7 @@
 //!
 //! `judge`, `machine`, `flap`, `tripwire` and `pool_view` are pure; `board` joins them; `probe` is the only part with sockets.
 
+pub mod bfd;
 mod board;
 mod command;
 mod event;

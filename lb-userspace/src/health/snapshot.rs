@@ -100,6 +100,7 @@ pub fn kind_name(kind: &CheckKind) -> &'static str {
         CheckKind::Http(_) => "http",
         CheckKind::Ping => "ping",
         CheckKind::Tripwire => "tripwire",
+        CheckKind::Bfd => "bfd",
     }
 }
 
@@ -120,7 +121,7 @@ pub(super) fn check_status(check: &Check, judge: &Judge, now: Moment, wall: Syst
 pub(super) fn check_name(address: IpAddr, check: &Check) -> String {
     let kind = kind_name(&check.kind);
     match check.port {
-        Some(port) if check.kind != CheckKind::Ping => {
+        Some(port) if check.kind.has_port() => {
             format!("{kind} {}", SocketAddr::new(address, port))
         }
         _ => format!("{kind} {address}"),
@@ -136,10 +137,13 @@ pub(super) fn reason(address: IpAddr, check: &Check, judge: &Judge, to: Health, 
         format!("{name}: no answer for {age:.1?}, {unanswered} unanswered")
     };
     match (to, judge.finding(), last_failure) {
-        (Health::Up | Health::Trial | Health::Unknown, ..) => {
-            format!("{name}: {successes} answered in a row")
-        }
+        (Health::Up | Health::Trial | Health::Unknown, ..) => match check.kind {
+            CheckKind::Tripwire => format!("{name}: connection open"),
+            CheckKind::Bfd => format!("{name}: session up"),
+            _ => format!("{name}: {successes} answered in a row"),
+        },
         (_, Finding::Doubtful, Some(hint @ Failure::Ended(_))) => format!("{name}: {hint}"),
+        (_, _, Some(Failure::Session(loss))) => format!("{name}: {loss}"),
         (_, Finding::Doubtful, _) if failures == 0 => judge.silence(now).map_or_else(String::new, silence),
         (_, _, Some(Failure::Silent)) if judge.counts_silence() => {
             judge.silence(now).map_or_else(String::new, silence)

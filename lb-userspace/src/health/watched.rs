@@ -84,7 +84,7 @@ pub(super) fn limits(check: &Check) -> Limits {
     let rule = match check.kind {
         CheckKind::Ping | CheckKind::Syn => Rule::OldestUnanswered,
         CheckKind::Tcp | CheckKind::None => Rule::Consecutive { expire_after: check.timeout },
-        CheckKind::Tripwire => Rule::Reported,
+        CheckKind::Tripwire | CheckKind::Bfd => Rule::Reported,
         // The request reports its own timeout; this is for one that does not come back.
         CheckKind::Http(_) => Rule::Consecutive { expire_after: check.timeout * 2 },
     };

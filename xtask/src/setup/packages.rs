@@ -15,6 +15,7 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("bpftool", "bpftool"),
     ("tshark", "tshark"),
     ("iperf3", "iperf3"),
+    ("bird", "bird2"),
     ("python3", "python3"),
     ("scapy", "python3-scapy"),
     ("cc", "gcc"),

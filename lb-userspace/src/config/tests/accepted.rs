@@ -186,6 +186,15 @@ fn a_tripwire_watches_the_services_port_and_one_open_connection_is_a_success() {
 }
 
 #[test]
+fn a_bfd_checks_timeout_is_its_detection_time() {
+    let health = "[service.health]\ntype = \"bfd\"\ninterval = \"20ms\"\nfall = 5\n[[service.backend]]";
+    let config = accepted(&changed("[[service.backend]]", health)).config;
+    let [check] = config.pools["web"].checks.as_slice() else { panic!("one check") };
+    assert_eq!((&check.kind, check.port, check.rise), (&CheckKind::Bfd, None, 1));
+    assert_eq!((check.interval, check.timeout, check.fall), (MS(20), MS(100), 5));
+}
+
+#[test]
 fn interfaces_come_from_the_list_and_from_tables() {
     let tables = "[[interface]]\nname = \"eth1\"\nxdp_mode = \"generic\"\nmtu = 9000\ngateway_mac = \"02:00:00:00:00:0A\"\n[[service]]";
     let config = accepted(&changed("[[service]]", &format!("xdp_mode = \"auto\"\n{tables}"))).config;

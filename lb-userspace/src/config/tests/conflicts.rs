@@ -226,3 +226,20 @@ fn checks_of_shared_pools_need_a_port_where_services_differ() {
         ],
     );
 }
+
+#[test]
+fn bfd_checks_of_one_address_are_equal() {
+    let bfd = |text: &str, fall: u8| {
+        let health = format!("[service.health]\ntype = \"bfd\"\nfall = {fall}\n[[service.backend]]");
+        text.replace("[[service.backend]]", &health)
+            .replace("\"web-1\"", "\"one\"")
+            .replace("\"other-1\"", "\"one\"")
+    };
+    let other = second_service("port = 81", "\"tcp\"").replace(BASE, "");
+    assert_text(
+        &(bfd(BASE, 3) + &bfd(&other, 5)),
+        &[
+            "20: service \"other\" health: 10.0.0.11 has a bfd check with interval 50ms and fall 3 at weir.toml:8: two hosts have one session, so all their bfd checks must be equal",
+        ],
+    );
+}

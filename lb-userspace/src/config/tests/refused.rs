@@ -299,7 +299,7 @@ fn health_checks_say_what_does_not_fit() {
         ("port = 80", "8: service \"web\" health: `type` is missing: add type = \"tcp\""),
         (
             "type = \"htpp\"",
-            "9: service \"web\" health: type \"htpp\" is unknown (did you mean \"http\"?); available: none, tcp, syn, http, ping, tripwire",
+            "9: service \"web\" health: type \"htpp\" is unknown (did you mean \"http\"?); available: none, tcp, syn, http, ping, tripwire, bfd",
         ),
         (
             "type = \"tcp\"\npath = \"/\"",
@@ -308,6 +308,18 @@ fn health_checks_say_what_does_not_fit() {
         (
             "type = \"ping\"\nport = 7",
             "10: service \"web\" health: port is not used by type \"ping\": remove it",
+        ),
+        (
+            "type = \"bfd\"\nport = 3784",
+            "10: service \"web\" health: port is not used by type \"bfd\": remove it",
+        ),
+        (
+            "type = \"bfd\"\ntimeout = \"1s\"",
+            "10: service \"web\" health: timeout is not used by type \"bfd\": remove it",
+        ),
+        (
+            "type = \"bfd\"\nfall = 256",
+            "10: service \"web\" health: fall must be an integer from 1 to 255 for type \"bfd\", got 256",
         ),
         (
             "type = \"http\"\npath = \"healthz\"",
@@ -422,9 +434,9 @@ fn what_later_versions_take_is_not_called_unknown() {
     ] {
         refused(from, to, &[expected]);
     }
-    for kind in ["https", "udp", "dns", "exec", "bfd"] {
+    for kind in ["https", "udp", "dns", "exec"] {
         let expected = format!(
-            "3: [defaults]: type \"{kind}\" is not available in this version; available: none, tcp, syn, http, ping, tripwire"
+            "3: [defaults]: type \"{kind}\" is not available in this version; available: none, tcp, syn, http, ping, tripwire, bfd"
         );
         refused("[[service]]", &format!("[defaults]\ntype = \"{kind}\"\n[[service]]"), &[&expected]);
     }

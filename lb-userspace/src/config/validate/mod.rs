@@ -1,6 +1,7 @@
 //! Checks of the configuration as a whole: what one table alone cannot show.
 
 mod backends;
+mod bfd;
 mod capacity;
 mod check_ports;
 mod family;
@@ -14,6 +15,7 @@ use super::resolve::Places;
 /// Runs every check, and fills in what checks take from services.
 pub(crate) fn validate(config: &mut Config, places: &Places, findings: &Findings) {
     backends::validate(config, places, findings);
+    bfd::validate(config, places, findings);
     family::validate(config, places, findings);
     overlap::validate(config, places, findings);
     capacity::validate(config, places, findings);

@@ -1,5 +1,6 @@
 //! Probes: what is sent, on which sockets, and the thread that does it.
 
+mod bfd;
 mod checksum;
 mod connect;
 mod echo;

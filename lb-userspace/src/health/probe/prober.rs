@@ -20,6 +20,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
+use super::bfd::Talks;
 use super::connect::{self, ATTEMPT, Connects, Outcome};
 use super::echo::Family;
 use super::half_open::Verdict;
@@ -37,6 +38,7 @@ use crate::health::time::Moment;
 const WAKE: u64 = 1;
 const TIMER: u64 = 2;
 const RAW: u64 = 3;
+const BFD: u64 = 4;
 /// Events taken from the kernel in one call.
 const BATCH: usize = 256;
 /// A timer that fires later than this was held up; nobody is judged before another look at the sockets.
@@ -64,6 +66,7 @@ pub(in crate::health) struct Prober {
     syn_targets: HashMap<SocketAddr, Vec<StreamId>>,
     connects: Connects,
     tripwires: Tripwires,
+    talks: Talks,
     http_results: Receiver<HttpResult>,
     http_done: Sender<HttpResult>,
     runtime: tokio::runtime::Handle,
@@ -108,6 +111,7 @@ impl Prober {
             syn_targets: HashMap::new(),
             connects: Connects::default(),
             tripwires: Tripwires::default(),
+            talks: Talks::default(),
             http_results,
             http_done,
             runtime,
@@ -133,7 +137,12 @@ impl Prober {
         let mut events = Vec::with_capacity(BATCH);
         let mut armed = None;
         loop {
-            let deadlines = [self.timers.first(), self.board.next_deadline(), self.tripwires.next_deadline()];
+            let deadlines = [
+                self.timers.first(),
+                self.board.next_deadline(),
+                self.tripwires.next_deadline(),
+                self.talks.next_deadline(),
+            ];
             let wanted = deadlines.into_iter().flatten().min();
             if wanted != armed {
                 self.arm(wanted);
@@ -169,6 +178,10 @@ impl Prober {
             {
                 let opened = self.raw.open_for(&check.kind, backend.address, self.epoll.as_fd(), RAW);
                 opened.map_err(|source| HealthError::open(&check.kind, source))?;
+                if check.kind == CheckKind::Bfd {
+                    let opened = self.talks.open_for(backend.address, self.epoll.as_fd(), BFD);
+                    opened.map_err(HealthError::BfdPort)?;
+                }
             }
         }
         for witness in &targets.witnesses {
@@ -186,6 +199,7 @@ impl Prober {
             self.lanes.remove(&id);
             self.connects.end_stream(id);
             self.tripwires.remove(id);
+            self.talks.remove(id);
             for targets in self.syn_targets.values_mut() {
                 targets.retain(|target| *target != id);
             }
@@ -199,13 +213,17 @@ impl Prober {
             }
             let lane = Lane::new(stream.check.interval, now, random);
             let first = lane.send_at(stream.check.interval);
-            if stream.check.kind == CheckKind::Tripwire {
-                let to = target(stream.address, &stream.check);
-                self.tripwires.add(id, to, stream.check.clone(), first);
-                continue;
+            match stream.check.kind {
+                CheckKind::Tripwire => {
+                    let to = target(stream.address, &stream.check);
+                    self.tripwires.add(id, to, stream.check.clone(), first);
+                }
+                CheckKind::Bfd => self.talks.add(id, stream.address, &stream.check, first),
+                _ => {
+                    self.timers.at(first, id, Task::Send);
+                    self.lanes.insert(id, lane);
+                }
             }
-            self.timers.at(first, id, Task::Send);
-            self.lanes.insert(id, lane);
         }
     }
 
@@ -237,6 +255,7 @@ impl Prober {
             let flags = event.flags;
             match event.data.u64() {
                 RAW => self.take_answers(now),
+                BFD => self.talks.take_packets(&mut self.board, now),
                 WAKE => next = self.take_messages(now),
                 token if token & TRIPWIRE != 0 => {
                     self.tripwires.ready(token, flags, &mut self.board, self.epoll.as_fd(), now);
@@ -313,7 +332,9 @@ impl Prober {
     /// Does everything that is due.
     fn run_due(&mut self, now: Moment) {
         self.tripwires.run_due(&mut self.board, self.epoll.as_fd(), now);
-        if let Some((id, error)) = self.tripwires.take_trouble() {
+        self.talks.run_due(&mut self.board, now);
+        let trouble = [self.tripwires.take_trouble(), self.talks.take_trouble()];
+        for (id, error) in trouble.into_iter().flatten() {
             self.complain(id, &error, now);
         }
         while let Some((at, id, task)) = self.timers.pop_due(now) {
@@ -415,7 +436,7 @@ impl Prober {
         let to = target(stream.address, &stream.check);
         let family = Family::of(to.ip());
         let handed = match &stream.check.kind {
-            CheckKind::None | CheckKind::Tripwire => Ok(()),
+            CheckKind::None | CheckKind::Tripwire | CheckKind::Bfd => Ok(()),
             CheckKind::Tcp => return self.connects.start(self.epoll.as_fd(), to, id, seq),
             CheckKind::Ping => match self.raw.echo(family) {
                 Some(socket) => socket.send(to.ip(), id, seq),
