@@ -77,6 +77,7 @@ impl Failure {
     pub fn nature(&self) -> Nature {
         match self {
             Self::Silent | Self::Unreachable(_) => Nature::Silence,
+            Self::Session(loss) => loss.nature(),
             Self::Refused
             | Self::Reset
             | Self::Ended(_)
@@ -337,6 +338,9 @@ impl Judge {
     /// Takes a whole verdict: nothing is counted towards it.
     pub fn reported(&mut self, failure: Option<Failure>, since: Moment, now: Moment) {
         let kind = failure.as_ref().map(Failure::kind);
+        if failure.is_none() {
+            self.last_answered = self.last_answered.max(Some(since));
+        }
         self.record(since, now, failure);
         (self.successes, self.failures, self.doubt, self.settled) = match kind {
             None => (self.successes.saturating_add(1), 0, None, Finding::Good),

@@ -12,6 +12,7 @@ use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Duration;
 
 use super::packet::{Demand, Diagnostic, Exchange, Packet, State};
+use crate::health::judge::Nature;
 use crate::health::machine::FailureKind;
 use crate::health::time::Moment;
 
@@ -55,6 +56,17 @@ impl Loss {
             Self::Late(_) | Self::Silent(_) | Self::Neighbour(_) | Self::OwnPause | Self::NeverUp(_) => {
                 FailureKind::Hard
             }
+        }
+    }
+}
+
+impl Loss {
+    /// Whether the neighbour said something, or nothing.
+    #[must_use]
+    pub fn nature(&self) -> Nature {
+        match self {
+            Self::Neighbour(_) | Self::AdminDown => Nature::Answer,
+            Self::Late(_) | Self::Silent(_) | Self::OwnPause | Self::NeverUp(_) => Nature::Silence,
         }
     }
 }
@@ -119,6 +131,8 @@ pub struct Session {
     sent_at: Option<Moment>,
     /// When packets of ours last came so late that the neighbour may have given up.
     paused_at: Option<Moment>,
+    /// Since when the session should be up.
+    wanted_since: Moment,
     give_up_at: Option<Moment>,
     told: Told,
 }
@@ -165,6 +179,7 @@ impl Session {
             next_send: first,
             sent_at: None,
             paused_at: None,
+            wanted_since: first,
             give_up_at: Some(first + PATIENCE),
             told: Told::Nothing,
         }
@@ -230,7 +245,6 @@ impl Session {
             (_, _, State::AdminDown) => self.tell_down(Loss::AdminDown),
             (_, State::Up, _) => self.tell_up(),
             (State::Up, _, _) if packet.diagnostic == Diagnostic::EXPIRED && self.is_own_fault(now) => {
-                self.give_up_at = Some(now + PATIENCE);
                 self.tell_doubt(Loss::OwnPause)
             }
             (State::Up, _, _) => self.tell_down(Loss::Neighbour(packet.diagnostic)),
@@ -256,8 +270,10 @@ impl Session {
             return self.tell_doubt(Loss::Late(silence));
         }
         if self.give_up_at.is_some_and(|at| now >= at) {
-            self.give_up_at = None;
-            return self.tell_down(Loss::NeverUp(PATIENCE));
+            // Said again and again: what was said before may have been forgiven meanwhile.
+            self.told = Told::Nothing;
+            self.give_up_at = Some(now + PATIENCE);
+            return self.tell_down(Loss::NeverUp(now.since(self.wanted_since)));
         }
         None
     }
@@ -343,6 +359,10 @@ impl Session {
         if next == State::Down {
             self.diagnostic = diagnostic;
         }
+        if self.state == State::Up {
+            self.wanted_since = now;
+            self.give_up_at = Some(now + PATIENCE);
+        }
         // Entering Up or leaving it changes what this end asks for, and only in Up is there anybody to confirm it.
         self.polling = if next == State::Up { Polling::Yes } else { Polling::No };
         self.state = next;
@@ -375,7 +395,9 @@ impl Session {
     }
 
     fn tell_down(&mut self, loss: Loss) -> Option<Change> {
-        self.give_up_at = None;
+        if loss == Loss::AdminDown {
+            self.give_up_at = None;
+        }
         let before = std::mem::replace(&mut self.told, Told::Down(loss.kind()));
         (before != self.told).then_some(Change::Down(loss))
     }

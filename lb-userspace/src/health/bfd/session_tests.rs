@@ -166,11 +166,12 @@ fn neighbour_that_lost_us_in_a_pause_of_our_own_is_doubted_and_given_time() {
 }
 
 #[test]
-fn session_that_never_comes_up_fails_after_five_seconds() {
+fn session_that_does_not_come_up_fails_every_five_seconds() {
     let mut session = Session::start(settings(10 * MS, 3), disc(1), at(0));
     assert_eq!(session.on_time(at(4999)), None);
     assert_eq!(session.on_time(at(5000)), Some(Change::Down(Loss::NeverUp(PATIENCE))));
-    assert_eq!(session.on_time(at(60_000)), None);
+    assert_eq!(session.on_time(at(9999)), None);
+    assert_eq!(session.on_time(at(10_000)), Some(Change::Down(Loss::NeverUp(2 * PATIENCE))));
 }
 
 #[test]
