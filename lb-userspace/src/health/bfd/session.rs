@@ -323,7 +323,7 @@ impl Session {
     /// 75 to 100 % of an interval; with multiplier 1 at most 90 %.
     fn jittered(&self, interval: Duration, random: u64) -> Duration {
         let range = if self.settings.multiplier == NonZeroU8::MIN { 15 } else { 25 };
-        let nanos = interval.as_nanos() * range * u128::from(random) / 100 >> 64;
+        let nanos = (interval.as_nanos() * range * u128::from(random) / 100) >> 64;
         interval * 3 / 4 + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
     }
 
