@@ -19,11 +19,13 @@ use super::answers::{DrainProgress, Readiness, Reloaded};
 use super::server::REQUEST_TIME;
 use crate::events::EventFilter;
 use crate::failure::{Code, Failure, FailureDocument};
+use crate::rollout::request::RolloutRequest;
 use crate::state::request::{BackendRequest, Changed};
 use crate::view::backends::Backends;
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
+use crate::view::rollouts::Rollouts;
 use crate::view::services::Services;
 use crate::view::status::Status;
 
@@ -91,6 +93,23 @@ impl Client {
     /// Unreachable, or what the daemon answers.
     pub async fn state_at(&self, at: Timestamp) -> Result<StateAt, Failure> {
         self.get("/v1/events/state", &[("at", at)]).await
+    }
+
+    /// The rollouts.
+    ///
+    /// # Errors
+    /// Unreachable, or what the daemon answers.
+    pub async fn rollouts(&self) -> Result<Rollouts, Failure> {
+        self.get("/v1/rollouts", &()).await
+    }
+
+    /// Starts, promotes, aborts or ends a rollout.
+    ///
+    /// # Errors
+    /// Unreachable, or what the daemon answers.
+    pub async fn rollout(&self, request: &RolloutRequest) -> Result<Rollouts, Failure> {
+        let body = serde_json::to_vec(request).map_err(|error| self.failed(&error))?;
+        self.send(Method::POST, "/v1/rollouts".to_owned(), body).await
     }
 
     /// Whether the VIPs should be announced.

@@ -7,12 +7,14 @@ use jiff::Timestamp;
 use super::answers::{DrainProgress, Readiness, Reloaded};
 use crate::events::EventFilter;
 use crate::failure::Failure;
+use crate::rollout::request::RolloutRequest;
 use crate::state::overlay::BackendName;
 use crate::state::request::{BackendRequest, Changed};
 use crate::view::backends::Backends;
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
+use crate::view::rollouts::Rollouts;
 use crate::view::services::Services;
 use crate::view::status::Status;
 
@@ -36,6 +38,16 @@ pub trait Operations: Send + Sync + 'static {
 
     /// The state at a time, by the events.
     fn state_at(&self, at: Timestamp) -> impl Future<Output = Result<StateAt, Failure>> + Send;
+
+    /// The rollouts.
+    fn rollouts(&self) -> impl Future<Output = Result<Rollouts, Failure>> + Send;
+
+    /// Starts, promotes, aborts or ends a rollout. Only operators get here. `by` is the user on record.
+    fn rollout(
+        &self,
+        request: RolloutRequest,
+        by: String,
+    ) -> impl Future<Output = Result<Rollouts, Failure>> + Send;
 
     /// Whether the VIPs should be announced.
     fn ready(&self) -> impl Future<Output = Result<Readiness, Failure>> + Send;

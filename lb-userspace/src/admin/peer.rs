@@ -78,6 +78,12 @@ impl Accounts {
 }
 
 impl Peer {
+    /// Whether it could run a command with the rights of `owner`, the daemon's user id, anyway.
+    #[must_use]
+    pub fn has_rights_of(&self, owner: u32) -> bool {
+        self.uid == 0 || self.uid == owner
+    }
+
     /// The user on record: `alice`, or `alice as root` where root says so.
     #[must_use]
     pub fn on_record(&self, on_behalf_of: Option<&str>) -> String {

@@ -17,6 +17,7 @@ use super::peer::{Peer, Role};
 use super::server::{BODY_LIMIT, REQUEST_TIME};
 use crate::events::EventFilter;
 use crate::failure::{Code, Failure};
+use crate::rollout::request::RolloutRequest;
 use crate::state::overlay::BackendName;
 use crate::state::request::BackendRequest;
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
@@ -50,6 +51,7 @@ pub(super) fn router<O: Operations>(operations: Arc<O>) -> Router {
     let writes = Router::new()
         .route("/v1/reload", post(reload::<O>))
         .route("/v1/backends", post(change::<O>))
+        .route("/v1/rollouts", post(rollout::<O>))
         .route_layer(middleware::from_fn(operators_only));
     Router::new()
         .route("/v1/status", get(status::<O>))
@@ -58,6 +60,7 @@ pub(super) fn router<O: Operations>(operations: Arc<O>) -> Router {
         .route("/v1/flows", get(flows::<O>))
         .route("/v1/events", get(events::<O>))
         .route("/v1/events/state", get(state_at::<O>))
+        .route("/v1/rollouts", get(rollouts::<O>))
         .route("/v1/ready", get(ready::<O>))
         .route("/v1/drain", get(drain::<O>))
         .merge(writes)
@@ -140,6 +143,24 @@ async fn state_at<O: Operations>(
     Query(At { at }): Query<At>,
 ) -> Result<Response, Failure> {
     daemon.state_at(at).await.map(|view| Json(view).into_response())
+}
+
+async fn rollouts<O: Operations>(State(daemon): Daemon<O>) -> Result<Response, Failure> {
+    daemon.rollouts().await.map(|view| Json(view).into_response())
+}
+
+async fn rollout<O: Operations>(
+    State(daemon): Daemon<O>,
+    Extension(peer): Extension<Peer>,
+    Body(request): Body<RolloutRequest>,
+) -> Result<Response, Failure> {
+    // The command runs with the daemon's rights, which are more than an operator's.
+    if request.guard_exec.is_some() && !peer.has_rights_of(rustix::process::geteuid().as_raw()) {
+        let message = format!("guard-exec: only root may have the daemon run a command, not {}", peer.name);
+        return Err(Failure::new(Code::Forbidden, message));
+    }
+    let by = peer.on_record(request.on_behalf_of.as_deref());
+    daemon.rollout(request, by).await.map(|view| Json(view).into_response())
 }
 
 async fn ready<O: Operations>(State(daemon): Daemon<O>) -> Result<Response, Failure> {

@@ -21,6 +21,7 @@ use super::router::router;
 use super::server::{BindError, REQUEST_TIME, Server};
 use crate::events::EventFilter;
 use crate::failure::{Code, Failure};
+use crate::rollout::request::RolloutRequest;
 use crate::state::overlay::BackendName;
 use crate::state::request::{Action, BackendRequest, Changed, Force, Targets};
 use crate::view::backends::Backends;
@@ -28,6 +29,7 @@ use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
 use crate::view::nearest::not_found;
+use crate::view::rollouts::Rollouts;
 use crate::view::services::Services;
 use crate::view::status::Status;
 
@@ -76,6 +78,17 @@ impl Operations for Instance {
 
     async fn state_at(&self, at: jiff::Timestamp) -> Result<StateAt, Failure> {
         Err(Failure::new(Code::NotFound, format!("nothing is known of {at}")))
+    }
+
+    async fn rollouts(&self) -> Result<Rollouts, Failure> {
+        Ok(Rollouts::default())
+    }
+
+    async fn rollout(&self, request: RolloutRequest, by: String) -> Result<Rollouts, Failure> {
+        Err(Failure::new(
+            Code::Refused,
+            format!("{} by {by}", serde_json::to_string(&request).expect("json")),
+        ))
     }
 
     async fn ready(&self) -> Result<Readiness, Failure> {

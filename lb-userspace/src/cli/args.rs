@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::event_args::EventArgs;
+use super::rollout::RolloutVerb;
 use crate::log::{LogFormat, LogOptions};
 use crate::state::request::{Action, BackendRequest, Force, Targets};
 use crate::view::filter::{BACKEND_STATES, BackendFilter, FLOW_STATES, FlowFilter, ServiceFilter};
@@ -133,6 +134,12 @@ NAME is web-1 (in all pools), web/web-1 (in one), or a pattern: 'web/*'.
 Changes survive reload, restart and reboot; `weir status` lists them with who, when and why."
     )]
     Backend(BackendVerb),
+    /// Give canaries a share of a pool's new flows, and take it back when guards fail.
+    #[command(
+        subcommand,
+        after_help = "Rollouts survive reload, restart and reboot; `weir status` lists them, `weir events` keeps their steps."
+    )]
+    Rollout(RolloutVerb),
     /// List flows.
     #[command(after_help = "\
 Examples:

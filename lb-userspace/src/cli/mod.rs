@@ -9,6 +9,7 @@ mod events;
 pub mod host;
 mod lists;
 pub mod output;
+pub mod rollout;
 mod run;
 mod wait;
 

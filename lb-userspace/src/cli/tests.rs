@@ -21,6 +21,7 @@ use crate::events::{Event, EventFilter, History, Kind, Recorder, state};
 use crate::failure::{Code, Exit, Failure};
 use crate::log::LogOptions;
 use crate::maps::set::MapSet;
+use crate::rollout::request::RolloutRequest;
 use crate::state::change::{Member, NewFlows, change};
 use crate::state::lock::Lock;
 use crate::state::overlay::{BackendName, Overlay};
@@ -31,6 +32,7 @@ use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
 use crate::view::from_maps::{self, FlowCounts, FlowRow};
+use crate::view::rollouts::Rollouts;
 use crate::view::services::Services;
 use crate::view::status::Status;
 use crate::view::{Api, tests as sample};
@@ -126,6 +128,17 @@ impl Operations for Daemon {
 
     async fn state_at(&self, at: jiff::Timestamp) -> Result<StateAt, Failure> {
         self.history.state_at(at).await
+    }
+
+    async fn rollouts(&self) -> Result<Rollouts, Failure> {
+        Ok(Rollouts::default())
+    }
+
+    async fn rollout(&self, request: RolloutRequest, by: String) -> Result<Rollouts, Failure> {
+        Err(Failure::new(
+            Code::Refused,
+            format!("{} by {by}", serde_json::to_string(&request).expect("json")),
+        ))
     }
 
     async fn ready(&self) -> Result<Readiness, Failure> {

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use lb_common::layout::HotWord;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
@@ -16,6 +15,7 @@ use super::instance::Instance;
 use super::journal::{self, Journal};
 use super::network::{Network, record};
 use super::place::{self, Place};
+use super::rollouts::Rollouts;
 use super::slots::Sink;
 use super::views::{self, Known, Views};
 use super::{attachments, changes};
@@ -25,7 +25,7 @@ use crate::cli::args::Global;
 use crate::config::model::Config;
 use crate::config::{self, Loaded};
 use crate::desired::{Desired, Inputs, desired};
-use crate::events::{History, Recorder};
+use crate::events::History;
 use crate::failure::{Code, Failure};
 use crate::flows;
 use crate::health::{BackendHealth, BackendKey, GuardEvent, GuardStatus, Health, HealthEvent, Targets};
@@ -57,10 +57,11 @@ pub(super) struct Engine {
     instance: Instance,
     applier: Applier,
     sink: Sink,
-    health: Health,
+    pub(super) health: Health,
     network: Network,
     attachments: Attachments,
     journal: Journal,
+    pub(super) rollouts: Rollouts,
 }
 
 /// What bringing the program into force gives.
@@ -93,11 +94,19 @@ impl Engine {
         preflight(&config, &network, &place)?;
 
         let mut instance = Instance::open(&place.pins, &config.limits)?;
-        let recorder = open_record(&place, &config)?;
+        let recorder = journal::open(&place, &config)?;
+        let rollouts = Rollouts::load(place.store.directory(), Timestamp::now());
         let mut attachments = Attachments::new(place.pins.clone(), recorder.clone());
         let now = Timestamp::now();
-        let in_force =
-            bring_into_force(&config, &loaded.overlay, &mut network, &mut instance, &mut attachments, now);
+        let in_force = bring_into_force(
+            &config,
+            &loaded.overlay,
+            &rollouts,
+            &mut network,
+            &mut instance,
+            &mut attachments,
+            now,
+        );
         let InForce { applier, views, known } = in_force.inspect_err(|_| {
             attachments.undo();
             instance.abandon();
@@ -108,9 +117,11 @@ impl Engine {
         let sink = Sink::new(applier.slots(), tiers_out, guard_out);
         sink.replace(applier.slots(), views);
         let (health_out, health) = mpsc::unbounded_channel();
-        let targets = targets(&config, &loaded.overlay, &known, network.witnesses(&config), now);
+        let mut targets = targets(&config, &loaded.overlay, &known, network.witnesses(&config), now);
+        targets.splits = rollouts.splits();
         let state =
             journal::state(&config, &loaded.overlay, &known, &sink.tiers(), &attachments.interfaces(), now);
+        let state = journal::with_rollouts(state, &rollouts);
         let journal = Journal::new(recorder, state);
         let runtime = tokio::runtime::Handle::current();
         let detection = Health::start(&targets, Box::new(sink.clone()), health_out, runtime)
@@ -130,6 +141,7 @@ impl Engine {
             network,
             attachments,
             journal,
+            rollouts,
         };
         engine.tell_carriers();
         Ok((engine, Feeds { net, health, tiers, guard }))
@@ -233,14 +245,22 @@ impl Engine {
         let snapshot = self.snapshot().await?;
         let known: HashMap<BackendKey, Known> =
             snapshot.iter().map(|health| (health.key.clone(), Known::from_health(health))).collect();
-        let views = views::views(&self.config, &self.overlay, &known, &self.sink.tiers(), now);
+        let views = views::views(
+            &self.config,
+            &self.overlay,
+            &known,
+            &self.sink.tiers(),
+            &self.rollouts.splits(),
+            now,
+        );
         let wanted = Arc::new(wanted(&self.config, &self.overlay, &views, &self.network, now));
         let applier = &mut self.applier;
         let summary =
             tokio::task::block_in_place(|| applier.apply(&wanted, flows::now_ns())).map_err(does_not_fit)?;
         self.sink.replace(self.applier.slots(), views);
-        let targets =
+        let mut targets =
             targets(&self.config, &self.overlay, &HashMap::new(), self.network.witnesses(&self.config), now);
+        targets.splits = self.rollouts.splits();
         self.health
             .update(targets)
             .await
@@ -351,21 +371,13 @@ impl Engine {
     }
 }
 
-/// Opens the record of what happens.
-fn open_record(place: &Place, config: &Config) -> Result<Recorder, Failure> {
-    let (directory, limit) = (place.store.directory(), config.events.max_bytes);
-    let started = Recorder::start(directory, limit, &config.hooks, tokio::runtime::Handle::current());
-    started.map_err(|error| {
-        Failure::new(Code::Failed, format!("open the record of events in {}: {error}", directory.display()))
-    })
-}
-
 /// Applies the config, attaches, and makes these maps the instance's. The program replaces the one that runs only
 /// where the maps are ready for it; where it runs on the same maps, an interface that refuses is found before any
 /// map is written.
 fn bring_into_force(
     config: &Config,
     overlay: &Overlay,
+    rollouts: &Rollouts,
     network: &mut Network,
     instance: &mut Instance,
     attachments: &mut Attachments,
@@ -374,8 +386,8 @@ fn bring_into_force(
     network.use_ports(load::tx_ports(&instance.pins)?);
     network.resolve(config);
     let mut applier = Applier::adopt(instance.maps.clone(), flows::now_ns());
-    let known = known_in_maps(instance.predecessor_maps().unwrap_or(&instance.maps));
-    let views = views::views(config, overlay, &known, &HashMap::new(), now);
+    let known = views::known_in_maps(instance.predecessor_maps().unwrap_or(&instance.maps));
+    let views = views::views(config, overlay, &known, &HashMap::new(), &rollouts.splits(), now);
     let wanted = Arc::new(wanted(config, overlay, &views, network, now));
     let replaces_maps = instance.predecessor_maps().is_some();
     if !replaces_maps {
@@ -437,19 +449,6 @@ fn targets(
     }
     targets.adopted = known.iter().map(|(key, known)| (key.clone(), known.adopted())).collect();
     targets
-}
-
-/// What an earlier daemon left in the slots.
-fn known_in_maps(maps: &MapSet) -> HashMap<BackendKey, Known> {
-    let named =
-        maps.backend_info.iter().enumerate().filter(|(_, info)| info.name.len != 0 && info.removed == 0);
-    let known = named.filter_map(|(id, info)| {
-        let pool = maps.pool_info.get(usize::from(info.pool))?;
-        let hot = HotWord(maps.backends.get(id)?.hot.get());
-        let key = BackendKey::new(pool.name.as_str(), info.name.as_str());
-        Some((key, Known::from_slot(hot, info.since_ms, info.why.as_str())))
-    });
-    known.collect()
 }
 
 /// Looks at the host before anything is changed; refuses where weir must not run.

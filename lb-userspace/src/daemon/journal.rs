@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use tracing::info;
 
+use super::place::Place;
+use super::rollouts::Rollouts;
 use super::views::{self, Known};
 use crate::admin::answers::Reloaded;
 use crate::config::model::Config;
 use crate::events::state::{Backend, Note, Pool, State, difference};
 use crate::events::{Event, Kind, Recorder};
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use crate::health::BackendKey;
 use crate::state::overlay::{BackendName, Overlay};
 use crate::view::status::Interface;
@@ -67,6 +69,21 @@ impl Journal {
         self.recorder.record(Event::new(Kind::Daemon, Timestamp::now()).is("stopping"));
         tokio::task::block_in_place(|| self.recorder.finish());
     }
+}
+
+/// Opens the record of what happens.
+pub(super) fn open(place: &Place, config: &Config) -> Result<Recorder, Failure> {
+    let (directory, limit) = (place.store.directory(), config.events.max_bytes);
+    let started = Recorder::start(directory, limit, &config.hooks, tokio::runtime::Handle::current());
+    started.map_err(|error| {
+        Failure::new(Code::Failed, format!("open the record of events in {}: {error}", directory.display()))
+    })
+}
+
+/// The state with what rollouts are at.
+pub(super) fn with_rollouts(mut state: State, rollouts: &Rollouts) -> State {
+    state.pools.iter_mut().for_each(|(name, pool)| pool.rollout = rollouts.told(name));
+    state
 }
 
 /// An event of an interface.

@@ -19,6 +19,7 @@ mod place;
 mod privileges;
 pub mod process;
 mod report;
+mod rollouts;
 mod slots;
 mod views;
 
@@ -96,7 +97,11 @@ async fn serve(paths: &Global) -> Result<(), Failure> {
                 }
                 daemon.engine().await.tiers_changed(&pools).await;
             }
-            _ = tick.tick() => daemon.engine().await.tick().await,
+            _ = tick.tick() => {
+                let mut engine = daemon.engine().await;
+                engine.tick().await;
+                engine.tick_rollouts().await;
+            }
         }
     }
     tell_manager(&sd_notify::NotifyState::Stopping);

@@ -17,6 +17,7 @@ use crate::events::{EventFilter, History};
 use crate::failure::Failure;
 use crate::health::BackendHealth;
 use crate::maps::set::MapSet;
+use crate::rollout::request::RolloutRequest;
 use crate::state::change::{self, Member, NewFlows};
 use crate::state::overlay::BackendName;
 use crate::state::request::{BackendRequest, Changed, ChangedBackend};
@@ -25,6 +26,7 @@ use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
 use crate::view::from_maps::{self, Counters, FlowCounts};
+use crate::view::rollouts::{Grade, Rollouts};
 use crate::view::services::Services;
 use crate::view::status;
 
@@ -107,6 +109,8 @@ impl Operations for Daemon {
             counted: guard.counted as u64,
         });
         status.notes = engine.notes();
+        status.problems.extend(engine.rollouts.sentences(Grade::Problem));
+        status.notes.extend(engine.rollouts.sentences(Grade::Note));
         status.changes = engine.overlay.changes(Timestamp::now(), |name| file_weight(&engine.config, name));
         status.daemon = status::Daemon {
             running: true,
@@ -143,6 +147,17 @@ impl Operations for Daemon {
 
     async fn state_at(&self, at: Timestamp) -> Result<StateAt, Failure> {
         self.history.state_at(at).await
+    }
+
+    async fn rollouts(&self) -> Result<Rollouts, Failure> {
+        Ok(Rollouts { rollouts: self.engine().await.rollouts.rows(None), ..Rollouts::default() })
+    }
+
+    async fn rollout(&self, request: RolloutRequest, by: String) -> Result<Rollouts, Failure> {
+        let mut engine = self.engine().await;
+        let members = members(&engine.config, &engine.maps());
+        let rollouts = engine.change_rollout(&request, &members, &by).await?;
+        Ok(Rollouts { rollouts, ..Rollouts::default() })
     }
 
     async fn ready(&self) -> Result<Readiness, Failure> {

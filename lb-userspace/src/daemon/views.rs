@@ -8,9 +8,11 @@ use lb_common::layout::{AdminBits, BackendState, FailureBits, HealthBits, HotWor
 
 use crate::config::model::Config;
 use crate::desired::{self, BackendView};
-use crate::health::machine::{FailureKind, Health};
+use crate::health::machine::{FULL_ADMIT, FailureKind, Health, TRIAL_ADMIT};
 use crate::health::pool_view::{self, Admin, Member, PoolRules, SlotState};
+use crate::health::split::Split;
 use crate::health::{Adopted, BackendHealth, BackendKey};
+use crate::maps::set::MapSet;
 use crate::state::overlay::{BackendName, Out, Overlay};
 
 /// What is known of a backend before detection runs, or from it.
@@ -69,6 +71,19 @@ impl Known {
     }
 }
 
+/// What an earlier daemon left in the slots.
+pub(super) fn known_in_maps(maps: &MapSet) -> HashMap<BackendKey, Known> {
+    let named =
+        maps.backend_info.iter().enumerate().filter(|(_, info)| info.name.len != 0 && info.removed == 0);
+    let known = named.filter_map(|(id, info)| {
+        let pool = maps.pool_info.get(usize::from(info.pool))?;
+        let hot = HotWord(maps.backends.get(id)?.hot.get());
+        let key = BackendKey::new(pool.name.as_str(), info.name.as_str());
+        Some((key, Known::from_slot(hot, info.since_ms, info.why.as_str())))
+    });
+    known.collect()
+}
+
 /// The operator's wish for a backend.
 pub(super) fn admin(overlay: &Overlay, pool: &str, backend: &str, now: Timestamp) -> Admin {
     match overlay.admin(&BackendName::new(pool, backend), now).map(|change| change.state) {
@@ -90,6 +105,7 @@ pub(super) fn views(
     overlay: &Overlay,
     known: &HashMap<BackendKey, Known>,
     tiers: &HashMap<String, u8>,
+    splits: &BTreeMap<String, Split>,
     now: Timestamp,
 ) -> Views {
     let mut views = Views { pools: BTreeMap::new(), backends: HashMap::new() };
@@ -110,7 +126,12 @@ pub(super) fn views(
                 kind: known.kind,
                 weight: overlay.weight(&BackendName::new(&pool.name, &backend.name), backend.weight, now),
                 tier: backend.tier,
-                admit: known.admit,
+                // A slot of a divided pool shows the division, too: it is made anew below.
+                admit: match (splits.get(&pool.name), known.health) {
+                    (None, _) => known.admit,
+                    (Some(_), Health::Trial) => TRIAL_ADMIT,
+                    (Some(_), _) => FULL_ADMIT,
+                },
             })
             .collect();
         let rules = PoolRules {
@@ -118,7 +139,10 @@ pub(super) fn views(
             max_ejected: pool.max_ejected,
             last_resort: pool.last_resort,
         };
-        let combined = pool_view::combine(&rules, &members, tiers.get(&pool.name).copied());
+        let mut combined = pool_view::combine(&rules, &members, tiers.get(&pool.name).copied());
+        if let Some(split) = splits.get(&pool.name) {
+            split.apply(&members, pool.backends.keys().map(String::as_str), &mut combined);
+        }
         let backends: Vec<BackendView> = combined
             .slots
             .iter()

@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,15 +11,13 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Method, Request, header};
 use hyper_util::rt::TokioIo;
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::process::Command;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::event::Event;
+use crate::command;
 use crate::config::model::{Hook, HookTarget};
 
 /// The log tells of drops and failures of one hook this often.
@@ -121,10 +118,7 @@ async fn work(hook: Hook, queue: Arc<Queue>) {
             queue.more.notified().await;
             continue;
         };
-        let handed = match tokio::time::timeout(hook.timeout, hand_on(&hook.target, &event)).await {
-            Ok(handed) => handed,
-            Err(_) => Err(format!("not done within {} ms", hook.timeout.as_millis())),
-        };
+        let handed = hand_on(&hook.target, &event, hook.timeout).await;
         let mut inner = queue.lock();
         match handed {
             Ok(()) => {
@@ -145,47 +139,16 @@ async fn work(hook: Hook, queue: Arc<Queue>) {
     }
 }
 
-async fn hand_on(target: &HookTarget, event: &Event) -> Result<(), String> {
+async fn hand_on(target: &HookTarget, event: &Event, limit: Duration) -> Result<(), String> {
     let mut body = serde_json::to_vec(event).map_err(|error| error.to_string())?;
     body.push(b'\n');
     match target {
-        HookTarget::Exec(command) => exec(command, &body).await,
-        HookTarget::Post { host, port, path } => post(host, *port, path, body).await,
-    }
-}
-
-/// Ends a command that took too long, with all that it started.
-struct Group(Option<Pid>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0 {
-            // Fails where all of them have ended.
-            let _ = kill_process_group(pid, Signal::KILL);
+        HookTarget::Exec(words) => command::run(words, &[], &body, limit).await,
+        HookTarget::Post { host, port, path } => {
+            let posted = tokio::time::timeout(limit, post(host, *port, path, body)).await;
+            posted.unwrap_or_else(|_| Err(format!("not done within {} ms", limit.as_millis())))
         }
     }
-}
-
-async fn exec(command: &[String], body: &[u8]) -> Result<(), String> {
-    let Some((program, arguments)) = command.split_first() else { return Err("no command".to_owned()) };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| format!("run {program}: {error}"))?;
-    let mut group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
-    if let Some(mut stdin) = child.stdin.take() {
-        // A command that does not read its input ends all the same, and its exit code says how.
-        let _ = stdin.write_all(body).await;
-    }
-    let status = child.wait().await.map_err(|error| format!("wait for {program}: {error}"))?;
-    // What it left running on purpose runs on.
-    group.0 = None;
-    if status.success() { Ok(()) } else { Err(format!("{program}: {status}")) }
 }
 
 async fn post(host: &str, port: u16, path: &str, body: Vec<u8>) -> Result<(), String> {

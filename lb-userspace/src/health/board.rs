@@ -24,6 +24,7 @@ use super::watched::{Watched, limits};
 use crate::config::model::{Check, CheckKind};
 
 mod doubt;
+mod split;
 
 /// Names one stream; a later stream in the same place has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,6 +111,7 @@ pub(super) struct Board {
     /// Streams whose next probe cannot wait, and when that was said last.
     urgent: Vec<StreamId>,
     urged_at: Option<Moment>,
+    splits: split::Splits,
     applier: Box<dyn Applier>,
     events: tokio::sync::mpsc::UnboundedSender<HealthEvent>,
 }
@@ -135,6 +137,7 @@ impl Board {
             guard_at: None,
             urgent: Vec::new(),
             urged_at: None,
+            splits: split::Splits::default(),
             applier,
             events,
         }
@@ -212,6 +215,7 @@ impl Board {
         self.follow_witnesses(targets, &mut changes);
         self.drop_unconcerned(&mut changes);
         self.follow_hosts(targets);
+        self.set_splits(&targets.splits);
         for pool in 0..self.pools.len() {
             for member in 0..self.pools[pool].members.len() {
                 self.reconsider(pool, member, now);
@@ -254,6 +258,7 @@ impl Board {
         if let Some(stream) = self.stream_mut(id) {
             stream.judge.answered(seq, arrived_after, now);
             let witness = stream.role == Role::Witness;
+            self.time(id, now);
             self.tell(id, now);
             if witness && self.guard.is_busy() {
                 self.step_guard(now);
@@ -265,6 +270,7 @@ impl Board {
     pub(super) fn failed(&mut self, id: StreamId, seq: Sequence, failure: Failure, now: Moment) {
         if let Some(stream) = self.stream_mut(id) {
             stream.judge.failed(seq, failure, now);
+            self.time(id, now);
             self.tell(id, now);
         }
     }
@@ -296,6 +302,7 @@ impl Board {
     pub(super) fn judge(&mut self, id: StreamId, now: Moment) {
         if let Some(stream) = self.stream_mut(id) {
             stream.judge.judge(now);
+            self.time(id, now);
             self.tell(id, now);
         }
     }
@@ -485,7 +492,10 @@ impl Board {
         let pool = self.pools.get_mut(index)?;
         pool.dirty = Dirty::No;
         let members: Vec<Member> = pool.members.iter().map(|member| member.as_member(now)).collect();
-        let view = combine(&pool.rules, &members, pool.view.active_tier);
+        let mut view = combine(&pool.rules, &members, pool.view.active_tier);
+        if let Some(split) = self.splits.of_pool.get(&pool.name) {
+            split.apply(&members, pool.members.iter().map(|member| &*member.key.backend), &mut view);
+        }
         let first_at = first.map(|member| {
             pool.members[member].apply(view.slots[member], self.applier.as_mut());
             Moment::now()

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
@@ -14,11 +15,14 @@ use super::event::BackendKey;
 use super::guard_status::GuardStatus;
 use super::pool_view::Admin;
 use super::snapshot::{Adopted, BackendHealth, kind_name};
+use super::split::Split;
 use crate::config::model::{self as config, CheckKind, Pool, Through};
 
 /// Everything that is to be checked.
 #[derive(Clone, Debug, Default)]
 pub struct Targets {
+    /// Pools whose new flows are divided, by name.
+    pub splits: BTreeMap<String, Split>,
     /// Pools by name, weights as they apply at run time.
     pub pools: BTreeMap<String, Pool>,
     /// Admin states; a backend that is not named keeps its own, a new one is active.
@@ -69,6 +73,9 @@ pub enum HealthError {
     /// Nobody has that name.
     #[error("no backend {0}")]
     NoSuchBackend(BackendKey),
+    /// No pool has that name.
+    #[error("no pool {0}")]
+    NoSuchPool(String),
     /// The probe thread has ended.
     #[error("the probe thread has ended; restart weir")]
     Ended,
@@ -107,6 +114,8 @@ pub(super) enum Command {
     SetWeight(BackendKey, u16, oneshot::Sender<Result<(), HealthError>>),
     SetLostCarriers(Vec<String>),
     GuardStatus(oneshot::Sender<GuardStatus>),
+    SetSplit(String, Option<Split>, oneshot::Sender<Result<(), HealthError>>),
+    Timings(String, oneshot::Sender<Vec<Duration>>),
     Snapshot(oneshot::Sender<Vec<BackendHealth>>),
     Stop,
 }

@@ -5,6 +5,7 @@
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
@@ -16,6 +17,7 @@ use super::guard_status::GuardStatus;
 use super::pool_view::Admin;
 use super::probe::prober::Prober;
 use super::snapshot::BackendHealth;
+use super::split::Split;
 use super::time::Moment;
 
 /// Talks to the probe thread, which ends with the last handle.
@@ -78,6 +80,23 @@ impl Health {
     /// No such backend, or the thread has ended.
     pub async fn set_weight(&self, backend: BackendKey, weight: u16) -> Result<(), HealthError> {
         self.ask(|reply| Command::SetWeight(backend, weight, reply)).await?
+    }
+
+    /// Divides a pool's new flows, or no longer; it is stored when this returns.
+    ///
+    /// # Errors
+    /// No such pool, or the thread has ended.
+    pub async fn set_split(&self, pool: &str, split: Option<Split>) -> Result<(), HealthError> {
+        self.ask(|reply| Command::SetSplit(pool.to_owned(), split, reply)).await?
+    }
+
+    /// How long the probes of a divided pool's canaries took in the last minute; one that failed counts with its
+    /// check's timeout.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub async fn timings(&self, pool: &str) -> Result<Vec<Duration>, HealthError> {
+        self.ask(|reply| Command::Timings(pool.to_owned(), reply)).await
     }
 
     /// All backends, by pool and name.

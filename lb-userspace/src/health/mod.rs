@@ -20,7 +20,9 @@ pub mod pool_view;
 mod probe;
 mod self_check;
 mod snapshot;
+pub mod split;
 pub mod time;
+pub mod timings;
 mod tripwire;
 mod watched;
 

@@ -163,20 +163,8 @@ impl Store {
         let document = Document { version: VERSION, backends: backends.collect() };
         let path = self.path();
         let failed = |source| io_error("write", &path, source);
-        let mut bytes = serde_json::to_vec_pretty(&document).map_err(|error| failed(error.into()))?;
-        bytes.push(b'\n');
-        let next = self.directory.join(".runtime.json.next");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o640)
-            .open(&next)
-            .map_err(failed)?;
-        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
-        fs::rename(&next, &path).map_err(failed)?;
-        // The name is durable once the directory is.
-        File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(failed)
+        let bytes = serde_json::to_vec_pretty(&document).map_err(|error| failed(error.into()))?;
+        replace(&self.directory, FILE, bytes)
     }
 
     fn move_aside(&self, now: Timestamp) -> Result<Overlay, StateError> {
@@ -197,6 +185,24 @@ impl Store {
         kept.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(kept)
     }
+}
+
+/// Replaces a file of a state directory, which then ends in a newline. After a crash at any point it is the old or the
+/// new one.
+///
+/// # Errors
+/// When it could not be made durable; the old one is then in place.
+pub(crate) fn replace(directory: &Path, name: &str, mut bytes: Vec<u8>) -> Result<(), StateError> {
+    let path = directory.join(name);
+    let failed = |source| io_error("write", &path, source);
+    bytes.push(b'\n');
+    let next = directory.join(format!(".{name}.next"));
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&next).map_err(failed)?;
+    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+    fs::rename(&next, &path).map_err(failed)?;
+    // The name is durable once the directory is.
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
 fn parse(text: &str) -> Option<Overlay> {

@@ -10,6 +10,7 @@ pub mod flows;
 pub mod from_maps;
 mod humane;
 pub mod nearest;
+pub mod rollouts;
 pub mod services;
 pub mod status;
 pub mod table;

@@ -7,4 +7,5 @@ mod lifecycle;
 mod reload;
 mod rules;
 mod scale;
+mod split;
 mod world;

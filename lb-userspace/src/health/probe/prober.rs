@@ -311,6 +311,11 @@ impl Prober {
                 }
                 Ok(Command::SetLostCarriers(interfaces)) => self.board.set_lost_carriers(interfaces, now),
                 Ok(Command::GuardStatus(reply)) => drop(reply.send(self.board.guard_status(now))),
+                Ok(Command::SetSplit(pool, split, reply)) => {
+                    let done = self.board.set_split(&pool, split, now);
+                    drop(reply.send(done.ok_or(HealthError::NoSuchPool(pool))));
+                }
+                Ok(Command::Timings(pool, reply)) => drop(reply.send(self.board.timings(&pool, now))),
                 Ok(Command::Snapshot(reply)) => drop(reply.send(self.board.snapshot(now))),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Next::Stop,
                 Err(TryRecvError::Empty) => return Next::Continue,
