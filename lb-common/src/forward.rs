@@ -8,6 +8,7 @@ use crate::layout::{Backend, EgressWord, Family, Mode, NextHopCopy};
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::tables::Tables;
+use crate::trace::Mark;
 use crate::wire::{ETHERNET_LEN, Ethernet, Ipv4, Ipv6, TaggedStart, VLAN_TAG_LEN, halves};
 
 const OUTER_TTL: u8 = 64;
@@ -56,6 +57,7 @@ pub fn route<'a, T: Tables>(
     let egress = EgressWord(backend.egress.get());
     let next_hop = tables.next_hop(egress.next_hop()).ok_or(Reason::NoNextHop)?;
     let copy = next_hop.current().ok_or(Reason::NoNextHop)?;
+    tables.trace(Mark::NextHop, egress.next_hop(), copy.port as u64 | (copy.mtu as u64) << 32);
     if inner.length + overhead(mode, egress.family()) > copy.mtu as u32 {
         return Err(Reason::TooBig);
     }

@@ -4,6 +4,7 @@
 //! `XdpContext` and BPF maps, tests over byte buffers and plain memory. No aya, no maps, no I/O, no clock.
 #![cfg_attr(not(any(test, loom)), no_std)]
 
+pub mod capture;
 pub mod cell;
 pub mod flow;
 pub mod forward;
@@ -18,4 +19,5 @@ pub mod select;
 pub mod service;
 pub mod tables;
 pub mod time;
+pub mod trace;
 pub mod wire;

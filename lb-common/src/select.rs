@@ -5,6 +5,7 @@ use crate::layout::{Backend, BackendState, HotWord, LastResort, OnDown, Pool, SL
 use crate::reason::Reason;
 use crate::tables::Tables;
 use crate::time::{TICK_NS, Tick};
+use crate::trace::Mark;
 
 /// Further slots that a refused flow tries before the list of usable backends.
 const WALK: u32 = 4;
@@ -88,6 +89,14 @@ fn look<T: Tables>(tables: &T, id: u32) -> Option<Selected<'_>> {
     Some(Selected { id, backend, hot: HotWord(backend.hot.get()) })
 }
 
+/// The backend at `position` of a region.
+#[inline(always)]
+fn look_at<T: Tables>(tables: &T, span: Span, position: u32, mark: Mark) -> Option<Selected<'_>> {
+    let selected = look(tables, id_at(tables, span, position)?)?;
+    tables.trace(mark, position, selected.id as u64 | selected.hot.0 << 32);
+    Some(selected)
+}
+
 /// Picks a backend. `bound` is the id of a flow's own backend that is down, 0 where there is none: the last resort
 /// `keep` leaves the flow there.
 ///
@@ -107,7 +116,7 @@ pub fn select<'a, T: Tables>(
         let previous = Span(pool.previous.get());
         if !previous.is_empty() && now.since(Tick::from_bits(pool.changed.get() as u32)) < PREVIOUS_TICKS {
             let slot = hash::scale(flow_hash, previous.len());
-            if let Some(selected) = id_at(tables, previous, slot).and_then(|id| look(tables, id))
+            if let Some(selected) = look_at(tables, previous, slot, Mark::Previous)
                 && accepts(request, selected.hot, flow_hash)
             {
                 return Ok(selected);
@@ -119,7 +128,7 @@ pub fn select<'a, T: Tables>(
     let mut slot_hash = flow_hash;
     for step in 0..current.len().min(WALK + 1) {
         let slot = hash::scale(slot_hash, current.len());
-        if let Some(selected) = id_at(tables, current, slot).and_then(|id| look(tables, id))
+        if let Some(selected) = look_at(tables, current, slot, Mark::Slot)
             && accepts(request, selected.hot, flow_hash)
         {
             return Ok(selected);
@@ -131,12 +140,13 @@ pub fn select<'a, T: Tables>(
     for step in 0..usable.len().min(USABLE_TRIES) {
         let position = start + step;
         let position = if position >= usable.len() { position - usable.len() } else { position };
-        if let Some(selected) = id_at(tables, usable, position).and_then(|id| look(tables, id))
+        if let Some(selected) = look_at(tables, usable, position, Mark::Usable)
             && matches!(selected.hot.state(), BackendState::Active)
         {
             return Ok(selected);
         }
     }
+    tables.trace(Mark::LastResort, pool.last_resort.get() as u32, 0);
     match LastResort::from_word(pool.last_resort.get()) {
         LastResort::Keep => keep(tables, current, flow_hash, bound),
         LastResort::Reset => Err(Reason::NoBackendReset),

@@ -5,9 +5,17 @@ use crate::layout::{
 };
 use crate::reason::Reason;
 use crate::time::Tick;
+use crate::trace::Mark;
 
 /// The maps that the packet logic reads and writes. A look-up past the end of a map gives `None`.
 pub trait Tables {
+    /// Whether packets leave anything behind: flow entries and counts. What only explains a decision leaves nothing.
+    const WRITES: bool = true;
+
+    /// Notes a step of the decision; see [`Mark`].
+    #[inline(always)]
+    fn trace(&self, _mark: Mark, _a: u32, _b: u64) {}
+
     /// Key of the bucket hash.
     fn secret(&self) -> u64;
     /// Lines of the IPv4 VIP index, less one; like all masks a power of two less one.

@@ -6,40 +6,63 @@
 mod log;
 mod maps;
 mod packet;
+mod sample;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use lb_common::packet::Packet as _;
-use lb_common::pipeline::{self, Stage, Step};
+use lb_common::pipeline::{self, Stage, Step, Variant};
 use lb_common::reason::Verdict;
-use maps::Maps;
+use maps::{Build, Maps};
 use packet::XdpPacket;
 
-/// Picks a backend for every packet for a VIP.
-#[xdp]
-pub(crate) fn weir(context: XdpContext) -> u32 {
-    run(Stage::Fast, context)
+macro_rules! programs {
+    ($($variant:ident: $($program:ident = $stage:ident),*;)*) => {
+        $(
+            struct $variant;
+
+            impl Build for $variant {
+                const VARIANT: Variant = Variant::$variant;
+            }
+
+            $(
+                #[xdp]
+                pub(crate) fn $program(context: XdpContext) -> u32 {
+                    run::<$variant>(Stage::$stage, context)
+                }
+            )*
+        )*
+    };
 }
 
-/// Takes frames that are not laid out as nearly all are.
-#[xdp]
-pub(crate) fn weir_rare(context: XdpContext) -> u32 {
-    run(Stage::Rare, context)
+// As in `Stage::program`.
+programs! {
+    Live: weir = Fast, weir_rare = Rare;
+    Explain: explain = Fast, explain_rare = Rare;
+    Offline: offline = Fast, offline_rare = Rare;
+    Capture: capture = Fast, capture_rare = Rare;
 }
 
 #[inline(always)]
-fn run(stage: Stage, context: XdpContext) -> u32 {
+fn run<B: Build>(stage: Stage, context: XdpContext) -> u32 {
     #[cfg(feature = "log")]
     let log = log::Log::of(&context);
-    let mut packet = XdpPacket::new(context);
-    let outcome = match pipeline::enter(stage, &mut packet, &Maps) {
+    let mut packet = XdpPacket::<B>::new(context);
+    let tables = Maps::<B>::new();
+    if matches!(B::VARIANT, Variant::Capture) && matches!(stage, Stage::Fast) {
+        sample::arrives(&packet);
+    }
+    let outcome = match pipeline::enter(stage, &mut packet, &tables) {
         Step::Left(outcome) => outcome,
         Step::Next(stage, reason) => {
             packet.enter(stage);
-            pipeline::leave(&Maps, reason, packet.length() as u64)
+            pipeline::leave(&tables, reason, packet.length() as u64)
         }
     };
+    if matches!(B::VARIANT, Variant::Capture) {
+        sample::leaves(&packet, &outcome);
+    }
     #[cfg(feature = "log")]
     log.tell(&outcome);
     match (outcome.reason.verdict(), outcome.egress) {

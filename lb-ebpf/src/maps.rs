@@ -1,18 +1,22 @@
 //! The maps, and the packet logic's access to them. Sizes here are placeholders: the loader sets them.
 
+use core::marker::PhantomData;
+
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, DevMapHash, PerCpuArray, ProgramArray};
+use aya_ebpf::btf_maps::{Array, DevMapHash, PerCpuArray, PerfEventByteArray, ProgramArray};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
+use lb_common::capture::{CaptureRules, CaptureState};
 use lb_common::cell::SharedU64;
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, Counter, Geometry, IndexLine, MaglevLine, Meta, NextHop, Pool, PoolInfo,
     RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
-use lb_common::pipeline::Stage;
+use lb_common::pipeline::{STAGE_PLACES, Variant};
 use lb_common::reason::Reason;
 use lb_common::tables::Tables;
 use lb_common::time::Tick;
+use lb_common::trace::{Mark, Trace};
 
 /// An array that userspace maps.
 type Shared<T> = Array<T, 1, { BPF_F_MMAPABLE as usize }>;
@@ -42,6 +46,8 @@ shared_maps! {
     SERVICE_INFO: ServiceInfo;
     POOL_INFO: PoolInfo;
     VIP_INFO: VipInfo;
+    TRACE: Trace;
+    CAPTURE: CaptureRules;
 }
 
 /// Packets by reason.
@@ -60,7 +66,14 @@ pub(crate) static TX_PORTS: DevMapHash<256> = DevMapHash::new();
 
 /// The programs of the stages, by their numbers. Each load of the object has its own.
 #[btf_map]
-pub(crate) static STAGES: ProgramArray<{ Stage::ALL.len() }> = ProgramArray::new();
+pub(crate) static STAGES: ProgramArray<STAGE_PLACES> = ProgramArray::new();
+
+/// What each CPU samples.
+#[btf_map]
+pub(crate) static CAPTURE_STATE: PerCpuArray<CaptureState, 1> = PerCpuArray::new();
+/// Sampled frames on their way to `weir capture`.
+#[btf_map]
+pub(crate) static SAMPLES: PerfEventByteArray = PerfEventByteArray::new();
 
 /// Set by the loader; a constant to the verifier.
 #[unsafe(no_mangle)]
@@ -75,8 +88,21 @@ static GEOMETRY: Geometry = Geometry {
     reserved: 0,
 };
 
+/// What a program is built for.
+pub(crate) trait Build {
+    /// The variant.
+    const VARIANT: Variant;
+}
+
 /// The loaded program's maps.
-pub(crate) struct Maps;
+pub(crate) struct Maps<B>(PhantomData<B>);
+
+impl<B> Maps<B> {
+    #[inline(always)]
+    pub(crate) const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
 
 macro_rules! geometry {
     ($($field:ident: $number:ty;)*) => {
@@ -97,7 +123,7 @@ macro_rules! look_up {
     };
 }
 
-impl Maps {
+impl<B: Build> Maps<B> {
     #[inline(always)]
     fn fixed_now_ns() -> u64 {
         // SAFETY: as for the other fields of `GEOMETRY`.
@@ -107,6 +133,12 @@ impl Maps {
 
 /// The last tick that was read and the jiffy it was read in: bits 0–19 and 20–63.
 static CLOCK: SharedU64 = SharedU64::new(0);
+
+#[inline(always)]
+fn coarse_ns() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
 
 /// The current tick, read once a jiffy: asking the clock for every packet costs 19 ns, while the kernel puts the read of
 /// its jiffies into the program as one load. Any CPU's reading of this jiffy serves all.
@@ -118,13 +150,24 @@ fn clock() -> Tick {
     if last ^ jiffy < 1 << 20 {
         return Tick::from_bits(last as u32);
     }
-    // SAFETY: the helper has no preconditions.
-    let now = Tick::from_ns(unsafe { bpf_ktime_get_coarse_ns() });
+    let now = Tick::from_ns(coarse_ns());
     CLOCK.set(jiffy | u64::from(now.bits()));
     now
 }
 
-impl Tables for Maps {
+impl<B: Build> Tables for Maps<B> {
+    const WRITES: bool = !matches!(B::VARIANT, Variant::Explain);
+
+    #[inline(always)]
+    fn trace(&self, mark: Mark, a: u32, b: u64) {
+        if matches!(B::VARIANT, Variant::Explain | Variant::Offline)
+            && let Some(trace) = TRACE.get_ptr_mut(0)
+        {
+            // SAFETY: the value lives as long as the program; userspace reads it after the run, one at a time.
+            unsafe { (*trace).push(mark, a, b) };
+        }
+    }
+
     geometry! {
         secret: u64;
         vip_v4_mask: u32;
@@ -137,6 +180,8 @@ impl Tables for Maps {
     #[inline(always)]
     fn now(&self) -> Tick {
         match Self::fixed_now_ns() {
+            // Explaining leaves the last reading of the clock as it is too.
+            0 if !Self::WRITES => Tick::from_ns(coarse_ns()),
             0 => clock(),
             fixed => Tick::from_ns(fixed),
         }

@@ -1,23 +1,32 @@
 //! A frame in the kernel.
 
+use core::marker::PhantomData;
+
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::bpf_xdp_adjust_head;
 use aya_ebpf::programs::XdpContext;
 use lb_common::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
-use lb_common::pipeline::Stage;
+use lb_common::pipeline::{Stage, Variant};
 use lb_common::wire::Header;
 
-use crate::maps::{STAGES, TX_PORTS};
+use crate::maps::{Build, STAGES, TX_PORTS};
 
 /// The frame of an XDP program's invocation.
-pub(crate) struct XdpPacket {
+pub(crate) struct XdpPacket<B> {
     context: XdpContext,
+    build: PhantomData<B>,
 }
 
-impl XdpPacket {
+impl<B: Build> XdpPacket<B> {
     #[inline(always)]
     pub(crate) fn new(context: XdpContext) -> Self {
-        Self { context }
+        Self { context, build: PhantomData }
+    }
+
+    /// What the program was called with.
+    #[inline(always)]
+    pub(crate) fn context(&self) -> &XdpContext {
+        &self.context
     }
 
     /// Index of the interface that the frame came in by.
@@ -34,7 +43,7 @@ impl XdpPacket {
     }
 }
 
-impl XdpPacket {
+impl<B: Build> XdpPacket<B> {
     /// Moves the front of the frame; whether the kernel did.
     #[inline(always)]
     fn adjust_head(&mut self, by: i32) -> bool {
@@ -47,11 +56,11 @@ impl XdpPacket {
     #[inline(always)]
     pub(crate) fn enter(&self, stage: Stage) {
         // SAFETY: the context is the one that the program was called with, and nothing of the packet is borrowed.
-        let _ = unsafe { STAGES.tail_call(&self.context, stage as u32) };
+        let _ = unsafe { STAGES.tail_call(&self.context, stage.place(B::VARIANT)) };
     }
 }
 
-impl Packet for XdpPacket {
+impl<B: Build> Packet for XdpPacket<B> {
     #[inline(always)]
     fn length(&self) -> usize {
         self.context.data_end() - self.context.data()
@@ -82,6 +91,11 @@ impl Packet for XdpPacket {
 
     #[inline(always)]
     fn leave_by(&mut self, port: u32) -> Result<(), NoTxPort> {
-        if port == self.ingress() || TX_PORTS.redirect(port, 0).is_ok() { Ok(()) } else { Err(NoTxPort) }
+        let known = port == self.ingress()
+            || match B::VARIANT {
+                Variant::Live | Variant::Capture => TX_PORTS.redirect(port, 0).is_ok(),
+                Variant::Explain | Variant::Offline => TX_PORTS.get_ifindex(port).is_some(),
+            };
+        if known { Ok(()) } else { Err(NoTxPort) }
     }
 }

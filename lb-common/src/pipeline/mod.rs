@@ -15,10 +15,11 @@ use crate::forward::{self, Egress};
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::tables::Tables;
+use crate::trace::Mark;
 use crate::wire::{ETHERNET_LEN, EtherType, Ethernet};
 use ip::{Ip, V4, V6};
 use parse::Walk;
-pub use stage::Stage;
+pub use stage::{STAGE_PLACES, Stage, Variant};
 
 /// How a packet left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,7 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
 #[inline(always)]
 pub fn enter<P: Packet, T: Tables>(stage: Stage, packet: &mut P, tables: &T) -> Step {
     let bytes = packet.length() as u64;
+    tables.trace(Mark::Stage, stage as u32, 0);
     let result = match stage {
         Stage::Fast => fast(packet, tables, bytes),
         Stage::Rare => rare(packet, tables, bytes),
@@ -70,7 +72,10 @@ pub fn enter<P: Packet, T: Tables>(stage: Stage, packet: &mut P, tables: &T) -> 
 /// Counts a packet of this length that is not forwarded.
 #[inline(always)]
 pub fn leave<T: Tables>(tables: &T, reason: Reason, bytes: u64) -> Outcome {
-    tables.count(reason, bytes);
+    if T::WRITES {
+        tables.count(reason, bytes);
+    }
+    tables.trace(Mark::Left, reason as u32, 0);
     Outcome { reason, egress: None }
 }
 
@@ -116,7 +121,10 @@ fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     let port = route.port();
     // After the frame is rewritten: asked before, it would have the verifier follow the rewriting three times.
     packet.leave_by(port).map_err(|_| Reason::NoTxPort)?;
-    tables.count(steered.reason, bytes);
-    tables.count_forwarded(steered.service, steered.id, bytes);
+    if T::WRITES {
+        tables.count(steered.reason, bytes);
+        tables.count_forwarded(steered.service, steered.id, bytes);
+    }
+    tables.trace(Mark::Left, steered.reason as u32, port as u64);
     Ok(Outcome { reason: steered.reason, egress: Some(Egress { port }) })
 }

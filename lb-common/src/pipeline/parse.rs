@@ -5,6 +5,7 @@ use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::service;
 use crate::tables::Tables;
+use crate::trace::Mark;
 use crate::wire::{Ports, Protocol, SctpStart, Segment, TcpStart};
 
 /// How far the transport header is looked for.
@@ -39,6 +40,7 @@ pub(super) fn parse<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
 ) -> Result<Parsed<I::Address>, Reason> {
     let network = I::read(packet, at).ok_or(Reason::Truncated)?;
     let vip = I::vip(tables, network.destination).ok_or(Reason::NotVip)?;
+    tables.trace(Mark::Vip, vip, 0);
     if !network.sound || at + network.length as usize > packet.length() {
         return Err(Reason::Malformed);
     }
@@ -58,6 +60,11 @@ pub(super) fn parse<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     let ports: &Ports = packet.header(offset).ok_or(Reason::Malformed)?;
     let ports = ports.both();
     let segment = segment(packet, protocol, offset, end)?;
+    tables.trace(
+        Mark::Transport,
+        segment as u32 | (protocol as u32) << 8,
+        ports.1 as u64 | (ports.0 as u64) << 16 | (network.length as u64) << 32,
+    );
     Ok(Parsed {
         source: network.source,
         destination: network.destination,

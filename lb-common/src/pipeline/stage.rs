@@ -2,7 +2,7 @@
 
 use crate::reason::Reason;
 
-/// A part of the packet logic that is a program of its own in the kernel; the number is its place in the program array.
+/// A part of the packet logic that is a program of its own in the kernel; the number tells its place in the program array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stage {
@@ -12,17 +12,52 @@ pub enum Stage {
     Rare = 1,
 }
 
+/// What the programs of all stages are built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Variant {
+    /// Traffic.
+    Live = 0,
+    /// `weir explain`: traces, writes nothing, redirects nothing.
+    Explain = 1,
+    /// `weir explain --config`: traces and writes on maps of its own, redirects nothing.
+    Offline = 2,
+    /// Traffic while `weir capture` runs: samples frames as they come and as they leave.
+    Capture = 3,
+}
+
+impl Variant {
+    /// All variants, in the order of their numbers.
+    pub const ALL: &[Self] = &[Self::Live, Self::Explain, Self::Offline, Self::Capture];
+}
+
+/// Places of the program array.
+pub const STAGE_PLACES: usize = Stage::ALL.len() * Variant::ALL.len();
+
 impl Stage {
     /// All stages, in the order of their numbers.
     pub const ALL: &[Self] = &[Self::Fast, Self::Rare];
 
-    /// Name of the stage's program in the object.
+    /// Name of the stage's program in the object, by variant.
     #[must_use]
-    pub const fn program(self) -> &'static str {
-        match self {
-            Self::Fast => "weir",
-            Self::Rare => "weir_rare",
+    pub const fn program(self, variant: Variant) -> &'static str {
+        let [live, explain, offline, capture] = match self {
+            Self::Fast => ["weir", "explain", "offline", "capture"],
+            Self::Rare => ["weir_rare", "explain_rare", "offline_rare", "capture_rare"],
+        };
+        match variant {
+            Variant::Live => live,
+            Variant::Explain => explain,
+            Variant::Offline => offline,
+            Variant::Capture => capture,
         }
+    }
+
+    /// The place of the stage's program in the program array.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(self, variant: Variant) -> u32 {
+        variant as u32 * Self::ALL.len() as u32 + self as u32
     }
 
     /// The stage that takes what this one leaves for `reason`; `None` where the packet leaves.
@@ -42,6 +77,9 @@ mod tests {
 
     #[test]
     fn numbers_are_places_and_no_stage_follows_itself() {
+        let places =
+            Variant::ALL.iter().flat_map(|variant| Stage::ALL.iter().map(|stage| stage.place(*variant)));
+        assert!(places.eq(0..STAGE_PLACES as u32));
         for (place, stage) in Stage::ALL.iter().enumerate() {
             assert_eq!(*stage as usize, place);
             for reason in Reason::ALL {

@@ -10,6 +10,7 @@ use crate::select::{self, Request, Selected};
 use crate::service;
 use crate::tables::Tables;
 use crate::time::Tick;
+use crate::trace::Mark;
 use crate::wire::Segment;
 
 /// A packet that has its backend.
@@ -45,6 +46,7 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
     let id = service::service(tables, packet.vip, packet.protocol, packet.ports.1)?;
     let record = tables.service(id).ok_or(Reason::Inconsistent)?;
     let forward = ForwardWord(record.forward.get());
+    tables.trace(Mark::Service, id, forward.0);
     let mode = forward.mode().ok_or(Reason::Inconsistent)?;
     let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()) };
     let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);
@@ -56,6 +58,7 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
         let hash = flow_hash::<W, I>(packet, pool);
         (select::select(tables, pool, Request::New, hash, 0, now)?, Reason::Untracked)
     };
+    tables.trace(Mark::Selected, selected.id, selected.hot.0);
     Ok(Steered {
         service: id,
         id: selected.id,
@@ -86,6 +89,7 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
     now: Tick,
 ) -> Result<(Selected<'a>, Reason), Reason> {
     let (first, second) = key.buckets(I::flows_mask(tables));
+    tables.trace(Mark::Buckets, first, second as u64);
     let first = I::bucket(tables, first).ok_or(Reason::Inconsistent)?;
     let mut found = flow::find(first, key);
     let mut place = None;
@@ -94,6 +98,7 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
         found = flow::find(second, key);
         if found.is_none() {
             place = flow::place(first, second, key.hash as u32 >> 16, now);
+            tables.trace(Mark::Missed, place.is_some() as u32, 0);
         }
     }
     let mut bound = 0;
@@ -120,7 +125,10 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
     }
     match place {
         Some(way) => {
-            open(way, packet.segment, key, &selected, rules, now);
+            tables.trace(Mark::Entered, 1, 0);
+            if T::WRITES {
+                open(way, packet.segment, key, &selected, rules, now);
+            }
             Ok((selected, reason))
         }
         None => Ok((selected, Reason::FlowTableFull)),
@@ -145,12 +153,15 @@ fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
     now: Tick,
 ) -> Result<Known<'a>, Reason> {
     let id = found.binding.backend();
+    tables.trace(Mark::Found, id, found.meta.0 as u64);
     let backend = tables.backend(id).ok_or(Reason::Inconsistent)?;
     let hot = HotWord(backend.hot.get());
     if hot.generation() != found.meta.generation() {
+        tables.trace(Mark::Over, id, hot.0);
         return Ok(Known::Over(Reason::FlowRehomed, 0));
     }
     if !select::serves_known(hot, rules.forward.on_down()) {
+        tables.trace(Mark::Over, id, hot.0);
         let down = if hot.state() as u8 >= BackendState::DownSoft as u8 { id } else { 0 };
         return Ok(Known::Over(Reason::FlowRehomed, down));
     }
@@ -162,12 +173,15 @@ fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
     };
     match continuation(found.meta, packet.segment, rules.timeouts, new_flows, now) {
         Continuation::Keep(meta) => {
-            if meta != found.meta {
+            if T::WRITES && meta != found.meta {
                 found.way.meta.set(meta.0);
             }
             Ok(Known::Kept(Selected { id, backend, hot }))
         }
-        Continuation::Anew => Ok(Known::Over(Reason::FlowNew, 0)),
+        Continuation::Anew => {
+            tables.trace(Mark::Over, id, hot.0);
+            Ok(Known::Over(Reason::FlowNew, 0))
+        }
     }
 }
 

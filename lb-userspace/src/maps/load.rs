@@ -2,25 +2,24 @@
 
 use std::hash::{DefaultHasher, Hasher as _};
 use std::io;
-use std::path::Path;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData, PerCpuArray, ProgramArray, xdp::DevMapHash};
 use aya::programs::{ProgramError, ProgramFd, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::layout::{Counter, Geometry, LAYOUT_VERSION, MAGIC, Meta};
-use lb_common::pipeline::Stage;
+use lb_common::pipeline::{Stage, Variant};
 use thiserror::Error;
 
-use super::mapping::Access;
+use super::mapping::{Access, MapValue, Mapping};
 use super::pins::{PinError, Pins, innermost};
-use super::schema;
-use super::set::MapSet;
+use super::schema::{self, MapSpec};
+use super::set::{MapSet, MapSource};
 use super::sizes::Sizes;
 use crate::config::model::Limits;
 use crate::objects;
 
-/// The name of the program that interfaces run.
-pub const PROGRAM: &str = Stage::Fast.program();
 /// The symbol of the program array that holds the stages.
 const STAGES: &str = "STAGES";
 
@@ -60,16 +59,31 @@ pub fn object_digest() -> u64 {
 /// A loaded packet program; its maps live as long as it or their pins do.
 pub struct Loaded {
     ebpf: Ebpf,
+    /// What [`Loaded::program`] is built for.
+    variant: Variant,
 }
 
 impl Loaded {
-    /// The program.
+    /// The program where every packet starts.
     ///
     /// # Errors
     /// None for the embedded object.
     pub fn program(&mut self) -> Result<&mut Xdp, LoadError> {
-        let program =
-            self.ebpf.program_mut(PROGRAM).ok_or_else(|| other("the object has no program `weir`"))?;
+        self.first(self.variant)
+    }
+
+    /// The program that explains, where [`load`] loaded one.
+    ///
+    /// # Errors
+    /// None for the embedded object.
+    pub fn explain(&mut self) -> Result<&mut Xdp, LoadError> {
+        self.first(Variant::Explain)
+    }
+
+    fn first(&mut self, variant: Variant) -> Result<&mut Xdp, LoadError> {
+        let name = Stage::Fast.program(variant);
+        let program = self.ebpf.program_mut(name);
+        let program = program.ok_or_else(|| other(&format!("the object has no program `{name}`")))?;
         program.try_into().map_err(|error: ProgramError| other(&error.to_string()))
     }
 
@@ -78,8 +92,23 @@ impl Loaded {
     /// # Errors
     /// Those of the kernel, and where something is pinned there.
     pub fn pin(&mut self, path: &Path) -> io::Result<()> {
-        let program = self.ebpf.program_mut(PROGRAM).ok_or_else(|| io::Error::other("no program"))?;
-        program.pin(path).map_err(io::Error::other)
+        self.program().map_err(io::Error::other)?.pin(path).map_err(io::Error::other)
+    }
+
+    /// Pins the program that explains.
+    ///
+    /// # Errors
+    /// As [`Loaded::pin`].
+    pub fn pin_explain(&mut self, path: &Path) -> io::Result<()> {
+        self.explain().map_err(io::Error::other)?.pin(path).map_err(io::Error::other)
+    }
+
+    /// Takes a map of the object that is not pinned.
+    ///
+    /// # Errors
+    /// Where the object has none of that name, or it was taken.
+    pub fn take_map(&mut self, symbol: &str) -> Result<Map, LoadError> {
+        self.ebpf.take_map(symbol).ok_or_else(|| other(&format!("the object has no map `{symbol}`")))
     }
 
     /// Pins the program array of the stages. The kernel empties one that is neither pinned nor open, though the program
@@ -98,27 +127,45 @@ impl Loaded {
     /// Where the kernel does not tell.
     pub fn sizes(&mut self) -> Result<Vec<(&'static str, u32, u32)>, LoadError> {
         let size = |stage: &Stage| {
-            let program = self.ebpf.program(stage.program()).ok_or_else(|| other("no program"))?;
+            let name = stage.program(self.variant);
+            let program = self.ebpf.program(name).ok_or_else(|| other("no program"))?;
             let program: &Xdp = program.try_into().map_err(program_error)?;
             let info = program.info().map_err(program_error)?;
             let verified = info.verified_instruction_count().unwrap_or_default();
-            Ok((stage.program(), verified, info.size_jitted()))
+            Ok((name, verified, info.size_jitted()))
         };
         Stage::ALL.iter().map(size).collect()
     }
 }
 
-/// Loads the program of every stage and puts it in its place.
-fn load_stages(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+impl MapSource for Loaded {
+    fn open<T: MapValue>(&self, spec: &MapSpec, access: Access) -> Result<Mapping<T>, PinError> {
+        let path = || PathBuf::from(spec.symbol);
+        let missing = || PinError::Foreign { path: path(), what: "no such map in the object".to_owned() };
+        let Some(Map::Array(data)) = self.ebpf.map(spec.symbol) else { return Err(missing()) };
+        Mapping::of_map(data.fd().as_fd(), spec.entries as usize, access)
+            .map_err(|cause| PinError::Memory { path: path(), cause })
+    }
+}
+
+/// Loads the program of every stage and puts it in its place. An older build of the object may lack some; the first
+/// stage is there always.
+fn load_stages(ebpf: &mut Ebpf, variants: &[Variant]) -> Result<(), LoadError> {
     let mut programs = Vec::new();
-    for stage in Stage::ALL {
-        let name = stage.program();
-        let program = ebpf.program_mut(name);
-        let program = program.ok_or_else(|| other(&format!("the object has no program `{name}`")))?;
+    for (variant, stage) in
+        variants.iter().flat_map(|variant| Stage::ALL.iter().map(|stage| (*variant, *stage)))
+    {
+        let name = stage.program(variant);
+        let Some(program) = ebpf.program_mut(name) else {
+            if programs.is_empty() {
+                return Err(other(&format!("the object has no program `{name}`")));
+            }
+            continue;
+        };
         let program: &mut Xdp = program.try_into().map_err(program_error)?;
         program.load().map_err(program_error)?;
         let fd = program.fd().map_err(program_error)?;
-        programs.push((*stage as u32, fd.try_clone().map_err(|error| other(&error.to_string()))?));
+        programs.push((stage.place(variant), fd.try_clone().map_err(|error| other(&error.to_string()))?));
     }
     let map = ebpf.map_mut(STAGES).ok_or_else(|| other("the object has no program array"))?;
     let mut places = ProgramArray::try_from(map).map_err(|error| other(&error.to_string()))?;
@@ -144,7 +191,36 @@ pub fn load_object(
     sizes: &Sizes,
     geometry: &Geometry,
 ) -> Result<Loaded, LoadError> {
-    if pins.exist() {
+    load_variants(object, Some(pins), sizes, geometry, &[Variant::Live, Variant::Explain])
+}
+
+/// Loads the program that samples frames for `weir capture`, over the pinned maps.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_capture(pins: &Pins, sizes: &Sizes, geometry: &Geometry) -> Result<Loaded, LoadError> {
+    load_variants(objects::XDP, Some(pins), sizes, geometry, &[Variant::Capture])
+}
+
+/// Loads the program that explains with maps of its own, which nothing pins.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_offline(sizes: &Sizes, geometry: &Geometry) -> Result<(Loaded, MapSet), LoadError> {
+    let loaded = load_variants(objects::XDP, None, sizes, geometry, &[Variant::Offline])?;
+    let maps = MapSet::open(&loaded, sizes, Access::ReadWrite)?;
+    Ok((loaded, maps))
+}
+
+/// Loads the programs of these variants; the first is the one that [`Loaded::program`] gives.
+fn load_variants(
+    object: &[u8],
+    pins: Option<&Pins>,
+    sizes: &Sizes,
+    geometry: &Geometry,
+    variants: &[Variant],
+) -> Result<Loaded, LoadError> {
+    if let Some(pins) = pins.filter(|pins| pins.exist()) {
         pins.check(sizes)?;
     }
     let bytes = geometry_bytes(geometry);
@@ -152,11 +228,15 @@ pub fn load_object(
     let mut loader = EbpfLoader::new();
     loader.override_global("GEOMETRY", bytes.as_slice(), true);
     for spec in &specs {
-        loader.map_max_entries(spec.symbol, spec.entries).map_pin_path(spec.symbol, pins.map(spec.pin));
+        loader.map_max_entries(spec.symbol, spec.entries);
+        if let Some(pins) = pins {
+            loader.map_pin_path(spec.symbol, pins.map(spec.pin));
+        }
     }
     let mut ebpf = loader.load(object).map_err(ebpf_error)?;
-    load_stages(&mut ebpf)?;
-    Ok(Loaded { ebpf })
+    load_stages(&mut ebpf, variants)?;
+    let variant = variants.first().copied().unwrap_or(Variant::Live);
+    Ok(Loaded { ebpf, variant })
 }
 
 /// Writes the `meta` value of new maps.

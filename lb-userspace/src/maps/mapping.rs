@@ -10,6 +10,7 @@ use lb_common::layout::{
     Backend, BackendInfo, Bucket, IndexLine, MaglevLine, Meta, NextHop, Pool, PoolInfo, RangeLine, Service,
     ServiceInfo, Vip, VipInfo, VipLineV6,
 };
+use lb_common::trace::Trace;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// A type whose values live in memory shared with the kernel.
@@ -42,6 +43,7 @@ map_values!(
     RangeLine,
     Service,
     ServiceInfo,
+    Trace,
     Vip,
     VipInfo,
     VipLineV6,

@@ -11,14 +11,23 @@ use thiserror::Error;
 
 use super::mapping::{Access, MapValue, Mapping};
 use super::schema::{self, Kind, MapSpec};
-use super::set::MapSet;
+use super::set::{MapSet, MapSource};
 use super::sizes::Sizes;
 
 /// `BPF_F_MMAPABLE` (linux/bpf.h).
 const MMAPABLE: u32 = 1 << 10;
 
 /// Pinned programs, and what a start that was cut off leaves.
-const PROGRAMS: [&str; 6] = ["program", "stages", "explain", "program_next", "stages_next", "link_next"];
+const PROGRAMS: [&str; 8] = [
+    "program",
+    "stages",
+    "explain",
+    "program_next",
+    "stages_next",
+    "explain_next",
+    "stages_capture",
+    "link_next",
+];
 
 /// The pinned objects of an instance: `program`, `links/<interface>`, `maps/<name>`.
 #[derive(Clone, Debug)]
@@ -94,6 +103,12 @@ impl Pins {
     #[must_use]
     pub fn program(&self) -> PathBuf {
         self.root.join("program")
+    }
+
+    /// The pin of the program that explains.
+    #[must_use]
+    pub fn explain(&self) -> PathBuf {
+        self.root.join("explain")
     }
 
     /// The pin of the program array of the stages.
@@ -210,28 +225,7 @@ impl Pins {
     /// # Errors
     /// Where one is absent, unreadable, or of another type or size.
     pub fn open_set(&self, sizes: &Sizes, access: Access) -> Result<MapSet, PinError> {
-        let specs = schema::maps(sizes);
-        let find =
-            |pin: &str| specs.iter().find(|spec| spec.pin == pin).expect("every field has a map of its name");
-        Ok(MapSet {
-            meta: self.open(find("meta"), access)?,
-            vips_v4: self.open(find("vips_v4"), access)?,
-            vips_v6: self.open(find("vips_v6"), access)?,
-            ports: self.open(find("ports"), access)?,
-            ranges: self.open(find("ranges"), access)?,
-            vips: self.open(find("vips"), access)?,
-            services: self.open(find("services"), access)?,
-            pools: self.open(find("pools"), access)?,
-            maglev: self.open(find("maglev"), access)?,
-            backends: self.open(find("backends"), access)?,
-            next_hops: self.open(find("next_hops"), access)?,
-            flows_v4: self.open(find("flows_v4"), access)?,
-            flows_v6: self.open(find("flows_v6"), access)?,
-            backend_info: self.open(find("backend_info"), access)?,
-            service_info: self.open(find("service_info"), access)?,
-            pool_info: self.open(find("pool_info"), access)?,
-            vip_info: self.open(find("vip_info"), access)?,
-        })
+        MapSet::open(self, sizes, access)
     }
 
     /// Checks that every map is pinned with the type and size of these sizes.
@@ -240,12 +234,6 @@ impl Pins {
     /// The first that is not.
     pub fn check(&self, sizes: &Sizes) -> Result<(), PinError> {
         schema::maps(sizes).iter().try_for_each(|spec| self.checked(spec).map(drop))
-    }
-
-    fn open<T: MapValue>(&self, spec: &MapSpec, access: Access) -> Result<Mapping<T>, PinError> {
-        let fd = self.checked(spec)?;
-        Mapping::of_map(fd.as_fd(), spec.entries as usize, access)
-            .map_err(|cause| PinError::Memory { path: self.map(spec.pin), cause })
     }
 
     /// Opens a map of the expected type and size.
@@ -273,6 +261,14 @@ impl Pins {
 
     fn foreign(&self, what: String) -> PinError {
         PinError::Foreign { path: self.maps.clone(), what }
+    }
+}
+
+impl MapSource for Pins {
+    fn open<T: MapValue>(&self, spec: &MapSpec, access: Access) -> Result<Mapping<T>, PinError> {
+        let fd = self.checked(spec)?;
+        Mapping::of_map(fd.as_fd(), spec.entries as usize, access)
+            .map_err(|cause| PinError::Memory { path: self.map(spec.pin), cause })
     }
 }
 

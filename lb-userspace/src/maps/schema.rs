@@ -5,6 +5,7 @@ use lb_common::layout::{
     Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::reason::Reason;
+use lb_common::trace::Trace;
 
 use super::sizes::Sizes;
 
@@ -62,6 +63,7 @@ pub fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         spec::<ServiceInfo>("SERVICE_INFO", "service_info", Shared, sizes.services),
         spec::<PoolInfo>("POOL_INFO", "pool_info", Shared, sizes.pools),
         spec::<VipInfo>("VIP_INFO", "vip_info", Shared, sizes.vips),
+        spec::<Trace>("TRACE", "trace", Shared, 1),
         spec::<Counter>("REASON_COUNTERS", "reason_counters", PerCpu, Reason::COUNT as u32),
         spec::<Counter>("SERVICE_COUNTERS", "service_counters", PerCpu, sizes.services),
         spec::<Counter>("BACKEND_COUNTERS", "backend_counters", PerCpu, sizes.backends),

@@ -7,8 +7,11 @@ use lb_common::layout::{
     ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::memory::Slices;
+use lb_common::trace::Trace;
 
-use super::mapping::Mapping;
+use super::mapping::{Access, MapValue, Mapping};
+use super::pins::PinError;
+use super::schema::{self, MapSpec};
 use super::sizes::Sizes;
 
 /// The array maps of an instance. The names of the pinned maps are those of the fields.
@@ -31,9 +34,49 @@ pub struct MapSet {
     pub service_info: Mapping<ServiceInfo>,
     pub pool_info: Mapping<PoolInfo>,
     pub vip_info: Mapping<VipInfo>,
+    pub trace: Mapping<Trace>,
+}
+
+/// Where maps are.
+pub trait MapSource {
+    /// Maps the values of one.
+    ///
+    /// # Errors
+    /// Where it is absent, unreadable, or of another type or size.
+    fn open<T: MapValue>(&self, spec: &MapSpec, access: Access) -> Result<Mapping<T>, PinError>;
 }
 
 impl MapSet {
+    /// Opens all array maps of these sizes.
+    ///
+    /// # Errors
+    /// As [`MapSource::open`].
+    pub fn open<S: MapSource>(source: &S, sizes: &Sizes, access: Access) -> Result<Self, PinError> {
+        let specs = schema::maps(sizes);
+        let find =
+            |pin: &str| specs.iter().find(|spec| spec.pin == pin).expect("every field has a map of its name");
+        Ok(Self {
+            meta: source.open(find("meta"), access)?,
+            vips_v4: source.open(find("vips_v4"), access)?,
+            vips_v6: source.open(find("vips_v6"), access)?,
+            ports: source.open(find("ports"), access)?,
+            ranges: source.open(find("ranges"), access)?,
+            vips: source.open(find("vips"), access)?,
+            services: source.open(find("services"), access)?,
+            pools: source.open(find("pools"), access)?,
+            maglev: source.open(find("maglev"), access)?,
+            backends: source.open(find("backends"), access)?,
+            next_hops: source.open(find("next_hops"), access)?,
+            flows_v4: source.open(find("flows_v4"), access)?,
+            flows_v6: source.open(find("flows_v6"), access)?,
+            backend_info: source.open(find("backend_info"), access)?,
+            service_info: source.open(find("service_info"), access)?,
+            pool_info: source.open(find("pool_info"), access)?,
+            vip_info: source.open(find("vip_info"), access)?,
+            trace: source.open(find("trace"), access)?,
+        })
+    }
+
     /// Empty maps in plain memory, for private instances and tests.
     ///
     /// # Errors
@@ -57,6 +100,7 @@ impl MapSet {
             service_info: Mapping::anonymous(sizes.services as usize)?,
             pool_info: Mapping::anonymous(sizes.pools as usize)?,
             vip_info: Mapping::anonymous(sizes.vips as usize)?,
+            trace: Mapping::anonymous(1)?,
         })
     }
 
