@@ -110,6 +110,6 @@ mod tests {
                 assert!(number == 0 || numbers.insert(number));
             }
         }
-        assert_eq!(numbers.len(), 200);
+        assert!((198..=204).contains(&numbers.len()), "{}", numbers.len());
     }
 }
