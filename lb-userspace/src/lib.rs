@@ -9,6 +9,7 @@ pub mod config;
 pub mod daemon;
 pub mod desired;
 pub mod events;
+pub mod explain;
 pub mod failure;
 pub mod flows;
 pub mod health;

@@ -26,6 +26,17 @@ pub enum Mode {
     Ipip = 2,
 }
 
+impl Mode {
+    /// The name in the config, lists and JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DsrL2 => "dsr-l2",
+            Self::Ipip => "ipip",
+        }
+    }
+}
+
 /// What happens to known flows of a backend that is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -38,6 +38,15 @@ impl Stage {
     /// All stages, in the order of their numbers.
     pub const ALL: &[Self] = &[Self::Fast, Self::Rare];
 
+    /// The name in explanations.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast: the fixed headers of an untagged frame",
+            Self::Rare => "rare: tags, options and extension headers",
+        }
+    }
+
     /// Name of the stage's program in the object, by variant.
     #[must_use]
     pub const fn program(self, variant: Variant) -> &'static str {

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::answers::{DrainProgress, Readiness, Reloaded};
 use super::server::REQUEST_TIME;
 use crate::events::EventFilter;
+use crate::explain::{ExplainedFrames, Frames};
 use crate::failure::{Code, Failure, FailureDocument};
 use crate::rollout::request::RolloutRequest;
 use crate::state::request::{BackendRequest, Changed};
@@ -77,6 +78,15 @@ impl Client {
     /// Unreachable, or what the daemon answers.
     pub async fn flows(&self, filter: &FlowFilter) -> Result<Flows, Failure> {
         self.get("/v1/flows", filter).await
+    }
+
+    /// Explains frames.
+    ///
+    /// # Errors
+    /// Unreachable, or what the daemon answers.
+    pub async fn explain(&self, frames: &Frames) -> Result<ExplainedFrames, Failure> {
+        let body = serde_json::to_vec(frames).map_err(|error| self.failed(&error))?;
+        self.send(Method::POST, "/v1/explain".to_owned(), body).await
     }
 
     /// The events that match.

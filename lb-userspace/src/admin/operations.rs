@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::answers::{DrainProgress, Readiness, Reloaded};
 use crate::events::EventFilter;
+use crate::explain::{ExplainedFrames, Frames};
 use crate::failure::Failure;
 use crate::rollout::request::RolloutRequest;
 use crate::state::overlay::BackendName;
@@ -32,6 +33,9 @@ pub trait Operations: Send + Sync + 'static {
 
     /// The flows that match.
     fn flows(&self, filter: FlowFilter) -> impl Future<Output = Result<Flows, Failure>> + Send;
+
+    /// Explains frames.
+    fn explain(&self, frames: Frames) -> impl Future<Output = Result<ExplainedFrames, Failure>> + Send;
 
     /// The events that match.
     fn events(&self, filter: EventFilter) -> impl Future<Output = Result<Events, Failure>> + Send;

@@ -16,6 +16,7 @@ use super::operations::Operations;
 use super::peer::{Peer, Role};
 use super::server::{BODY_LIMIT, REQUEST_TIME};
 use crate::events::EventFilter;
+use crate::explain::Frames;
 use crate::failure::{Code, Failure};
 use crate::rollout::request::RolloutRequest;
 use crate::state::overlay::BackendName;
@@ -58,6 +59,7 @@ pub(super) fn router<O: Operations>(operations: Arc<O>) -> Router {
         .route("/v1/services", get(services::<O>))
         .route("/v1/backends", get(backends::<O>))
         .route("/v1/flows", get(flows::<O>))
+        .route("/v1/explain", post(explain::<O>))
         .route("/v1/events", get(events::<O>))
         .route("/v1/events/state", get(state_at::<O>))
         .route("/v1/rollouts", get(rollouts::<O>))
@@ -123,6 +125,13 @@ async fn flows<O: Operations>(
     Query(filter): Query<FlowFilter>,
 ) -> Result<Response, Failure> {
     daemon.flows(filter).await.map(|view| Json(view).into_response())
+}
+
+async fn explain<O: Operations>(
+    State(daemon): Daemon<O>,
+    Body(frames): Body<Frames>,
+) -> Result<Response, Failure> {
+    daemon.explain(frames).await.map(|view| Json(view).into_response())
 }
 
 async fn events<O: Operations>(

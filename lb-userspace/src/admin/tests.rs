@@ -20,6 +20,7 @@ use super::peer::{Peer, Role};
 use super::router::router;
 use super::server::{BindError, REQUEST_TIME, Server};
 use crate::events::EventFilter;
+use crate::explain::{Explained, ExplainedFrames, Frames};
 use crate::failure::{Code, Failure};
 use crate::rollout::request::RolloutRequest;
 use crate::state::overlay::BackendName;
@@ -50,6 +51,14 @@ impl Instance {
 }
 
 impl Operations for Instance {
+    async fn explain(&self, request: Frames) -> Result<ExplainedFrames, Failure> {
+        let explained = |frame: &String| Explained { output: frame.clone(), ..Explained::default() };
+        Ok(ExplainedFrames {
+            explained: request.frames.iter().map(explained).collect(),
+            ..Default::default()
+        })
+    }
+
     async fn status(&self) -> Result<Status, Failure> {
         Ok(Status {
             problems: vec!["interface eth1: the program is not attached".to_owned()],

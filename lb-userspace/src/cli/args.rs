@@ -1,12 +1,13 @@
 //! Verbs and options.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::event_args::EventArgs;
 use super::rollout::RolloutVerb;
+use super::explain_args::ExplainArgs;
 use crate::log::{LogFormat, LogOptions};
 use crate::state::request::{Action, BackendRequest, Force, Targets};
 use crate::view::filter::{BACKEND_STATES, BackendFilter, FLOW_STATES, FlowFilter, ServiceFilter};
@@ -38,9 +39,9 @@ pub struct Cli {
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Config file.
-    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/weir/weir.toml")]
-    pub config: PathBuf,
+    /// Config file [default: /etc/weir/weir.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Admin socket of the daemon.
     #[arg(long, global = true, value_name = "FILE", default_value = "/run/weir/weir.sock")]
     pub socket: PathBuf,
@@ -61,6 +62,14 @@ pub struct Global {
         hide_possible_values = true
     )]
     pub output: Form,
+}
+
+impl Global {
+    /// The config file.
+    #[must_use]
+    pub fn config_file(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new("/etc/weir/weir.toml"))
+    }
 }
 
 /// Form of what is printed.
@@ -147,6 +156,16 @@ Examples:
   weir flows --backend web/web-1 --count
   weir flows --client 2001:db8::/32 --state proven -o json | jq '.total'")]
     Flows(FlowArgs),
+    /// Run one packet through the program and tell what it does, and why.
+    #[command(after_help = "\
+Against the running instance the live maps are read and nothing is written. With --config a private instance is
+filled from that file, every backend up; frames of one call share its flow table.
+
+Examples:
+  weir explain --from 203.0.113.9:51000 --to 198.51.100.10:80
+  weir explain --from 203.0.113.9:51000 --to 198.51.100.10:80 --flags ack --interface eth1 --vlan 100
+  weir explain --config new.toml --pcap seen.pcapng -o jsonl | jq -r '[.verdict, .reason, .backend] | @tsv'")]
+    Explain(ExplainArgs),
     /// Show what happened, with evidence.
     #[command(after_help = "\
 Works without the daemon, from its files under --state-dir.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::args::Global;
+use crate::explain::{Explained, ExplainedFrames, Frames};
 use crate::failure::Failure;
 use crate::log::LogOptions;
 use crate::maps::set::MapSet;
@@ -40,6 +41,23 @@ pub trait Host {
     /// # Errors
     /// Not found where nothing is pinned; what keeps them from being read.
     fn pinned(&self, bpffs: &Path) -> Result<Pinned, Failure>;
+
+    /// Explains frames with the program and maps pinned under `bpffs`.
+    ///
+    /// # Errors
+    /// Not found where nothing is pinned; an interface that does not exist; what keeps frames from being run.
+    fn explain_pinned(&self, bpffs: &Path, request: &Frames) -> Result<ExplainedFrames, Failure>;
+
+    /// Explains frames with a private instance of a config, and hands each answer over as it comes.
+    ///
+    /// # Errors
+    /// An invalid config; what keeps frames from being run; what `each` says.
+    fn explain_offline(
+        &self,
+        config: &Path,
+        frames: &[Vec<u8>],
+        each: &mut dyn FnMut(Explained) -> Result<(), Failure>,
+    ) -> Result<(), Failure>;
 
     /// The live entries of the flow tables.
     fn flow_rows<'a>(&self, maps: &'a MapSet) -> Box<dyn Iterator<Item = FlowRow> + 'a>;

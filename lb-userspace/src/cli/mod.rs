@@ -6,6 +6,8 @@ pub mod args;
 mod backend;
 pub mod event_args;
 mod events;
+mod explain;
+pub mod explain_args;
 pub mod host;
 mod lists;
 pub mod output;

@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use super::args::{Cli, Form, Verb};
 use super::host::Host;
 use super::output::{Output, Streams, failure, form_of};
-use super::{backend, events, lists, rollout};
+use super::{backend, events, explain, lists, rollout};
 use crate::admin::client::Client;
 use crate::failure::{Code, Exit, Failure};
 use crate::state::lock::{Lock, LockError};
@@ -65,6 +65,7 @@ fn dispatch(host: &impl Host, cli: &Cli, output: &mut Output<'_, '_>) -> Result<
     let follows = match &cli.verb {
         Verb::Backend(verb) => verb.wait().is_some(),
         Verb::Events(args) => args.at.is_none(),
+        Verb::Explain(_) => true,
         _ => false,
     };
     if output.form == Form::Jsonl && !follows {
@@ -76,7 +77,7 @@ fn dispatch(host: &impl Host, cli: &Cli, output: &mut Output<'_, '_>) -> Result<
     match &cli.verb {
         Verb::Run(log) => host.run(paths, &log.into()).map(|()| Exit::Done),
         Verb::Check { file } => {
-            let checked = host.check(file.as_deref().unwrap_or(&paths.config))?;
+            let checked = host.check(file.as_deref().unwrap_or(paths.config_file()))?;
             output.data(&checked)?;
             Ok(if checked.valid { Exit::Done } else { Exit::Usage })
         }
@@ -112,6 +113,7 @@ fn dispatch(host: &impl Host, cli: &Cli, output: &mut Output<'_, '_>) -> Result<
             }
             Ok(Exit::Done)
         }
+        Verb::Explain(args) => explain::run(host, &client, paths, args, output).map(|()| Exit::Done),
         Verb::Events(args) => events::run(&client, &paths.state_dir, args, output).map(|()| Exit::Done),
         Verb::Rollout(verb) => rollout::run(&client, verb, output).map(|()| Exit::Done),
         Verb::Backend(verb) => backend::run(&client, verb, output).map(|()| Exit::Done),

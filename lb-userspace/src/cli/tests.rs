@@ -18,6 +18,7 @@ use crate::admin::operations::Operations;
 use crate::admin::server::Server;
 use crate::events::ring::Ring;
 use crate::events::{Event, EventFilter, History, Kind, Recorder, state};
+use crate::explain::{Explained, ExplainedFrames, Frames, to_hex};
 use crate::failure::{Code, Exit, Failure};
 use crate::log::LogOptions;
 use crate::maps::set::MapSet;
@@ -75,6 +76,25 @@ impl Host for Memory {
         })
     }
 
+    fn explain_pinned(&self, bpffs: &Path, _request: &Frames) -> Result<ExplainedFrames, Failure> {
+        Err(Failure::new(Code::NotFound, format!("nothing is pinned under {}", bpffs.display())))
+    }
+
+    fn explain_offline(
+        &self,
+        config: &Path,
+        frames: &[Vec<u8>],
+        each: &mut dyn FnMut(Explained) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let reason = config.display().to_string();
+        let explained = |frame: &Vec<u8>| Explained {
+            reason: reason.clone(),
+            output: to_hex(frame),
+            ..Default::default()
+        };
+        frames.iter().try_for_each(|frame| each(explained(frame)))
+    }
+
     fn pinned(&self, bpffs: &Path) -> Result<Pinned, Failure> {
         match self.pinned {
             true => Ok(Pinned { maps: sample::maps(), counters: sample::counters(), interfaces: Vec::new() }),
@@ -103,6 +123,14 @@ impl Daemon {
 }
 
 impl Operations for Daemon {
+    async fn explain(&self, request: Frames) -> Result<ExplainedFrames, Failure> {
+        let explained = |frame: &String| Explained { output: frame.clone(), ..Explained::default() };
+        Ok(ExplainedFrames {
+            explained: request.frames.iter().map(explained).collect(),
+            ..Default::default()
+        })
+    }
+
     async fn status(&self) -> Result<Status, Failure> {
         let maps = sample::maps();
         Ok(from_maps::status(&maps, &sample::counters(), &Self::counts(&maps), Vec::new()))
@@ -565,4 +593,28 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     let mut err = Vec::new();
     let mut streams = Streams { out: &mut Closed, err: &mut err, audience: Audience::Log };
     assert_eq!(super::main(&lab.host, lab.args("flows"), &mut streams), Exit::Done);
+}
+
+#[test]
+fn explain_takes_a_flow_frames_or_a_capture_and_nothing_else() {
+    let lab = Lab::new();
+    lab.daemon(0, 1);
+    let frame = lab.run("explain --from 203.0.113.9:51000 --to 198.51.100.10:80 -o jsonl");
+    assert!(frame.out.contains("cb007109c633640a"), "{}", frame.out);
+    let two = lab.run("explain --packet 0200 --packet 03:00 -o jsonl");
+    assert_eq!(two.out.lines().count(), 2, "{}", two.out);
+    for wrong in [
+        "explain",
+        "explain --from 203.0.113.9:51000",
+        "explain --from 203.0.113.9 --to 198.51.100.10:80",
+        "explain --packet 020",
+        "explain --packet 0200 --pcap seen.pcap",
+        "explain --from 203.0.113.9:1 --to 198.51.100.10:80 --flags push",
+        "explain --config weir.toml --interface eth0 --packet 0200",
+    ] {
+        let ran = lab.run(wrong);
+        assert_eq!(ran.exit, Exit::Usage, "{wrong}: {}{}", ran.out, ran.err);
+    }
+    let offline = lab.run("explain --config new.toml --packet 0200 -o json");
+    assert!(offline.out.contains("new.toml"), "{}", offline.out);
 }

@@ -31,6 +31,7 @@ use crate::flows;
 use crate::health::{BackendHealth, BackendKey, GuardEvent, GuardStatus, Health, HealthEvent, Targets};
 use crate::maps::attach;
 use crate::maps::load::{self, CounterMaps};
+use crate::maps::pins::Pins;
 use crate::maps::set::MapSet;
 use crate::net::preflight::{self, Finding, Severity};
 use crate::net::{HopChange, Observed, facts};
@@ -84,7 +85,7 @@ impl Engine {
     }
 
     async fn start_in_place(paths: &Global) -> Result<(Self, Feeds), Failure> {
-        let file = paths.config.clone();
+        let file = paths.config_file().to_owned();
         let Loaded { config, warnings } = config::load(&file).map_err(invalid)?;
         warnings.0.iter().for_each(|warning| warn!("{warning}"));
         let place = place::take(paths)?;
@@ -145,6 +146,11 @@ impl Engine {
         };
         engine.tell_carriers();
         Ok((engine, Feeds { net, health, tiers, guard }))
+    }
+
+    /// Where the instance's objects are pinned.
+    pub(super) fn pins(&self) -> Pins {
+        self.place.pins.clone()
     }
 
     /// The maps.
@@ -485,7 +491,7 @@ fn preflight(config: &Config, network: &Network, place: &Place) -> Result<(), Fa
     }
 }
 
-fn invalid(problems: config::Problems) -> Failure {
+pub(super) fn invalid(problems: config::Problems) -> Failure {
     Failure::new(Code::InvalidConfig, problems.to_string())
 }
 

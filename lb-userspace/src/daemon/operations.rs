@@ -8,12 +8,13 @@ use jiff::Timestamp;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::engine::{Engine, file_weight};
-use super::process::{counters, flow_rows};
+use super::process::{counters, explain_frames, flow_rows};
 use crate::admin::answers::{DrainProgress, Readiness, Reloaded};
 use crate::admin::operations::Operations;
 use crate::cli::args::Global;
 use crate::config::model::Config;
 use crate::events::{EventFilter, History};
+use crate::explain::{ExplainedFrames, Frames};
 use crate::failure::Failure;
 use crate::health::BackendHealth;
 use crate::maps::set::MapSet;
@@ -40,7 +41,7 @@ pub(super) struct Daemon {
 
 impl Daemon {
     pub(super) fn new(engine: Engine, paths: &Global) -> Self {
-        let (history, config) = (engine.history(), paths.config.clone());
+        let (history, config) = (engine.history(), paths.config_file().to_owned());
         Self { engine: Mutex::new(engine), started: Timestamp::now(), config, history }
     }
 
@@ -87,6 +88,11 @@ fn with_probes(backends: &mut [Backend], health: &[BackendHealth]) {
 }
 
 impl Operations for Daemon {
+    async fn explain(&self, request: Frames) -> Result<ExplainedFrames, Failure> {
+        let pins = self.engine().await.pins();
+        tokio::task::block_in_place(|| explain_frames(&pins, &request))
+    }
+
     async fn status(&self) -> Result<status::Status, Failure> {
         let (maps, counters) = self.maps().await?;
         let flows = count(&maps);

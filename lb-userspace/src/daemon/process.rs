@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::cli::args::Global;
 use crate::cli::host::{Detached, Host, Pinned};
 use crate::config::{self, Loaded};
+use crate::explain::{Explained, ExplainedFrames, Explainer, Frames, from_hex};
 use crate::failure::{Code, Failure};
 use crate::flows;
 use crate::log::{self, LogOptions};
@@ -88,9 +89,48 @@ impl Host for Process {
         Ok(Pinned { maps, counters, interfaces: interfaces.collect() })
     }
 
+    fn explain_pinned(&self, bpffs: &Path, request: &Frames) -> Result<ExplainedFrames, Failure> {
+        explain_frames(&Pins::new(bpffs), request)
+    }
+
+    fn explain_offline(
+        &self,
+        config: &Path,
+        frames: &[Vec<u8>],
+        each: &mut dyn FnMut(Explained) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Loaded { config, .. } = config::load(config).map_err(super::engine::invalid)?;
+        let mut explainer = Explainer::offline(&config)?;
+        frames.iter().try_for_each(|frame| each(explainer.explain(frame, None)?))
+    }
+
     fn flow_rows<'a>(&self, maps: &'a MapSet) -> Box<dyn Iterator<Item = FlowRow> + 'a> {
         Box::new(flow_rows(maps))
     }
+}
+
+/// Explains frames with what is pinned.
+pub(super) fn explain_frames(pins: &Pins, request: &Frames) -> Result<ExplainedFrames, Failure> {
+    let interface = match &request.interface {
+        Some(name) => Some(name.clone()),
+        None => attach::pinned(pins).unwrap_or_default().into_iter().next(),
+    };
+    let ingress = interface.map(|name| interface_index(&name)).transpose()?;
+    let mut explainer = Explainer::pinned(pins)?;
+    let mut answer = ExplainedFrames::default();
+    for frame in &request.frames {
+        let frame = from_hex(frame).map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
+        answer.explained.push(explainer.explain(&frame, ingress)?);
+    }
+    Ok(answer)
+}
+
+/// The index of an interface of this network namespace.
+fn interface_index(name: &str) -> Result<u32, Failure> {
+    use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+    let failed = |error| Failure::new(Code::NotFound, format!("no interface {name:?}: {error}"));
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).map_err(failed)?;
+    netdevice::name_to_index(&socket, name).map_err(failed)
 }
 
 fn problem(problem: &config::Problem) -> Problem {

@@ -271,7 +271,7 @@ fn named_backends(maps: &MapSet) -> impl Iterator<Item = (usize, &BackendInfo)> 
     maps.backend_info.iter().enumerate().filter(|(_, info)| !info.name.as_str().is_empty())
 }
 
-fn pool_name<'a>(maps: &'a MapSet, info: &BackendInfo) -> &'a str {
+pub(crate) fn pool_name<'a>(maps: &'a MapSet, info: &BackendInfo) -> &'a str {
     maps.pool_info.get(usize::from(info.pool)).map_or("", |pool| pool.name.as_str())
 }
 
@@ -283,7 +283,7 @@ fn addresses(maps: &MapSet, vip: &str) -> Vec<IpAddr> {
 }
 
 /// The address of a VIP id; the unspecified one for a free id.
-fn vip_address(maps: &MapSet, id: u32) -> IpAddr {
+pub(crate) fn vip_address(maps: &MapSet, id: u32) -> IpAddr {
     maps.vip_info
         .get(id as usize)
         .map_or(Ipv6Addr::UNSPECIFIED.into(), |info| address(&info.address, info.family))
@@ -297,11 +297,8 @@ fn address(bytes: &[u8; 16], family: u8) -> IpAddr {
 }
 
 fn mode(maps: &MapSet, id: usize) -> &'static str {
-    match maps.services.get(id).and_then(|service| ForwardWord(service.forward.get()).mode()) {
-        Some(Mode::DsrL2) => "dsr-l2",
-        Some(Mode::Ipip) => "ipip",
-        None => "",
-    }
+    let mode = maps.services.get(id).and_then(|service| ForwardWord(service.forward.get()).mode());
+    mode.map_or("", Mode::name)
 }
 
 fn scheduler(code: u8) -> &'static str {
@@ -317,7 +314,7 @@ fn protocols(bits: u8) -> String {
     set.join(",")
 }
 
-fn protocol_name(protocol: Protocol) -> &'static str {
+pub(crate) fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",

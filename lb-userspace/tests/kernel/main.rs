@@ -2,5 +2,6 @@
 
 mod btf;
 mod differential;
+mod explain;
 mod instance;
 mod oracle;
