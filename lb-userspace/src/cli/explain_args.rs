@@ -10,10 +10,15 @@ use crate::failure::{Code, Failure};
 
 /// What to explain.
 #[derive(Args, Debug)]
-#[group(id = "what", required = true, multiple = false, args = ["from", "packet", "pcap"])]
 pub struct ExplainArgs {
     /// Source of the packet: 203.0.113.9:51000, [2001:db8::1]:51000.
-    #[arg(long, value_name = "ADDRESS:PORT", requires = "to")]
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        requires = "to",
+        required_unless_present_any = ["packet", "pcap"],
+        conflicts_with_all = ["packet", "pcap"]
+    )]
     from: Option<String>,
     /// Destination of the packet.
     #[arg(long, value_name = "ADDRESS:PORT", requires = "from")]
@@ -31,7 +36,7 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
     /// A whole Ethernet frame; several are run in order.
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", conflicts_with = "pcap")]
     pub packet: Vec<String>,
     /// The frames of a pcap or pcapng file, in order.
     #[arg(long, value_name = "FILE")]
