@@ -28,6 +28,18 @@ pub(crate) fn weir_rare(context: XdpContext) -> u32 {
     run(Stage::Rare, context)
 }
 
+/// Takes ICMP and ICMPv6 to VIPs.
+#[xdp]
+pub(crate) fn weir_icmp(context: XdpContext) -> u32 {
+    run(Stage::Icmp, context)
+}
+
+/// Answers packets that are not forwarded.
+#[xdp]
+pub(crate) fn weir_answer(context: XdpContext) -> u32 {
+    run(Stage::Answer, context)
+}
+
 #[inline(always)]
 fn run(stage: Stage, context: XdpContext) -> u32 {
     #[cfg(feature = "log")]
@@ -46,7 +58,8 @@ fn run(stage: Stage, context: XdpContext) -> u32 {
         (Verdict::Pass, _) => XDP_PASS,
         (Verdict::Forward, Some(egress)) if egress.port == packet.ingress() => XDP_TX,
         (Verdict::Forward, Some(_)) => XDP_REDIRECT,
-        (Verdict::Forward, None) | (Verdict::Drop, _) => XDP_DROP,
+        (Verdict::Answer, Some(_)) => XDP_TX,
+        (Verdict::Forward | Verdict::Answer, None) | (Verdict::Drop, _) => XDP_DROP,
     }
 }
 

@@ -1,7 +1,7 @@
 //! A frame in the kernel.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::bpf_xdp_adjust_head;
+use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
 use lb_common::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use lb_common::pipeline::Stage;
@@ -78,6 +78,17 @@ impl Packet for XdpPacket {
     #[inline(always)]
     fn shrink_front(&mut self, bytes: usize) -> Result<(), TooShort> {
         if self.adjust_head(bytes as i32) { Ok(()) } else { Err(TooShort) }
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, length: usize) -> Result<(), TooShort> {
+        let by = length as i32 - self.length() as i32;
+        if by > 0 {
+            return Err(TooShort);
+        }
+        // SAFETY: as in `adjust_head`.
+        let done = unsafe { bpf_xdp_adjust_tail(self.context.as_ptr().cast(), by) == 0 };
+        if done { Ok(()) } else { Err(TooShort) }
     }
 
     #[inline(always)]

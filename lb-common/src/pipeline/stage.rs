@@ -10,11 +10,15 @@ pub enum Stage {
     Fast = 0,
     /// Frames and headers that are not laid out as nearly all are.
     Rare = 1,
+    /// ICMP and ICMPv6 to VIPs: errors about flows, echo requests.
+    Icmp = 2,
+    /// Packets that are answered: with RST, unreachable, or the size that fits.
+    Answer = 3,
 }
 
 impl Stage {
     /// All stages, in the order of their numbers.
-    pub const ALL: &[Self] = &[Self::Fast, Self::Rare];
+    pub const ALL: &[Self] = &[Self::Fast, Self::Rare, Self::Icmp, Self::Answer];
 
     /// Name of the stage's program in the object.
     #[must_use]
@@ -22,6 +26,8 @@ impl Stage {
         match self {
             Self::Fast => "weir",
             Self::Rare => "weir_rare",
+            Self::Icmp => "weir_icmp",
+            Self::Answer => "weir_answer",
         }
     }
 
@@ -31,6 +37,11 @@ impl Stage {
     pub const fn after(self, reason: Reason) -> Option<Self> {
         match (self, reason) {
             (Self::Fast, Reason::Vlan | Reason::IpOptions | Reason::ExtensionHeaders) => Some(Self::Rare),
+            (Self::Fast | Self::Rare, Reason::Icmp) => Some(Self::Icmp),
+            (
+                Self::Fast | Self::Rare,
+                Reason::TooBig | Reason::UnmatchedReject | Reason::NoBackendReset | Reason::FlowReset,
+            ) => Some(Self::Answer),
             _ => None,
         }
     }
