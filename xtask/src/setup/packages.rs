@@ -14,6 +14,7 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("ethtool", "ethtool"),
     ("bpftool", "bpftool"),
     ("tshark", "tshark"),
+    ("traceroute", "traceroute"),
     ("iperf3", "iperf3"),
     ("bird", "bird2"),
     ("python3", "python3"),
