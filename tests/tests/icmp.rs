@@ -227,10 +227,10 @@ fn on_down_reset_ends_connections_of_a_silent_backend_as_soon_as_it_is_down() ->
         for mut stream in streams {
             stream.set_nonblocking(true)?;
             let mut buffer = [0; 64];
-            let failed = |error: std::io::Error| error.kind() != ErrorKind::WouldBlock;
-            match stream.write(b"0123456789").err().or_else(|| stream.read(&mut buffer).err()) {
-                Some(error) if failed(error) => ended.push(frozen.elapsed()),
-                _ => open.push(stream),
+            let write = stream.write(b"0123456789").err();
+            match write.or_else(|| stream.read(&mut buffer).err()).map(|error| error.kind()) {
+                None | Some(ErrorKind::WouldBlock) => open.push(stream),
+                Some(_) => ended.push(frozen.elapsed()),
             }
         }
         streams = open;
