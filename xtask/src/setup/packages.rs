@@ -6,7 +6,7 @@ use super::installer::Installer;
 use crate::process;
 
 /// A program, and the package that brings it.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("curl", "curl"),
