@@ -4,7 +4,7 @@
 //! 4.1, normal mode), and the backend's selected source (RFC 2003, RFC 2473, RFC 4213).
 
 use crate::hash;
-use crate::layout::{Backend, EgressWord, Family, Mode, NextHopCopy};
+use crate::layout::{Backend, EgressWord, Family, Mode, NextHopCopy, Note};
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::tables::Tables;
@@ -30,8 +30,13 @@ pub struct Inner {
 /// Where a forwarded frame leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Egress {
-    /// Interface index.
+    /// Interface index; 0 for the interface that the frame came in by.
     pub port: u32,
+}
+
+impl Egress {
+    /// By the interface that the frame came in by.
+    pub const BACK: Self = Self { port: 0 };
 }
 
 /// A way that a packet can go.
@@ -58,7 +63,11 @@ pub fn route<'a, T: Tables>(
     let next_hop = tables.next_hop(egress.next_hop()).ok_or(Reason::NoNextHop)?;
     let copy = next_hop.current().ok_or(Reason::NoNextHop)?;
     tables.trace(Mark::NextHop, egress.next_hop(), copy.port as u64 | (copy.mtu as u64) << 32);
-    if inner.length + overhead(mode, egress.family()) > copy.mtu as u32 {
+    let overhead = overhead(mode, egress.family());
+    if inner.length + overhead > copy.mtu as u32 {
+        if let Some(scratch) = tables.scratch() {
+            scratch.note.set(Note::too_big((copy.mtu as u32).saturating_sub(overhead) as u16).0);
+        }
         return Err(Reason::TooBig);
     }
     Ok(Route { backend, egress, copy, mode, inner })

@@ -1,19 +1,21 @@
 //! The pipeline's traits over byte buffers and plain memory, for tests, fuzzers and private instances.
 
 use crate::layout::{
-    Backend, Bucket, Geometry, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
+    Backend, Bucket, Geometry, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Scratch, Service, Vip,
+    VipLineV6,
 };
 use crate::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use crate::pipeline::Outcome;
 use crate::reason::Reason;
 use crate::tables::Tables;
-use crate::time::Tick;
+use crate::time::{TICK_NS, Tick};
 use crate::wire::{ETHERNET_LEN, Header};
 
 /// A frame in a buffer with headroom before it.
 pub struct Frame<'a> {
     buffer: &'a mut [u8],
     start: usize,
+    end: usize,
     /// Interfaces that frames may leave by; `None` is all.
     tx_ports: Option<&'a [u32]>,
 }
@@ -22,7 +24,7 @@ impl<'a> Frame<'a> {
     /// The frame that starts `headroom` bytes into `buffer` and ends with it.
     #[must_use]
     pub fn new(buffer: &'a mut [u8], headroom: usize) -> Self {
-        Self { start: headroom.min(buffer.len()), buffer, tx_ports: None }
+        Self { start: headroom.min(buffer.len()), end: buffer.len(), buffer, tx_ports: None }
     }
 
     /// The frame with only these interfaces to leave by.
@@ -34,7 +36,7 @@ impl<'a> Frame<'a> {
     /// The frame's bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        self.buffer.get(self.start..).unwrap_or(&[])
+        self.buffer.get(self.start..self.end).unwrap_or(&[])
     }
 }
 
@@ -48,7 +50,7 @@ impl Packet for Frame<'_> {
     }
 
     fn header_mut<H: Header>(&mut self, offset: usize) -> Option<&mut H> {
-        let bytes = self.buffer.get_mut(self.start..)?.get_mut(offset..)?;
+        let bytes = self.buffer.get_mut(self.start..self.end)?.get_mut(offset..)?;
         H::mut_from_prefix(bytes).ok().map(|(header, _)| header)
     }
 
@@ -62,6 +64,14 @@ impl Packet for Frame<'_> {
             return Err(TooShort);
         }
         self.start += bytes;
+        Ok(())
+    }
+
+    fn truncate(&mut self, length: usize) -> Result<(), TooShort> {
+        if length < ETHERNET_LEN || length > self.length() {
+            return Err(TooShort);
+        }
+        self.end = self.start + length;
         Ok(())
     }
 
@@ -101,6 +111,8 @@ pub struct Memory<'a> {
     pub geometry: Geometry,
     /// The time that the pipeline sees.
     pub now: Tick,
+    /// What the one CPU keeps; without it nothing is answered.
+    pub scratch: Option<&'a Scratch>,
     /// Receives the counts.
     pub on_count: OnCount<'a>,
     /// Receives the counts of forwarded packets.
@@ -142,6 +154,14 @@ impl Tables for Memory<'_> {
 
     fn now(&self) -> Tick {
         self.now
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::from(self.now.bits()) * TICK_NS
+    }
+
+    fn scratch(&self) -> Option<&Scratch> {
+        self.scratch
     }
 
     look_up! {

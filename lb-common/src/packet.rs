@@ -25,6 +25,12 @@ pub trait Packet {
     /// Where the frame would be left without an Ethernet header; the frame is as it was.
     fn shrink_front(&mut self, bytes: usize) -> Result<(), TooShort>;
 
+    /// Takes bytes off the end, so that `length` are left.
+    ///
+    /// # Errors
+    /// Where there are fewer, or where the frame would be left without an Ethernet header; the frame is as it was.
+    fn truncate(&mut self, length: usize) -> Result<(), TooShort>;
+
     /// Arranges for the frame to leave by the interface with this index.
     ///
     /// # Errors

@@ -5,6 +5,8 @@
 pub enum Verdict {
     /// Out of the interface it came in by, or by another one.
     Forward,
+    /// Out of the interface it came in by, turned into an answer to its sender; nowhere where it could not be.
+    Answer,
     /// To the host's stack, byte for byte as it came.
     Pass,
     /// Nowhere.
@@ -65,14 +67,22 @@ reasons! {
     Truncated = "truncated" => Pass,
     /// Not for a VIP.
     NotVip = "not_vip" => Pass,
-    /// ICMP or ICMPv6 to a VIP.
+    /// An ICMP or ICMPv6 error about a flow: sent to the flow's backend.
+    IcmpError = "icmp_error" => Forward,
+    /// An ICMP or ICMPv6 error to a VIP that quotes no packet of a service.
+    IcmpErrorUnmatched = "icmp_error_unmatched" => Drop,
+    /// Neighbour discovery to a VIP; other ICMP that weir does not take, where the VIP's policy is to pass.
     Icmp = "icmp" => Pass,
+    /// An echo request to a VIP.
+    EchoAnswered = "echo_answered" => Answer,
+    /// An echo request to a VIP that does not answer them.
+    EchoOff = "echo_off" => Drop,
     /// For a VIP but for no service, and the VIP's policy is to pass.
     UnmatchedPass = "unmatched_pass" => Pass,
     /// For a VIP but for no service, and the VIP's policy is to drop.
     UnmatchedDrop = "unmatched_drop" => Drop,
-    /// For a VIP but for no service, and the VIP's policy is to reject.
-    UnmatchedReject = "unmatched_reject" => Drop,
+    /// For a VIP but for no service, and the VIP's policy is to reject: answered with RST or unreachable.
+    UnmatchedReject = "unmatched_reject" => Answer,
     /// For a VIP, with a header or length that the frame does not hold.
     Malformed = "malformed" => Drop,
     /// A fragment for a VIP.
@@ -83,12 +93,18 @@ reasons! {
     ExtensionHeaders = "extension_headers" => Drop,
     /// No backend of the pool is usable, and its last resort is to drop.
     NoBackend = "no_backend" => Drop,
-    /// No backend of the pool is usable, and its last resort is to reset.
-    NoBackendReset = "no_backend_reset" => Drop,
+    /// No backend of the pool is usable, and its last resort is to reset: answered with RST or unreachable.
+    NoBackendReset = "no_backend_reset" => Answer,
+    /// TCP of a flow whose backend is down, of a service that resets those: answered with RST.
+    FlowReset = "flow_reset" => Answer,
     /// The backend has no route or its neighbour no address.
     NoNextHop = "no_next_hop" => Drop,
-    /// Longer than the next hop's MTU once encapsulated.
-    TooBig = "too_big" => Drop,
+    /// Longer than the next hop's MTU once encapsulated: answered with what fits.
+    TooBig = "too_big" => Answer,
+    /// To be answered, but too many were just now.
+    AnswerLimited = "answer_limited" => Drop,
+    /// To be answered, but of a kind that must not be (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
+    Unanswerable = "unanswerable" => Drop,
     /// The driver left no headroom for the outer header.
     NoHeadroom = "no_headroom" => Drop,
     /// The next hop's interface is not one that frames may leave by: it has just gone, or just come.
@@ -100,6 +116,13 @@ reasons! {
 impl Reason {
     /// Number of reasons, the size of the counter array.
     pub const COUNT: usize = Self::ALL.len();
+
+    /// The reason with this number.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(number as usize).copied()
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +134,7 @@ mod tests {
         let mut names = std::collections::HashSet::new();
         for (index, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
+            assert_eq!(Reason::from_number(index as u8), Some(*reason));
             assert!(names.insert(reason.name()), "{}", reason.name());
         }
     }

@@ -1,7 +1,7 @@
 //! Access to the maps.
 
 use crate::layout::{
-    Backend, Bucket, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
+    Backend, Bucket, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Scratch, Service, Vip, VipLineV6,
 };
 use crate::reason::Reason;
 use crate::time::Tick;
@@ -30,6 +30,10 @@ pub trait Tables {
     fn flows_v6_mask(&self) -> u32;
     /// The current tick.
     fn now(&self) -> Tick;
+    /// Nanoseconds of a clock that never goes back, by a few milliseconds exact: for rare packets.
+    fn now_ns(&self) -> u64;
+    /// What this CPU keeps.
+    fn scratch(&self) -> Option<&Scratch>;
     /// A line of the IPv4 VIP index.
     fn vip_line_v4(&self, line: u32) -> Option<&IndexLine>;
     /// A line of the IPv6 VIP index.

@@ -96,8 +96,8 @@ fn what_is_not_ip_for_a_vip_passes() {
         ("802.3 length", edit(v4().frame(), 12, &[0x00, 0x40]), Reason::NotIp),
         ("IPv4 ethertype, version 6", edit(v4().frame(), 14, &[0x65]), Reason::Truncated),
         ("IPv6 ethertype, version 4", edit(v6().frame(), 14, &[0x40]), Reason::Truncated),
-        ("ICMP echo to a VIP", v4().carrying(Transport::Icmp).frame(), Reason::Icmp),
-        ("ICMPv6 echo to a VIP", v6().carrying(Transport::Icmp).frame(), Reason::Icmp),
+        ("ICMP echo to a VIP", v4().carrying(Transport::Icmp).frame(), Reason::EchoAnswered),
+        ("ICMPv6 echo to a VIP", v6().carrying(Transport::Icmp).frame(), Reason::EchoAnswered),
     ]);
 }
 
@@ -199,7 +199,7 @@ fn ipv6_extension_headers_are_walked_up_to_a_bound() {
         (
             "ICMPv6 behind hop-by-hop",
             extended(&[HopByHop(0)]).carrying(Transport::Icmp).frame(),
-            Reason::Icmp,
+            Reason::Unanswerable,
         ),
         ("an extension that ends past the packet", past, Reason::Malformed),
     ]);
@@ -246,6 +246,7 @@ fn an_exact_port_beats_a_range_and_a_range_beats_any_port() {
             slices: tables.slices(),
             geometry,
             now: Scene::START,
+            scratch: None,
             on_count: &on,
             on_forwarded: &on_forwarded,
         };

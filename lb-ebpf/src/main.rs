@@ -38,10 +38,10 @@ macro_rules! programs {
 
 // As in `Stage::program`.
 programs! {
-    Live: weir = Fast, weir_rare = Rare;
-    Explain: explain = Fast, explain_rare = Rare;
-    Offline: offline = Fast, offline_rare = Rare;
-    Capture: capture = Fast, capture_rare = Rare;
+    Live: weir = Fast, weir_rare = Rare, weir_icmp = Icmp, weir_answer = Answer;
+    Explain: explain = Fast, explain_rare = Rare, explain_icmp = Icmp, explain_answer = Answer;
+    Offline: offline = Fast, offline_rare = Rare, offline_icmp = Icmp, offline_answer = Answer;
+    Capture: capture = Fast, capture_rare = Rare, capture_icmp = Icmp, capture_answer = Answer;
 }
 
 #[inline(always)]
@@ -69,7 +69,8 @@ fn run<B: Build>(stage: Stage, context: XdpContext) -> u32 {
         (Verdict::Pass, _) => XDP_PASS,
         (Verdict::Forward, Some(egress)) if egress.port == packet.ingress() => XDP_TX,
         (Verdict::Forward, Some(_)) => XDP_REDIRECT,
-        (Verdict::Forward, None) | (Verdict::Drop, _) => XDP_DROP,
+        (Verdict::Answer, Some(_)) => XDP_TX,
+        (Verdict::Forward | Verdict::Answer, None) | (Verdict::Drop, _) => XDP_DROP,
     }
 }
 

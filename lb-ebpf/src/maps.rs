@@ -10,7 +10,7 @@ use lb_common::capture::{CaptureRules, CaptureState};
 use lb_common::cell::SharedU64;
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, Counter, Geometry, IndexLine, MaglevLine, Meta, NextHop, Pool, PoolInfo,
-    RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    RangeLine, Scratch, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::pipeline::{STAGE_PLACES, Variant};
 use lb_common::reason::Reason;
@@ -59,6 +59,10 @@ static SERVICE_COUNTERS: PerCpuArray<Counter, 1> = PerCpuArray::new();
 /// Forwarded packets by backend id.
 #[btf_map]
 static BACKEND_COUNTERS: PerCpuArray<Counter, 1> = PerCpuArray::new();
+
+/// This CPU's own words. Each load of the object has its own.
+#[btf_map]
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 /// Interfaces that frames may leave by, keyed by interface index.
 #[btf_map]
@@ -185,6 +189,20 @@ impl<B: Build> Tables for Maps<B> {
             0 => clock(),
             fixed => Tick::from_ns(fixed),
         }
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        match Self::fixed_now_ns() {
+            // SAFETY: the helper has no preconditions.
+            0 => unsafe { bpf_ktime_get_coarse_ns() },
+            fixed => fixed,
+        }
+    }
+
+    #[inline(always)]
+    fn scratch(&self) -> Option<&Scratch> {
+        SCRATCH.get(0)
     }
 
     look_up! {

@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::bpf_xdp_adjust_head;
+use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
 use lb_common::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use lb_common::pipeline::{Stage, Variant};
@@ -87,6 +87,19 @@ impl<B: Build> Packet for XdpPacket<B> {
     #[inline(always)]
     fn shrink_front(&mut self, bytes: usize) -> Result<(), TooShort> {
         if self.adjust_head(bytes as i32) { Ok(()) } else { Err(TooShort) }
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, length: usize) -> Result<(), TooShort> {
+        // A number that the compiler cannot look into: it would start from a pointer to subtract ("tried to subtract
+        // pointer from scalar").
+        let by = length as i32 - core::hint::black_box(self.length()) as i32;
+        if by > 0 {
+            return Err(TooShort);
+        }
+        // SAFETY: as in `adjust_head`.
+        let done = unsafe { bpf_xdp_adjust_tail(self.context.as_ptr().cast(), by) == 0 };
+        if done { Ok(()) } else { Err(TooShort) }
     }
 
     #[inline(always)]

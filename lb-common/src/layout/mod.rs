@@ -13,6 +13,7 @@ mod maglev;
 mod meta;
 mod next_hop;
 mod pool;
+mod scratch;
 mod service;
 mod vip;
 
@@ -27,5 +28,6 @@ pub use maglev::{MaglevLine, SLOTS_PER_LINE};
 pub use meta::{Geometry, LAYOUT_VERSION, MAGIC, Meta};
 pub use next_hop::{NextHop, NextHopCopy};
 pub use pool::{LastResort, Pool, Span};
+pub use scratch::{Note, Scratch};
 pub use service::{ForwardWord, Mode, OnDown, Service, TimeoutsWord};
 pub use vip::{RANGES_PER_LINE, RangeLine, RangeWord, Unmatched, Vip, VipPorts};

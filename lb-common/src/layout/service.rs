@@ -47,6 +47,8 @@ pub enum OnDown {
     Reselect = 1,
     /// They stay.
     Keep = 2,
+    /// Hard failure: TCP is reset, the rest selected anew; soft failure: they stay.
+    Reset = 3,
 }
 
 /// Bits 0–15 pool id, 16–19 mode, 20–23 on_down, bit 24 flows are remembered. 0 is no service.
@@ -85,6 +87,7 @@ impl ForwardWord {
         match (self.0 >> 20) & 0xf {
             1 => OnDown::Reselect,
             2 => OnDown::Keep,
+            3 => OnDown::Reset,
             _ => OnDown::Auto,
         }
     }

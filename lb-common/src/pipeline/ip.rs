@@ -1,5 +1,7 @@
 //! What differs between IPv4 and IPv6.
 
+use core::mem::offset_of;
+
 use super::parse::Walk;
 use crate::flow::FlowKey;
 use crate::layout::{Bucket, Family};
@@ -8,11 +10,18 @@ use crate::reason::Reason;
 use crate::select;
 use crate::service;
 use crate::tables::Tables;
-use crate::wire::{Ipv4, Ipv6, Protocol};
+use crate::wire::{Icmp, Ipv4, Ipv6, Message, Protocol, checksum};
 
 /// IP protocol numbers that end the walk over extension headers.
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
+const NO_NEXT_HEADER: u8 = 59;
+
+/// TTL or hop limit of what weir sends itself.
+const TTL: u8 = 64;
+const DONT_FRAGMENT: u16 = 0x4000;
+/// Least MTU of an IPv6 link (RFC 8200 section 5).
+const MIN_MTU_V6: u32 = 1280;
 
 /// Most IPv6 extension headers that are walked.
 const MAX_EXTENSIONS: usize = 6;
@@ -37,14 +46,37 @@ pub(super) struct Network<A> {
 /// What follows the IP header and its extensions.
 pub(super) enum Payload {
     Transport(Protocol, usize),
-    Icmp,
-    Other,
+    /// The family's ICMP, at this offset in the frame.
+    Icmp(usize),
+    /// Another protocol, named by the byte at this offset in the frame.
+    Other(usize),
+    /// Nothing, as the header says (RFC 8200 section 4.7).
+    Nothing,
+}
+
+/// An IP packet that weir sends itself.
+pub(super) struct Sent<A> {
+    pub(super) source: A,
+    pub(super) destination: A,
+    pub(super) protocol: u8,
+    /// Bytes after the IP header.
+    pub(super) payload: u32,
 }
 
 /// An IP version, with `W` words in a flow key.
 pub(super) trait Ip<const W: usize> {
     const FAMILY: Family;
-    type Address: Copy;
+    /// Bytes of the fixed header.
+    const HEADER: usize;
+    const ETHERTYPE: u16;
+    /// IP protocol number of the family's ICMP.
+    const ICMP: u8;
+    const ECHO_REPLY: u8;
+    /// Most bytes of a packet that an ICMP error quotes (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4).
+    const QUOTE: u32;
+    /// Type and code of port unreachable.
+    const PORT_UNREACHABLE: (u8, u8);
+    type Address: Copy + PartialEq;
 
     /// Reads the header at `at`; `None` where the frame does not hold one of this version.
     fn read<P: Packet>(packet: &P, at: usize) -> Option<Network<Self::Address>>;
@@ -61,12 +93,44 @@ pub(super) trait Ip<const W: usize> {
     fn bucket<T: Tables>(tables: &T, hash: u32) -> Option<&Bucket<W>>;
     fn flows_mask<T: Tables>(tables: &T) -> u32;
     fn flow_hash(seed: u64, source: Self::Address, destination: Self::Address, ends: u64) -> u64;
+    /// What an ICMP message of this type is.
+    fn message(kind: u8) -> Message;
+    /// Whether the header at `at` is that of a fragment other than the first.
+    fn is_later_fragment<P: Packet>(packet: &P, at: usize) -> bool;
+    /// Whether the address can be that of one host, elsewhere.
+    fn is_host(address: Self::Address) -> bool;
+    /// Sum of the address's 16-bit words.
+    fn sum(address: Self::Address) -> u64;
+    /// Sum of what the checksum of an ICMP message covers besides the message.
+    fn icmp_sum(sent: &Sent<Self::Address>) -> u64;
+    /// Type, code and further word of the error for a packet of this length where only so much fits; `None` where
+    /// its sender could do nothing about it.
+    fn too_big(fits: u32, length: u32) -> Option<(u8, u8, u32)>;
+    /// The same for a protocol that nobody takes, which the byte at `pointer` in the packet names.
+    fn protocol_unreachable(pointer: u32) -> (u8, u8, u32);
+    /// Writes the header of a packet of weir's own at `at`.
+    fn write<P: Packet>(packet: &mut P, at: usize, sent: &Sent<Self::Address>) -> Result<(), Reason>;
+    /// Exchanges source and destination of the header at `at`, which may travel as far as any.
+    fn turn_back<P: Packet>(packet: &mut P, at: usize) -> Result<(), Reason>;
+}
+
+/// Sum of the words that a checksum covers besides what follows the IP header: those of the pseudo-header
+/// (RFC 9293 section 3.1, RFC 8200 section 8.1).
+#[inline(always)]
+pub(super) fn pseudo_sum<const W: usize, I: Ip<W>>(sent: &Sent<I::Address>) -> u64 {
+    I::sum(sent.source) + I::sum(sent.destination) + sent.protocol as u64 + sent.payload as u64
 }
 
 pub(super) struct V4;
 
 impl Ip<1> for V4 {
     const FAMILY: Family = Family::V4;
+    const HEADER: usize = size_of::<Ipv4>();
+    const ETHERTYPE: u16 = 0x0800;
+    const ICMP: u8 = ICMP;
+    const ECHO_REPLY: u8 = 0;
+    const QUOTE: u32 = 576 - (size_of::<Ipv4>() + size_of::<Icmp>()) as u32;
+    const PORT_UNREACHABLE: (u8, u8) = (3, 3);
     /// Big-endian number.
     type Address = u32;
 
@@ -109,8 +173,8 @@ impl Ip<1> for V4 {
         };
         Ok(match Protocol::from_ip(network.next) {
             Some(protocol) => Payload::Transport(protocol, payload),
-            None if network.next == ICMP => Payload::Icmp,
-            None => Payload::Other,
+            None if network.next == ICMP => Payload::Icmp(payload),
+            None => Payload::Other(at + offset_of!(Ipv4, protocol)),
         })
     }
 
@@ -133,6 +197,81 @@ impl Ip<1> for V4 {
     fn flow_hash(seed: u64, source: u32, destination: u32, ends: u64) -> u64 {
         select::flow_hash(seed, [(source as u64) << 32 | destination as u64], ends)
     }
+
+    #[inline(always)]
+    fn message(kind: u8) -> Message {
+        Message::of_v4(kind)
+    }
+
+    #[inline(always)]
+    fn is_later_fragment<P: Packet>(packet: &P, at: usize) -> bool {
+        packet.header::<Ipv4>(at).is_none_or(|header| u16::from_be_bytes(header.flags_offset) & 0x1fff != 0)
+    }
+
+    #[inline(always)]
+    fn is_host(address: u32) -> bool {
+        let first = address >> 24;
+        first != 0 && first != 127 && first < 224
+    }
+
+    #[inline(always)]
+    fn sum(address: u32) -> u64 {
+        checksum::words(address)
+    }
+
+    #[inline(always)]
+    fn icmp_sum(_sent: &Sent<u32>) -> u64 {
+        0
+    }
+
+    #[inline(always)]
+    fn too_big(fits: u32, _length: u32) -> Option<(u8, u8, u32)> {
+        // Fragmentation needed, with the MTU of the next hop (RFC 1191 section 4).
+        Some((3, 4, fits))
+    }
+
+    #[inline(always)]
+    fn protocol_unreachable(_pointer: u32) -> (u8, u8, u32) {
+        (3, 2, 0)
+    }
+
+    #[inline(always)]
+    fn write<P: Packet>(packet: &mut P, at: usize, sent: &Sent<u32>) -> Result<(), Reason> {
+        let length = sent.payload + Self::HEADER as u32;
+        let sum = 0x4500
+            + length as u64
+            + DONT_FRAGMENT as u64
+            + (TTL as u64) * 256
+            + sent.protocol as u64
+            + checksum::words(sent.source)
+            + checksum::words(sent.destination);
+        *packet.header_mut(at).ok_or(Reason::Inconsistent)? = Ipv4 {
+            version_ihl: 0x45,
+            traffic_class: 0,
+            total_length: (length as u16).to_be_bytes(),
+            id: [0; 2],
+            flags_offset: DONT_FRAGMENT.to_be_bytes(),
+            ttl: TTL,
+            protocol: sent.protocol,
+            checksum: (!checksum::fold(sum)).to_be_bytes(),
+            source: sent.source.to_be_bytes(),
+            destination: sent.destination.to_be_bytes(),
+        };
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn turn_back<P: Packet>(packet: &mut P, at: usize) -> Result<(), Reason> {
+        let header: &mut Ipv4 = packet.header_mut(at).ok_or(Reason::Inconsistent)?;
+        let (source, destination) = (header.source, header.destination);
+        let old = u16::from_be_bytes([header.ttl, header.protocol]);
+        let new = u16::from_be_bytes([TTL, header.protocol]);
+        header.checksum = checksum::update(header.checksum, old, new);
+        header.ttl = TTL;
+        header.source = destination;
+        header.destination = source;
+        Ok(())
+    }
 }
 
 pub(super) struct V6;
@@ -147,6 +286,12 @@ fn numbers([high, low]: [[u8; 8]; 2]) -> Halves {
 
 impl Ip<3> for V6 {
     const FAMILY: Family = Family::V6;
+    const HEADER: usize = size_of::<Ipv6>();
+    const ETHERTYPE: u16 = 0x86dd;
+    const ICMP: u8 = ICMPV6;
+    const ECHO_REPLY: u8 = 129;
+    const QUOTE: u32 = MIN_MTU_V6 - (size_of::<Ipv6>() + size_of::<Icmp>()) as u32;
+    const PORT_UNREACHABLE: (u8, u8) = (1, 4);
     type Address = Halves;
 
     #[inline(always)]
@@ -181,6 +326,7 @@ impl Ip<3> for V6 {
         walk: Walk,
     ) -> Result<Payload, Reason> {
         let (mut next, mut offset) = (network.next, network.payload);
+        let mut named_at = at + offset_of!(Ipv6, next_header);
         let longest = match walk {
             Walk::None => 0,
             Walk::All => MAX_EXTENSIONS,
@@ -195,14 +341,16 @@ impl Ip<3> for V6 {
                 // Authentication header: length in 4-byte units (RFC 4302).
                 51 => 4,
                 44 => return Err(Reason::Fragment),
-                ICMPV6 => return Ok(Payload::Icmp),
-                _ => return Ok(Payload::Other),
+                ICMPV6 => return Ok(Payload::Icmp(offset)),
+                NO_NEXT_HEADER => return Ok(Payload::Nothing),
+                _ => return Ok(Payload::Other(named_at)),
             };
             if number == longest {
                 break;
             }
             let extension: &[u8; 2] = packet.header(offset).ok_or(Reason::Malformed)?;
             let [following, units] = *extension;
+            named_at = offset;
             offset += if unit == 8 { (units as usize + 1) * 8 } else { (units as usize + 2) * 4 };
             if offset > at + size_of::<Ipv6>() + MAX_EXTENSION_BYTES {
                 return Err(Reason::ExtensionHeaders);
@@ -230,5 +378,68 @@ impl Ip<3> for V6 {
     #[inline(always)]
     fn flow_hash(seed: u64, source: Halves, destination: Halves, ends: u64) -> u64 {
         select::flow_hash(seed, [source.0, source.1, destination.0, destination.1], ends)
+    }
+
+    #[inline(always)]
+    fn message(kind: u8) -> Message {
+        Message::of_v6(kind)
+    }
+
+    #[inline(always)]
+    fn is_later_fragment<P: Packet>(_packet: &P, _at: usize) -> bool {
+        // A fragment header is none of the fixed header's.
+        false
+    }
+
+    #[inline(always)]
+    fn is_host((high, low): Halves) -> bool {
+        high >> 56 != 0xff && !(high == 0 && low <= 1)
+    }
+
+    #[inline(always)]
+    fn sum((high, low): Halves) -> u64 {
+        let both = |half: u64| checksum::words((half >> 32) as u32) + checksum::words(half as u32);
+        both(high) + both(low)
+    }
+
+    #[inline(always)]
+    fn icmp_sum(sent: &Sent<Halves>) -> u64 {
+        pseudo_sum::<3, Self>(sent)
+    }
+
+    #[inline(always)]
+    fn too_big(fits: u32, length: u32) -> Option<(u8, u8, u32)> {
+        // No sender makes packets smaller than this (RFC 8201 section 4).
+        if length <= MIN_MTU_V6 { None } else { Some((2, 0, fits.max(MIN_MTU_V6))) }
+    }
+
+    #[inline(always)]
+    fn protocol_unreachable(pointer: u32) -> (u8, u8, u32) {
+        // Parameter problem: a next header that nobody takes (RFC 4443 section 3.4).
+        (4, 1, pointer)
+    }
+
+    #[inline(always)]
+    fn write<P: Packet>(packet: &mut P, at: usize, sent: &Sent<Halves>) -> Result<(), Reason> {
+        let bytes = |(high, low): Halves| [high.to_be_bytes(), low.to_be_bytes()];
+        *packet.header_mut(at).ok_or(Reason::Inconsistent)? = Ipv6 {
+            version_class_label: (6_u32 << 28).to_be_bytes(),
+            payload_length: (sent.payload as u16).to_be_bytes(),
+            next_header: sent.protocol,
+            hop_limit: TTL,
+            source: bytes(sent.source),
+            destination: bytes(sent.destination),
+        };
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn turn_back<P: Packet>(packet: &mut P, at: usize) -> Result<(), Reason> {
+        let header: &mut Ipv6 = packet.header_mut(at).ok_or(Reason::Inconsistent)?;
+        let (source, destination) = (numbers(header.source), numbers(header.destination));
+        header.hop_limit = TTL;
+        header.source = [destination.0.to_be_bytes(), destination.1.to_be_bytes()];
+        header.destination = [source.0.to_be_bytes(), source.1.to_be_bytes()];
+        Ok(())
     }
 }

@@ -5,6 +5,8 @@
 //! entered by a tail call: rare packets cost the common ones neither time nor verified instructions. On the host
 //! [`process`] runs one stage after the other.
 
+mod answer;
+mod icmp;
 mod ip;
 mod link;
 mod parse;
@@ -12,6 +14,7 @@ mod stage;
 mod steer;
 
 use crate::forward::{self, Egress};
+use crate::layout::Note;
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::tables::Tables;
@@ -20,6 +23,7 @@ use crate::wire::{ETHERNET_LEN, EtherType, Ethernet};
 use ip::{Ip, V4, V6};
 use parse::Walk;
 pub use stage::{STAGE_PLACES, Stage, Variant};
+use steer::Steered;
 
 /// How a packet left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,11 +63,18 @@ pub fn enter<P: Packet, T: Tables>(stage: Stage, packet: &mut P, tables: &T) -> 
     let result = match stage {
         Stage::Fast => fast(packet, tables, bytes),
         Stage::Rare => rare(packet, tables, bytes),
+        Stage::Icmp => icmp(packet, tables, bytes),
+        Stage::Answer => answer(packet, tables, bytes),
     };
     match result {
         Ok(outcome) => Step::Left(outcome),
         Err(reason) => match stage.after(reason) {
-            Some(next) => Step::Next(next, reason),
+            Some(next) => {
+                if let (Stage::Answer, Some(scratch)) = (next, tables.scratch()) {
+                    scratch.note.set(Note(scratch.note.get()).because(reason).0);
+                }
+                Step::Next(next, reason)
+            }
             None => Step::Left(leave(tables, reason, bytes)),
         },
     }
@@ -103,6 +114,26 @@ fn rare<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<
     }
 }
 
+/// ICMP and ICMPv6 to VIPs.
+#[inline(always)]
+fn icmp<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
+    match link::untag(packet)? {
+        (EtherType::Ipv4, at) => icmp::icmp::<1, V4, P, T>(packet, tables, at, bytes),
+        (EtherType::Ipv6, at) => icmp::icmp::<3, V6, P, T>(packet, tables, at, bytes),
+        _ => Err(Reason::Inconsistent),
+    }
+}
+
+/// Packets that are answered.
+#[inline(always)]
+fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
+    match link::untag(packet)? {
+        (EtherType::Ipv4, at) => answer::answer::<1, V4, P, T>(packet, tables, at, bytes),
+        (EtherType::Ipv6, at) => answer::answer::<3, V6, P, T>(packet, tables, at, bytes),
+        _ => Err(Reason::Inconsistent),
+    }
+}
+
 /// Balances the IP packet that starts `at` bytes into the frame.
 #[inline(always)]
 fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
@@ -114,6 +145,18 @@ fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
 ) -> Result<Outcome, Reason> {
     let parsed = parse::parse::<W, I, P, T>(packet, tables, at, walk)?;
     let steered = steer::steer::<W, I, T>(tables, &parsed)?;
+    send(packet, tables, at, &steered, bytes)
+}
+
+/// Sends the IP packet that starts `at` bytes into the frame to its backend.
+#[inline(always)]
+fn send<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    at: usize,
+    steered: &Steered<'_>,
+    bytes: u64,
+) -> Result<Outcome, Reason> {
     let route = forward::route(tables, steered.backend, steered.mode, steered.inner)?;
     // From here on the frame changes: what fails is dropped.
     link::strip(packet, at)?;

@@ -49,8 +49,8 @@ pub(super) fn parse<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     }
     let (protocol, offset) = match I::payload(packet, &network, at, walk)? {
         Payload::Transport(protocol, offset) => (protocol, offset),
-        Payload::Icmp => return Err(Reason::Icmp),
-        Payload::Other => return Err(service::unmatched_protocol(tables, vip)),
+        Payload::Icmp(_) => return Err(Reason::Icmp),
+        Payload::Other(_) | Payload::Nothing => return Err(service::unmatched_protocol(tables, vip)),
     };
     let end = at + network.length as usize;
     if offset + protocol.header_length() > end {

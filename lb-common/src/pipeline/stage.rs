@@ -10,6 +10,10 @@ pub enum Stage {
     Fast = 0,
     /// Frames and headers that are not laid out as nearly all are.
     Rare = 1,
+    /// ICMP and ICMPv6 to VIPs: errors about flows, echo requests.
+    Icmp = 2,
+    /// Packets that are answered: with RST, unreachable, or the size that fits.
+    Answer = 3,
 }
 
 /// What the programs of all stages are built for.
@@ -36,7 +40,7 @@ pub const STAGE_PLACES: usize = Stage::ALL.len() * Variant::ALL.len();
 
 impl Stage {
     /// All stages, in the order of their numbers.
-    pub const ALL: &[Self] = &[Self::Fast, Self::Rare];
+    pub const ALL: &[Self] = &[Self::Fast, Self::Rare, Self::Icmp, Self::Answer];
 
     /// The name in explanations.
     #[must_use]
@@ -44,6 +48,8 @@ impl Stage {
         match self {
             Self::Fast => "fast: the fixed headers of an untagged frame",
             Self::Rare => "rare: tags, options and extension headers",
+            Self::Icmp => "icmp: errors about flows, echo requests",
+            Self::Answer => "answer: resets, unreachables, what would have fitted",
         }
     }
 
@@ -53,6 +59,8 @@ impl Stage {
         let [live, explain, offline, capture] = match self {
             Self::Fast => ["weir", "explain", "offline", "capture"],
             Self::Rare => ["weir_rare", "explain_rare", "offline_rare", "capture_rare"],
+            Self::Icmp => ["weir_icmp", "explain_icmp", "offline_icmp", "capture_icmp"],
+            Self::Answer => ["weir_answer", "explain_answer", "offline_answer", "capture_answer"],
         };
         match variant {
             Variant::Live => live,
@@ -75,6 +83,11 @@ impl Stage {
     pub const fn after(self, reason: Reason) -> Option<Self> {
         match (self, reason) {
             (Self::Fast, Reason::Vlan | Reason::IpOptions | Reason::ExtensionHeaders) => Some(Self::Rare),
+            (Self::Fast | Self::Rare, Reason::Icmp) => Some(Self::Icmp),
+            (
+                Self::Fast | Self::Rare,
+                Reason::TooBig | Reason::UnmatchedReject | Reason::NoBackendReset | Reason::FlowReset,
+            ) => Some(Self::Answer),
             _ => None,
         }
     }

@@ -4,14 +4,14 @@ use super::ip::Ip;
 use super::parse::Parsed;
 use crate::flow::{self, Class, Code, Continuation, FlowKey, Meta, NewFlows, continuation};
 use crate::forward::Inner;
-use crate::layout::{Backend, BackendState, ForwardWord, HotWord, Mode, Pool, TimeoutsWord, Way};
+use crate::layout::{Backend, BackendState, ForwardWord, HotWord, Mode, OnDown, Pool, TimeoutsWord, Way};
 use crate::reason::Reason;
 use crate::select::{self, Request, Selected};
 use crate::service;
 use crate::tables::Tables;
 use crate::time::Tick;
 use crate::trace::Mark;
-use crate::wire::Segment;
+use crate::wire::{Protocol, Segment};
 
 /// A packet that has its backend.
 pub(super) struct Steered<'a> {
@@ -72,6 +72,67 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
         },
         reason,
     })
+}
+
+/// Finds the backend for a packet that is about a flow and not of it: the flow's own, else that of a packet in mid-flow.
+/// Nothing is entered, refreshed or started anew.
+#[inline(always)]
+pub(super) fn look_up<'a, const W: usize, I: Ip<W>, T: Tables>(
+    tables: &'a T,
+    packet: &Parsed<I::Address>,
+) -> Result<Steered<'a>, Reason> {
+    let id = service::service(tables, packet.vip, packet.protocol, packet.ports.1)?;
+    let record = tables.service(id).ok_or(Reason::Inconsistent)?;
+    let forward = ForwardWord(record.forward.get());
+    let mode = forward.mode().ok_or(Reason::Inconsistent)?;
+    let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()) };
+    let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);
+    let bound = if forward.track() { bound::<W, I, T>(tables, &key, forward.on_down())? } else { None };
+    let (selected, reason) = match bound {
+        Some(selected) => (selected, Reason::FlowKnown),
+        None => {
+            let request = match packet.segment {
+                Segment::Data if forward.track() => Request::Resume,
+                _ => Request::New,
+            };
+            let pool = rules.pool(tables)?;
+            let hash = flow_hash::<W, I>(packet, pool);
+            (select::select(tables, pool, request, hash, 0, tables.now())?, Reason::Untracked)
+        }
+    };
+    Ok(Steered {
+        service: id,
+        id: selected.id,
+        backend: selected.backend,
+        mode,
+        inner: Inner {
+            family: I::FAMILY,
+            traffic_class: packet.traffic_class,
+            length: packet.length,
+            hash: key.hash,
+        },
+        reason,
+    })
+}
+
+/// The backend that a flow is bound to, where that serves it.
+#[inline(always)]
+fn bound<'a, const W: usize, I: Ip<W>, T: Tables>(
+    tables: &'a T,
+    key: &FlowKey<W>,
+    on_down: OnDown,
+) -> Result<Option<Selected<'a>>, Reason> {
+    let (first, second) = key.buckets(I::flows_mask(tables));
+    let found = match flow::find(I::bucket(tables, first).ok_or(Reason::Inconsistent)?, key) {
+        None => flow::find(I::bucket(tables, second).ok_or(Reason::Inconsistent)?, key),
+        found => found,
+    };
+    let Some(found) = found else { return Ok(None) };
+    let id = found.binding.backend();
+    let backend = tables.backend(id).ok_or(Reason::Inconsistent)?;
+    let hot = HotWord(backend.hot.get());
+    let serves = hot.generation() == found.meta.generation() && select::serves_known(hot, on_down);
+    Ok(if serves { Some(Selected { id, backend, hot }) } else { None })
 }
 
 #[inline(always)]
@@ -162,6 +223,17 @@ fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
     }
     if !select::serves_known(hot, rules.forward.on_down()) {
         tables.trace(Mark::Over, id, hot.0);
+        if let (OnDown::Reset, BackendState::Down, Protocol::Tcp) =
+            (rules.forward.on_down(), hot.state(), packet.protocol)
+            && !matches!(packet.segment, Segment::Open)
+        {
+            let class = Code::of(Class::Ended);
+            let deadline = now.plus(class.ticks(rules.timeouts, packet.segment));
+            if T::WRITES {
+                found.way.meta.set(Meta::of(deadline, class, found.meta.generation()).0);
+            }
+            return Err(Reason::FlowReset);
+        }
         let down = if hot.state() as u8 >= BackendState::DownSoft as u8 { id } else { 0 };
         return Ok(Known::Over(Reason::FlowRehomed, down));
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::event_args::EventArgs;
-use super::rollout::RolloutVerb;
 use super::explain_args::ExplainArgs;
+use super::rollout::RolloutVerb;
 use crate::log::{LogFormat, LogOptions};
 use crate::state::request::{Action, BackendRequest, Force, Targets};
 use crate::view::filter::{BACKEND_STATES, BackendFilter, FLOW_STATES, FlowFilter, ServiceFilter};

@@ -409,6 +409,8 @@ pub enum OnDown {
     Reselect,
     /// Always stay.
     Keep,
+    /// Hard failure: TCP is reset, the rest selected anew; soft failure: they stay.
+    Reset,
 }
 
 /// Idle times after which a flow entry may be reused.

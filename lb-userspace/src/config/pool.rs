@@ -136,7 +136,11 @@ pub(crate) fn settings(table: &Table<'_>) -> Settings {
     let share = |key| table.value(key).and_then(|node| node.share());
     let duration = |key, least| table.value(key).and_then(|node| node.duration(least..=DAY));
     let last_resort = table.value("last_resort").and_then(|node| {
-        node.word(&[("keep", Some(LastResort::Keep)), ("drop", Some(LastResort::Drop)), ("reset", None)])
+        node.word(&[
+            ("keep", Some(LastResort::Keep)),
+            ("drop", Some(LastResort::Drop)),
+            ("reset", Some(LastResort::Reset)),
+        ])
     });
     let least = Duration::from_millis(1);
     let settings = Settings {

@@ -143,7 +143,7 @@ pub(crate) fn settings(table: &Table<'_>) -> Settings {
             ("auto", Some(OnDown::Auto)),
             ("reselect", Some(OnDown::Reselect)),
             ("keep", Some(OnDown::Keep)),
-            ("reset", None),
+            ("reset", Some(OnDown::Reset)),
         ];
         let on_down = node.word(&choices)?;
         if on_down == OnDown::Keep {

@@ -88,6 +88,7 @@ fn services(config: &Config) -> BTreeMap<Arc<str>, Arc<ServiceRecord>> {
             model::OnDown::Auto => layout::OnDown::Auto,
             model::OnDown::Reselect => layout::OnDown::Reselect,
             model::OnDown::Keep => layout::OnDown::Keep,
+            model::OnDown::Reset => layout::OnDown::Reset,
         },
         track: service.track,
         timeouts: timeouts(&service.timeouts),

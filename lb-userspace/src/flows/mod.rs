@@ -43,6 +43,7 @@ pub fn memory(maps: &MapSet) -> Memory<'_> {
             ..maps.meta[0].geometry
         },
         now: Tick::from_bits(0),
+        scratch: None,
         on_count: &|_, _| {},
         on_forwarded: &|_, _, _| {},
     }

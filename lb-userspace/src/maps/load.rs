@@ -418,16 +418,15 @@ fn ebpf_error(error: EbpfError) -> LoadError {
 }
 
 fn program_error(error: ProgramError) -> LoadError {
-    if is_not_permitted(&error) {
-        return LoadError::NotPermitted;
-    }
     match &error {
-        ProgramError::LoadError { io_error, verifier_log } => {
+        // A verifier that refuses says EACCES too, but tells why.
+        ProgramError::LoadError { io_error, verifier_log } if !verifier_log.to_string().trim().is_empty() => {
             let log = verifier_log.to_string();
             let end: Vec<&str> = log.lines().rev().take(12).collect();
             let end: Vec<&str> = end.into_iter().rev().collect();
             LoadError::Verifier { cause: format!("{io_error}\n{}", end.join("\n")) }
         }
+        error if is_not_permitted(error) => LoadError::NotPermitted,
         error => other(&format!("{error}: {}", innermost(error))),
     }
 }

@@ -257,6 +257,7 @@ impl Status {
                 Reason::ALL.iter().find(|reason| reason.name() == name).map(|reason| reason.verdict());
             let verdict = match verdict {
                 Some(Verdict::Forward) => Cell::from("forward"),
+                Some(Verdict::Answer) => Cell::from("answer"),
                 Some(Verdict::Pass) => Cell::from("pass"),
                 Some(Verdict::Drop) => Cell::toned("drop", Tone::Notice),
                 None => Cell::from(""),

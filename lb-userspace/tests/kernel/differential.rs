@@ -11,6 +11,7 @@ use lb_common::pipeline::Outcome;
 use lb_common::reason::{Reason, Verdict};
 use lb_userspace::maps::load;
 use lb_userspace::maps::set::MapSet;
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use weir_model::{Host, INGRESS, OTHER_PORT, Scene, SceneSizes, Splitmix, Totals, check, frame};
 
 use crate::instance::{Instance, Tables, sizes};
@@ -27,6 +28,7 @@ fn action(outcome: &Outcome) -> u32 {
         (Verdict::Pass, _) => 2,
         (Verdict::Forward, Some(egress)) if egress.port == INGRESS => 3,
         (Verdict::Forward, Some(_)) => 4,
+        (Verdict::Answer, Some(_)) => 3,
         _ => 1,
     }
 }
@@ -53,9 +55,17 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The host side has one CPU, with one allowance of answers.
+fn stay_on_one_cpu() {
+    let mut one = CpuSet::new();
+    one.set(sched_getcpu());
+    sched_setaffinity(None, &one).expect("a thread may stay where it is");
+}
+
 #[test]
 fn the_kernel_and_the_host_treat_every_frame_alike() {
     let Some(instance) = Instance::new() else { return };
+    stay_on_one_cpu();
     let mut host_tables = Tables(MapSet::anonymous(&sizes()).expect("there is memory"));
     Scene::fill(&mut host_tables, &SceneSizes::SMALL.geometry(Scene::START));
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_common::layout::NextHopCopy;
+use lb_common::layout::{NextHopCopy, Scratch};
 use lb_common::memory::{Frame, Memory};
 use lb_common::reason::Reason;
 use lb_common::time::{TICK_NS, Tick};
@@ -165,8 +165,10 @@ pub(crate) struct Seen {
 /// Sends a packet at a time.
 pub(crate) fn send(maps: &MapSet, now_ns: u64, packet: &Packet) -> Seen {
     let (to, counted) = (Cell::new(None), Cell::new(0));
+    let scratch = Scratch::default();
     let memory = Memory {
         now: Tick::from_ns(now_ns),
+        scratch: Some(&scratch),
         on_count: &|_, _| counted.set(counted.get() + 1),
         on_forwarded: &|service, backend, _| to.set(Some((service as u16, backend as u16))),
         ..flows::memory(maps)

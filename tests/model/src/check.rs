@@ -1,5 +1,7 @@
 //! What must hold of every frame that went through, told from the frame alone.
 
+mod answer;
+
 use lb_common::pipeline::Outcome;
 use lb_common::reason::{Reason, Verdict};
 
@@ -13,13 +15,14 @@ pub fn check(input: &[u8], outcome: &Outcome, output: &[u8]) -> Result<(), Strin
     match outcome.reason.verdict() {
         // Those are found out last; the frame goes nowhere.
         Verdict::Drop if matches!(outcome.reason, Reason::NoTxPort | Reason::NoHeadroom) => Ok(()),
-        Verdict::Pass | Verdict::Drop if output != input => {
+        Verdict::Answer if outcome.egress.is_some() => answer::check(outcome.reason, input, output),
+        Verdict::Pass | Verdict::Drop | Verdict::Answer if output != input => {
             Err(format!("{:?}: the frame was changed", outcome.reason))
         }
         Verdict::Pass | Verdict::Drop if outcome.egress.is_some() => {
             Err(format!("{:?}: has an egress", outcome.reason))
         }
-        Verdict::Pass | Verdict::Drop => Ok(()),
+        Verdict::Pass | Verdict::Drop | Verdict::Answer => Ok(()),
         Verdict::Forward if outcome.egress.is_none() => Err("forwarded without an egress".into()),
         Verdict::Forward => forwarded(input, output),
     }

@@ -3,6 +3,7 @@
 use lb_common::layout::Family;
 
 use crate::choice::Choice;
+use crate::icmp::IcmpSpec;
 use crate::packet::{Extension, PacketSpec, Transport};
 use crate::scene::{PORTS_FIRST, Scene, client, not_vip, vip};
 
@@ -28,6 +29,7 @@ pub fn frame(choice: &mut impl Choice, number: u32) -> Vec<u8> {
             frame.splice(12..14, choice.pick(&[[0x08, 0x06], [0x88, 0xcc], [0x05, 0xdc], [0x86, 0xde]]));
             frame
         }
+        87..94 => icmp(choice, number),
         _ => noise(choice),
     };
     if choice.chance(20) {
@@ -125,6 +127,47 @@ fn tagged(choice: &mut impl Choice) -> Vec<u8> {
         frame.splice(12..12, [ethertype, low, 0, choice.word() as u8]);
     }
     frame
+}
+
+/// An echo request, an error about a flow's packet in the other direction, or something close to either.
+fn icmp(choice: &mut impl Choice, number: u32) -> Vec<u8> {
+    let mut about = if choice.chance(60) { regular(choice, number) } else { spec(choice) };
+    // Carriers without fragments, mostly: those are weir's business elsewhere.
+    let family = if about.destination.is_ipv4() { Family::V4 } else { Family::V6 };
+    let router = client(family, choice.below(40) as u32);
+    let mut like = PacketSpec::syn(router, about.destination, (0, 0));
+    if choice.chance(10) {
+        like.options = choice.pick(&[1, 10]);
+        like.extensions = vec![extension(choice)];
+    }
+    if choice.chance(20) {
+        let payload = choice.pick(&[0, 1, 8, 56, 57, 1000, 1472]);
+        return IcmpSpec::echo(router, about.destination, payload).frame_like(&like);
+    }
+    if choice.chance(8) {
+        // Of a packet that the VIP did not send.
+        about.destination = client(family, 99);
+    }
+    let errors: [(u8, u8, u32); 8] = match family {
+        Family::V4 => {
+            [(3, 4, 1400), (3, 4, 576), (3, 3, 0), (3, 1, 0), (11, 0, 0), (12, 0, 0), (5, 1, 9), (13, 0, 0)]
+        }
+        Family::V6 => [
+            (2, 0, 1280),
+            (2, 0, 1400),
+            (1, 4, 0),
+            (1, 0, 0),
+            (3, 0, 0),
+            (4, 1, 40),
+            (135, 0, 0),
+            (129, 0, 0),
+        ],
+    };
+    let cut = choice.below(80);
+    let quoted = choice.pick(&[28, 28, 48, 48, 68, 576, 10_000, cut]);
+    let mut error = IcmpSpec::about(router, &about.reversed(), choice.pick(&errors), quoted);
+    error.destination = like.destination;
+    error.frame_like(&like)
 }
 
 fn noise(choice: &mut impl Choice) -> Vec<u8> {

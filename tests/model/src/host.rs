@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use lb_common::layout::{Counter, Geometry};
+use lb_common::layout::{Counter, Geometry, Scratch};
 use lb_common::memory::{Frame, Memory, Slices};
 use lb_common::pipeline::{self, Outcome};
 use lb_common::reason::Reason;
@@ -29,12 +29,13 @@ pub struct Ran {
     pub output: Vec<u8>,
 }
 
-/// The packet logic over tables in memory, and what it counted. Frames may leave by [`INGRESS`] and [`OTHER_PORT`].
+/// The packet logic over tables in memory, with one CPU, and what it counted. Frames may leave by [`INGRESS`] and [`OTHER_PORT`].
 pub struct Host<'a> {
     slices: Slices<'a>,
     geometry: Geometry,
     /// The time that packets see.
     pub now: Tick,
+    scratch: Scratch,
     totals: RefCell<Totals>,
 }
 
@@ -55,7 +56,8 @@ impl<'a> Host<'a> {
             services: zeros(slices.services.len()),
             backends: zeros(slices.backends.len()),
         };
-        Self { slices, geometry, now: Tick::from_ns(geometry.fixed_now_ns), totals: RefCell::new(totals) }
+        let now = Tick::from_ns(geometry.fixed_now_ns);
+        Self { slices, geometry, now, scratch: Scratch::default(), totals: RefCell::new(totals) }
     }
 
     /// Runs `frame` with this much headroom before it.
@@ -76,6 +78,7 @@ impl<'a> Host<'a> {
             slices: self.slices,
             geometry: self.geometry,
             now: self.now,
+            scratch: Some(&self.scratch),
             on_count: &on_count,
             on_forwarded: &on_forwarded,
         };

@@ -206,17 +206,32 @@ impl PacketSpec {
         let start = bytes.len();
         bytes.extend((start..start + self.payload).map(|index| index as u8));
         if let Some(at) = checksum_at {
-            let pseudo = if protocol == 1 { 0 } else { self.pseudo_sum(protocol, bytes.len()) };
+            let pseudo = if protocol == 1 {
+                0
+            } else {
+                pseudo_sum(self.source, self.destination, protocol, bytes.len())
+            };
             let sum = checksum(&bytes, pseudo);
             bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
         }
         (protocol, bytes)
     }
 
-    /// The pseudo-header's sum (RFC 9293 section 3.1, RFC 8200 section 8.1).
-    fn pseudo_sum(&self, protocol: u8, length: usize) -> u32 {
-        sum(&octets(self.source)) + sum(&octets(self.destination)) + u32::from(protocol) + length as u32
+    /// A packet of the same flow in the other direction, with the same transport.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            ports: (self.ports.1, self.ports.0),
+            ..self.clone()
+        }
     }
+}
+
+/// The pseudo-header's sum (RFC 9293 section 3.1, RFC 8200 section 8.1).
+pub(crate) fn pseudo_sum(source: IpAddr, destination: IpAddr, protocol: u8, length: usize) -> u32 {
+    sum(&octets(source)) + sum(&octets(destination)) + u32::from(protocol) + length as u32
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
@@ -232,7 +247,7 @@ fn sum(bytes: &[u8]) -> u32 {
 }
 
 /// The Internet checksum (RFC 1071) of `bytes` and a partial sum.
-fn checksum(bytes: &[u8], partial: u32) -> u16 {
+pub(crate) fn checksum(bytes: &[u8], partial: u32) -> u16 {
     let mut sum = sum(bytes) + partial;
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

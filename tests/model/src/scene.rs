@@ -29,8 +29,8 @@ pub const PORTS_FIRST: u16 = 1000;
 const POOLS: u32 = 10;
 const BACKENDS_PER_POOL: u32 = 8;
 const MODES: [Mode; 2] = [Mode::Ipip, Mode::DsrL2];
-const ON_DOWN: [OnDown; 3] = [OnDown::Auto, OnDown::Reselect, OnDown::Keep];
-const SERVICES: u32 = POOLS * 12;
+const ON_DOWN: [OnDown; 4] = [OnDown::Auto, OnDown::Reselect, OnDown::Keep, OnDown::Reset];
+const SERVICES: u32 = POOLS * 16;
 /// VIPs of each family with records of their own; as many again share nothing but fill the index.
 const VIPS: u32 = 4;
 const FILLERS: u32 = 16;
@@ -64,7 +64,7 @@ impl SceneSizes {
     pub const SMALL: Self = Self {
         vips_v4: 16,
         vips_v6: 16,
-        ports: 512,
+        ports: 1024,
         ranges: 16,
         vips: 2 * (VIPS + FILLERS) + 1,
         services: SERVICES + 1,
@@ -154,7 +154,7 @@ impl Scene {
     pub fn rules(service: u32) -> (u16, Mode, OnDown, bool) {
         let rest = (service - 1) / POOLS;
         let pool = 1 + (service - 1) % POOLS;
-        (pool as u16, MODES[rest as usize % 2], ON_DOWN[rest as usize / 2 % 3], rest / 6 == 0)
+        (pool as u16, MODES[rest as usize % 2], ON_DOWN[rest as usize / 2 % 4], rest / 8 == 0)
     }
 
     /// The number of services; their ids start at 1.
@@ -358,6 +358,8 @@ impl Scene {
             record.any.set(any.0);
             record.ranges.set(if matches!(n, 0 | 2) { Span::new(range_line, ranges).0 } else { 0 });
             record.unmatched.set(u64::from(n % 3));
+            // Echo requests are answered by all VIPs but 1.
+            record.flags.set(u64::from(n != 1));
         });
     }
 

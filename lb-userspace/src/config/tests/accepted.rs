@@ -315,3 +315,11 @@ fn hooks_and_the_size_of_the_record_have_defaults() {
     assert_eq!((web.kinds.len(), web.timeout, web.queue), (0, MS(250), 7));
     assert_eq!(short.target, post("example.com", 80, "/"));
 }
+
+#[test]
+fn flows_of_a_down_backend_and_packets_without_a_backend_can_be_reset() {
+    let text = changed("mode = \"ipip\"", "mode = \"ipip\"\non_down = \"reset\"");
+    let config = accepted(&format!("{text}\n[defaults]\nlast_resort = \"reset\"\n")).config;
+    assert_eq!(config.services["web"].on_down, OnDown::Reset);
+    assert_eq!(config.pools["web"].last_resort, LastResort::Reset);
+}

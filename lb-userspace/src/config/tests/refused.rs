@@ -383,11 +383,6 @@ fn what_later_versions_take_is_not_called_unknown() {
         ),
         (
             "\"ipip\"",
-            "\"ipip\"\non_down = \"reset\"",
-            "8: service \"web\": on_down \"reset\" is not available in this version; available: auto, reselect, keep",
-        ),
-        (
-            "\"ipip\"",
             "\"ipip\"\nquic_cid = true",
             "8: service \"web\": quic_cid = true is not available in this version; available: false",
         ),
@@ -400,11 +395,6 @@ fn what_later_versions_take_is_not_called_unknown() {
             "[[service]]",
             "deny = [\"10.0.0.0/8\"]\n[[service]]",
             "2: deny is not available in this version: leave it out or empty ([])",
-        ),
-        (
-            "[[service]]",
-            "[defaults]\nlast_resort = \"reset\"\n[[service]]",
-            "3: [defaults]: last_resort \"reset\" is not available in this version; available: keep, drop",
         ),
         (
             "[[service]]",
