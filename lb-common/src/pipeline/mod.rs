@@ -109,7 +109,7 @@ fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
 ) -> Result<Outcome, Reason> {
     let parsed = parse::parse::<W, I, P, T>(packet, tables, at, walk)?;
     let steered = steer::steer::<W, I, T>(tables, &parsed)?;
-    let route = forward::route(tables, steered.backend, steered.mode, steered.inner)?;
+    let route = forward::route(tables, steered.backend, (steered.mode, steered.gue_port), steered.inner)?;
     // From here on the frame changes: what fails is dropped.
     link::strip(packet, at)?;
     route.rewrite(packet)?;

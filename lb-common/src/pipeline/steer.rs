@@ -19,6 +19,8 @@ pub(super) struct Steered<'a> {
     pub(super) id: u32,
     pub(super) backend: &'a Backend,
     pub(super) mode: Mode,
+    /// UDP port of the tunnel, where the mode has one.
+    pub(super) gue_port: u16,
     pub(super) inner: Inner,
     pub(super) reason: Reason,
 }
@@ -61,6 +63,7 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
         id: selected.id,
         backend: selected.backend,
         mode,
+        gue_port: forward.gue_port(),
         inner: Inner {
             family: I::FAMILY,
             traffic_class: packet.traffic_class,

@@ -6,6 +6,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use lb_common::forward::overhead;
+use lb_common::layout::Family;
+
 use super::egress::Egress;
 use super::ethtool::Switch;
 use super::facts::{InterfaceFacts, RpFilter};
@@ -150,7 +153,7 @@ fn stack(facts: &InterfaceFacts, plan: &Plan) -> Vec<Finding> {
             "check the cable and the other end",
         ));
     }
-    if facts.rp_filter == Some(RpFilter::Strict) && plan.modes.contains(&Mode::Ipip) {
+    if facts.rp_filter == Some(RpFilter::Strict) && plan.modes.iter().any(|mode| *mode != Mode::DsrL2) {
         findings.push(Finding::new(
             Severity::Warn,
             format!(
@@ -167,11 +170,8 @@ fn stack(facts: &InterfaceFacts, plan: &Plan) -> Vec<Finding> {
 /// `mtu` is the largest IP packet towards the backends ([`Egress::mtu_towards_backends`]).
 #[must_use]
 pub fn headroom(ingress: &Link, egress: &Egress, backend: IpAddr, mode: Mode, mtu: u32) -> Option<Finding> {
-    let outer = match (mode, backend) {
-        (Mode::DsrL2, _) => 0,
-        (Mode::Ipip, IpAddr::V4(_)) => 20,
-        (Mode::Ipip, IpAddr::V6(_)) => 40,
-    };
+    let family = if backend.is_ipv4() { Family::V4 } else { Family::V6 };
+    let outer = overhead(mode.layout(), family);
     let need = ingress.mtu + outer;
     let (from, to) = (&ingress.name, &egress.ifname);
     (mtu < need).then(|| {

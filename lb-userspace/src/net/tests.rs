@@ -478,6 +478,10 @@ fn headroom_counts_the_outer_header_of_the_backends_family() {
         (Mode::Ipip, v4, 1520, true),
         (Mode::Ipip, v6, 1520, false),
         (Mode::Ipip, v6, 1540, true),
+        (Mode::Gue, v4, 1531, false),
+        (Mode::Gue, v4, 1532, true),
+        (Mode::Gue, v6, 1551, false),
+        (Mode::Gue, v6, 1552, true),
     ] {
         assert_eq!(
             headroom(&link(2, "eth0"), &out, backend, mode, mtu).is_none(),

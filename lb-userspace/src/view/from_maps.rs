@@ -300,6 +300,7 @@ fn mode(maps: &MapSet, id: usize) -> &'static str {
     match maps.services.get(id).and_then(|service| ForwardWord(service.forward.get()).mode()) {
         Some(Mode::DsrL2) => "dsr-l2",
         Some(Mode::Ipip) => "ipip",
+        Some(Mode::Gue) => "gue",
         None => "",
     }
 }

@@ -83,7 +83,7 @@ fn regular(choice: &mut impl Choice, number: u32) -> PacketSpec {
     let flow = if opening { number as usize % 8 } else { choice.below(8) };
     let flow = (number / 128 * 8) as u16 % 1000 + flow as u16;
     let family = if flow.is_multiple_of(3) { Family::V6 } else { Family::V4 };
-    let port = PORTS_FIRST + 1 + flow % (Scene::services() as u16 / 2);
+    let port = PORTS_FIRST + Scene::tracking(flow.into()) as u16;
     let ports = (41_000 + flow, port);
     let spec = PacketSpec::syn(client(family, u32::from(flow % 50)), vip(family, 0), ports);
     let later = choice.pick(&[0x02, 0x10, 0x10, 0x10, 0x18, 0x18, 0x18, 0x18, 0x18, 0x11]);

@@ -19,5 +19,7 @@ pub use host::{Host, Ran, Totals};
 pub use packet::{Extension, PacketSpec, Transport};
 pub use plain::Plain;
 pub use replay::replay;
-pub use scene::{INGRESS, MISSING_PORT, OTHER_PORT, PORTS_FIRST, Scene, SceneSizes, client, not_vip, vip};
+pub use scene::{
+    GUE_PORT, INGRESS, MISSING_PORT, OTHER_PORT, PORTS_FIRST, Scene, SceneSizes, client, not_vip, vip,
+};
 pub use store::Store;

@@ -29,8 +29,10 @@ pub const PORTS_FIRST: u16 = 1000;
 const POOLS: u32 = 10;
 const BACKENDS_PER_POOL: u32 = 8;
 const MODES: [Mode; 2] = [Mode::Ipip, Mode::DsrL2];
+/// The UDP port of services by GUE.
+pub const GUE_PORT: u16 = 6080;
 const ON_DOWN: [OnDown; 3] = [OnDown::Auto, OnDown::Reselect, OnDown::Keep];
-const SERVICES: u32 = POOLS * 12;
+const SERVICES: u32 = POOLS * 18;
 /// VIPs of each family with records of their own; as many again share nothing but fill the index.
 const VIPS: u32 = 4;
 const FILLERS: u32 = 16;
@@ -64,7 +66,7 @@ impl SceneSizes {
     pub const SMALL: Self = Self {
         vips_v4: 16,
         vips_v6: 16,
-        ports: 512,
+        ports: 1024,
         ranges: 16,
         vips: 2 * (VIPS + FILLERS) + 1,
         services: SERVICES + 1,
@@ -121,7 +123,7 @@ pub fn client(family: Family, n: u32) -> IpAddr {
 ///
 /// VIPs 0 and 1 of each family have the exact ports of all services; VIPs 0 and 2 have ranges from port 2000 and 3000;
 /// VIPs 0 and 3 have any-port services. Service `n` is of pool `1 + (n - 1) % 10`, the other digits of `n - 1` give its
-/// mode, its `on_down`, and whether it remembers flows. Pool 1 has backends in every state and a previous table; 2 and 3
+/// mode, its `on_down`, and whether it remembers flows: from 121 on all are `gue`. Pool 1 has backends in every state and a previous table; 2 and 3
 /// have active backends of one family; 4, 5, 6 have only down ones and keep, drop, reset; 7 has no table; 8 has active
 /// ones with admit shares; 9 names ids that no backend has; 10 has draining and suspect ones with one usable.
 pub struct Scene;
@@ -154,7 +156,17 @@ impl Scene {
     pub fn rules(service: u32) -> (u16, Mode, OnDown, bool) {
         let rest = (service - 1) / POOLS;
         let pool = 1 + (service - 1) % POOLS;
+        if rest >= 12 {
+            return (pool as u16, Mode::Gue, ON_DOWN[rest as usize % 3], rest < 15);
+        }
         (pool as u16, MODES[rest as usize % 2], ON_DOWN[rest as usize / 2 % 3], rest / 6 == 0)
+    }
+
+    /// The `n`-th service, from 0 on and all over again, of those that remember flows.
+    #[must_use]
+    pub fn tracking(n: u32) -> u32 {
+        let n = n % (POOLS * 9);
+        if n < POOLS * 6 { 1 + n } else { 1 + n + POOLS * 6 }
     }
 
     /// The number of services; their ids start at 1.
@@ -322,7 +334,7 @@ impl Scene {
     fn service<S: Store>(store: &mut S, service: u32) {
         let (pool, mode, on_down, track) = Self::rules(service);
         store.service(service, |record| {
-            record.forward.set(ForwardWord::new(pool, mode, on_down, track).0);
+            record.forward.set(ForwardWord::new(pool, mode, on_down, track).with_gue_port(GUE_PORT).0);
             record.timeouts.set(TimeoutsWord::new(2, 30, 4, 6).0);
         });
     }
