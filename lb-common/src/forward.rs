@@ -63,7 +63,8 @@ pub fn route<'a, T: Tables>(
     let next_hop = tables.next_hop(egress.next_hop()).ok_or(Reason::NoNextHop)?;
     let copy = next_hop.current().ok_or(Reason::NoNextHop)?;
     if inner.length + overhead(mode, egress.family()) > copy.mtu as u32 {
-        return Err(Reason::TooBig);
+        // No packet fits the host's own next hop: that asks here, where no other packet comes by.
+        return Err(if copy.port == 0 { Reason::Local } else { Reason::TooBig });
     }
     Ok(Route { backend, egress, copy, mode, gue_port, inner })
 }

@@ -28,6 +28,12 @@ pub(crate) fn weir_rare(context: XdpContext) -> u32 {
     run(Stage::Rare, context)
 }
 
+/// Takes fragments.
+#[xdp]
+pub(crate) fn weir_fragment(context: XdpContext) -> u32 {
+    run(Stage::Fragment, context)
+}
+
 #[inline(always)]
 fn run(stage: Stage, context: XdpContext) -> u32 {
     #[cfg(feature = "log")]

@@ -6,8 +6,8 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
 use lb_common::cell::SharedU64;
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, Counter, Geometry, IndexLine, MaglevLine, Meta, NextHop, Pool, PoolInfo,
-    RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, Counter, FragmentLine, Geometry, IndexLine, MaglevLine, Meta, NextHop,
+    Pool, PoolInfo, RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::pipeline::Stage;
 use lb_common::reason::Reason;
@@ -38,6 +38,7 @@ shared_maps! {
     NEXT_HOPS: NextHop;
     FLOWS_V4: Bucket<1>;
     FLOWS_V6: Bucket<3>;
+    FRAGMENTS: FragmentLine;
     BACKEND_INFO: BackendInfo;
     SERVICE_INFO: ServiceInfo;
     POOL_INFO: PoolInfo;
@@ -72,7 +73,7 @@ static GEOMETRY: Geometry = Geometry {
     port_mask: 0,
     flows_v4_mask: 0,
     flows_v6_mask: 0,
-    reserved: 0,
+    fragments_mask: 0,
 };
 
 /// The loaded program's maps.
@@ -132,6 +133,7 @@ impl Tables for Maps {
         port_mask: u32;
         flows_v4_mask: u32;
         flows_v6_mask: u32;
+        fragments_mask: u32;
     }
 
     #[inline(always)]
@@ -155,6 +157,7 @@ impl Tables for Maps {
         next_hop: NextHop = NEXT_HOPS;
         flows_v4: Bucket<1> = FLOWS_V4;
         flows_v6: Bucket<3> = FLOWS_V6;
+        fragments: FragmentLine = FRAGMENTS;
     }
 
     #[inline(always)]

@@ -5,6 +5,7 @@
 //! entered by a tail call: rare packets cost the common ones neither time nor verified instructions. On the host
 //! [`process`] runs one stage after the other.
 
+mod fragment;
 mod ip;
 mod link;
 mod parse;
@@ -19,6 +20,7 @@ use crate::wire::{ETHERNET_LEN, EtherType, Ethernet};
 use ip::{Ip, V4, V6};
 use parse::Walk;
 pub use stage::Stage;
+use steer::Steered;
 
 /// How a packet left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,7 @@ pub fn enter<P: Packet, T: Tables>(stage: Stage, packet: &mut P, tables: &T) -> 
     let result = match stage {
         Stage::Fast => fast(packet, tables, bytes),
         Stage::Rare => rare(packet, tables, bytes),
+        Stage::Fragment => fragments(packet, tables, bytes),
     };
     match result {
         Ok(outcome) => Step::Left(outcome),
@@ -98,6 +101,18 @@ fn rare<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<
     }
 }
 
+/// Fragments, tagged or not.
+#[inline(always)]
+fn fragments<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
+    let (ethertype, at) = link::untag(packet)?;
+    match ethertype {
+        EtherType::Ipv4 => fragment::balance::<1, V4, P, T>(packet, tables, at, bytes),
+        EtherType::Ipv6 => fragment::balance::<3, V6, P, T>(packet, tables, at, bytes),
+        EtherType::Vlan => Err(Reason::Vlan),
+        EtherType::Other => Err(Reason::NotIp),
+    }
+}
+
 /// Balances the IP packet that starts `at` bytes into the frame.
 #[inline(always)]
 fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
@@ -109,7 +124,26 @@ fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
 ) -> Result<Outcome, Reason> {
     let parsed = parse::parse::<W, I, P, T>(packet, tables, at, walk)?;
     let steered = steer::steer::<W, I, T>(tables, &parsed)?;
-    let route = forward::route(tables, steered.backend, (steered.mode, steered.gue_port), steered.inner)?;
+    send(packet, tables, &steered, at, bytes)
+}
+
+/// Sends a packet whose IP header is at `at` to its backend.
+#[inline(always)]
+fn send<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    steered: &Steered<'_>,
+    at: usize,
+    bytes: u64,
+) -> Result<Outcome, Reason> {
+    let route = match forward::route(tables, steered.backend, (steered.mode, steered.gue_port), steered.inner)
+    {
+        Err(Reason::Local) => {
+            tables.count_forwarded(steered.service, steered.id, bytes);
+            return Err(Reason::Local);
+        }
+        route => route?,
+    };
     // From here on the frame changes: what fails is dropped.
     link::strip(packet, at)?;
     route.rewrite(packet)?;

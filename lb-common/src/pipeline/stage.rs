@@ -10,11 +10,13 @@ pub enum Stage {
     Fast = 0,
     /// Frames and headers that are not laid out as nearly all are.
     Rare = 1,
+    /// Fragments.
+    Fragment = 2,
 }
 
 impl Stage {
     /// All stages, in the order of their numbers.
-    pub const ALL: &[Self] = &[Self::Fast, Self::Rare];
+    pub const ALL: &[Self] = &[Self::Fast, Self::Rare, Self::Fragment];
 
     /// Name of the stage's program in the object.
     #[must_use]
@@ -22,6 +24,7 @@ impl Stage {
         match self {
             Self::Fast => "weir",
             Self::Rare => "weir_rare",
+            Self::Fragment => "weir_fragment",
         }
     }
 
@@ -31,6 +34,7 @@ impl Stage {
     pub const fn after(self, reason: Reason) -> Option<Self> {
         match (self, reason) {
             (Self::Fast, Reason::Vlan | Reason::IpOptions | Reason::ExtensionHeaders) => Some(Self::Rare),
+            (Self::Fast | Self::Rare, Reason::FragmentUnknown) => Some(Self::Fragment),
             _ => None,
         }
     }

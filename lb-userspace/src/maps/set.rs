@@ -3,8 +3,8 @@
 use std::io;
 
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, IndexLine, MaglevLine, Meta, NextHop, Pool, PoolInfo, RangeLine, Service,
-    ServiceInfo, Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, FragmentLine, IndexLine, MaglevLine, Meta, NextHop, Pool, PoolInfo,
+    RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::memory::Slices;
 
@@ -27,6 +27,7 @@ pub struct MapSet {
     pub next_hops: Mapping<NextHop>,
     pub flows_v4: Mapping<Bucket<1>>,
     pub flows_v6: Mapping<Bucket<3>>,
+    pub fragments: Mapping<FragmentLine>,
     pub backend_info: Mapping<BackendInfo>,
     pub service_info: Mapping<ServiceInfo>,
     pub pool_info: Mapping<PoolInfo>,
@@ -53,6 +54,7 @@ impl MapSet {
             next_hops: Mapping::anonymous(sizes.next_hops as usize)?,
             flows_v4: Mapping::anonymous(sizes.flows_v4 as usize)?,
             flows_v6: Mapping::anonymous(sizes.flows_v6 as usize)?,
+            fragments: Mapping::anonymous(sizes.fragments as usize)?,
             backend_info: Mapping::anonymous(sizes.backends as usize)?,
             service_info: Mapping::anonymous(sizes.services as usize)?,
             pool_info: Mapping::anonymous(sizes.pools as usize)?,
@@ -76,6 +78,7 @@ impl MapSet {
             next_hops: &self.next_hops,
             flows_v4: &self.flows_v4,
             flows_v6: &self.flows_v6,
+            fragments: &self.fragments,
         }
     }
 }

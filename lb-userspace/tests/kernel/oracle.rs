@@ -91,6 +91,7 @@ fn forget(maps: &MapSet) {
     }
     clear(&maps.flows_v4, lb_common::layout::Bucket::empty);
     clear(&maps.flows_v6, lb_common::layout::Bucket::empty);
+    clear(&maps.fragments, lb_common::layout::FragmentLine::empty);
 }
 
 /// Fails where tshark finds anything wrong with the frames.

@@ -59,6 +59,7 @@ pub struct SceneSizes {
     pub next_hops: u32,
     pub flows_v4: u32,
     pub flows_v6: u32,
+    pub fragments: u32,
 }
 
 impl SceneSizes {
@@ -73,9 +74,10 @@ impl SceneSizes {
         pools: POOLS + 1,
         maglev: POOL_LINES * (POOLS + 1),
         backends: POOLS * BACKENDS_PER_POOL + 2,
-        next_hops: 8,
+        next_hops: 9,
         flows_v4: 64,
         flows_v6: 32,
+        fragments: 16,
     };
 
     /// The masks that go with these sizes, a fixed secret, and this time.
@@ -89,7 +91,7 @@ impl SceneSizes {
             port_mask: self.ports - 1,
             flows_v4_mask: self.flows_v4 - 1,
             flows_v6_mask: self.flows_v6 - 1,
-            reserved: 0,
+            fragments_mask: self.fragments - 1,
         }
     }
 }
@@ -249,14 +251,16 @@ impl Scene {
     }
 
     fn next_hops<S: Store>(store: &mut S) {
-        // Number 5 is not resolved, 7 does not exist.
+        // Number 5 is not resolved, 7 does not exist, 8 is the host itself.
         let ports = [(1, INGRESS, 1500), (2, OTHER_PORT, 1500), (3, INGRESS, 9000), (4, OTHER_PORT, 600)];
-        for (id, port, mtu) in ports.into_iter().chain([(5, INGRESS, 1500), (6, MISSING_PORT, 1500)]) {
+        for (id, port, mtu) in
+            ports.into_iter().chain([(5, INGRESS, 1500), (6, MISSING_PORT, 1500), (8, 0, 0)])
+        {
             let copy = |salt| NextHopCopy {
                 port,
                 mtu,
                 // Numbers 3 and 4 are behind one tag and two.
-                tag_count: [0, 0, 0, 1, 2, 0, 0][id as usize],
+                tag_count: [0, 0, 0, 1, 2, 0, 0, 0, 0][id as usize],
                 macs: std::array::from_fn(|byte| (id * 16 + byte as u32) as u8 ^ salt),
                 tags: [[0x88, 0xa8, 0, 200], [0x81, 0, 0x60, 100]],
             };
@@ -318,6 +322,7 @@ impl Scene {
             _ => (BackendState::Active, 1000),
         };
         let next_hop = [1, 2, 1, 2, 3, 4, 2, 1, 5, 6, 7, 0][if pool == 1 { n + 4 } else { n } as usize];
+        let next_hop = if (pool, n) == (8, 4) { 8 } else { next_hop };
         let (entropy, source) = (if n == 3 || n == 4 { 16 } else { 0 }, n as usize % 2);
         let number = 0x0a09_0000 + pool * 256 + n;
         let address = address(family, number);

@@ -71,9 +71,9 @@ def sound(packet):
 
 
 def all_cases(world):
-    from . import forwarding
+    from . import forwarding, fragments
 
     cases = []
-    for feature in (forwarding,):
+    for feature in (forwarding, fragments):
         cases.extend(feature.cases(world))
     return cases
