@@ -17,6 +17,13 @@ const HEAD: &str = "interfaces = [\"eth0\", \"eth1\"]\n[limits]\nflows_v4 = 16_3
 const UNCHECKED: &str = "[[pool.health]]\ntype = \"none\"\n";
 const PORT: u16 = 5201;
 
+fn name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "v4",
+        Family::V6 => "v6",
+    }
+}
+
 /// A way to the backends: its mode, the family of the backends' addresses, the VIP's number.
 const WAYS: [(&str, Family, u8); 6] = [
     ("dsr-l2", Family::V4, 0),
@@ -51,9 +58,9 @@ fn every_way(lab: &Lab) -> (String, Vec<(String, SocketAddr)>) {
         let backends: Vec<_> = lab
             .backends()
             .iter()
-            .map(|backend| (format!("{}-{family:?}", backend.name()), backend.address(family)))
+            .map(|backend| (format!("{}-{}", backend.name(), name(family)), backend.address(family)))
             .collect();
-        config += &pool(&format!("{family:?}").to_lowercase(), UNCHECKED, &backends);
+        config += &pool(name(family), UNCHECKED, &backends);
     }
     let mut targets = Vec::new();
     for (mode, outer, number) in WAYS {
@@ -61,11 +68,10 @@ fn every_way(lab: &Lab) -> (String, Vec<(String, SocketAddr)>) {
             if mode == "dsr-l2" && inner != outer {
                 continue;
             }
-            let (name, pool) =
-                (format!("{mode}-{inner:?}-{outer:?}").to_lowercase(), format!("{outer:?}").to_lowercase());
+            let service_name = format!("{mode}-{}-{}", name(inner), name(outer));
             let vip = SocketAddr::new(plan::vip(number).of(inner), PORT);
-            config += &service(&name, vip, "[\"tcp\", \"udp\"]", mode, &pool);
-            targets.push((name, vip));
+            config += &service(&service_name, vip, "[\"tcp\", \"udp\"]", mode, name(outer));
+            targets.push((service_name, vip));
         }
     }
     (config, targets)
@@ -152,7 +158,7 @@ fn iperf3_runs_over_every_mode() -> Result<()> {
         // backend at a time serves.
         let other = if vip.is_ipv4() { "direct-2" } else { "direct-1" };
         for family in Family::BOTH {
-            weir.succeed(&["backend", "maintenance", &format!("{other}-{family:?}")])?;
+            weir.succeed(&["backend", "maintenance", &format!("{other}-{}", name(family))])?;
         }
         let text = lab.client().exec(
             "iperf3",
@@ -164,7 +170,7 @@ fn iperf3_runs_over_every_mode() -> Result<()> {
         println!("{name}: {:.0} Mbit/s", bits / 1e6);
         assert!(bits > 1e6, "{name}: {bits} bit/s");
         for family in Family::BOTH {
-            weir.succeed(&["backend", "ready", &format!("{other}-{family:?}")])?;
+            weir.succeed(&["backend", "ready", &format!("{other}-{}", name(family))])?;
         }
     }
     assert_eq!(counter(&weir, "too_big")?, 0);
@@ -191,10 +197,10 @@ fn the_host_itself_is_a_backend_beside_others() -> Result<()> {
     let mut config = HEAD.to_owned();
     let mut targets = Vec::new();
     for family in Family::BOTH {
-        let pool_name = format!("web-{family:?}").to_lowercase();
+        let pool_name = format!("web-{}", name(family));
         let backends = [
-            (format!("near-{family:?}"), lab.backend("direct-1").address(family)),
-            (format!("self-{family:?}"), host.address(family)),
+            (format!("near-{}", name(family)), lab.backend("direct-1").address(family)),
+            (format!("self-{}", name(family)), host.address(family)),
         ];
         let check = "[[pool.health]]\ntype = \"tcp\"\nport = 80\ninterval = \"100ms\"\ntimeout = \"1s\"\n";
         config += &pool(&pool_name, check, &backends);
@@ -202,8 +208,7 @@ fn the_host_itself_is_a_backend_beside_others() -> Result<()> {
             let vip = SocketAddr::new(plan::vip(number).of(family), 80);
             host.ip(&format!("address add {}/{} dev lo", vip.ip(), if vip.is_ipv4() { 32 } else { 128 }))?;
             greet(host, vip, "self")?;
-            config +=
-                &service(&format!("{mode}-{family:?}").to_lowercase(), vip, "\"tcp\"", mode, &pool_name);
+            config += &service(&format!("{mode}-{}", name(family)), vip, "\"tcp\"", mode, &pool_name);
             targets.push((mode, vip));
         }
         let own = host.socket(family, 80);
@@ -234,7 +239,7 @@ fn the_host_itself_is_a_backend_beside_others() -> Result<()> {
         .as_array()
         .context("a list")?
         .iter()
-        .find(|backend| backend["name"] == "self-V4");
+        .find(|backend| backend["name"] == "self-v4");
     let own = own.context("the host is a backend")?;
     assert!(own["packets"].as_u64() > Some(0) && own["flows"].as_u64() > Some(0), "{own}");
     Ok(())

@@ -227,6 +227,7 @@ impl Pins {
             next_hops: self.open(find("next_hops"), access)?,
             flows_v4: self.open(find("flows_v4"), access)?,
             flows_v6: self.open(find("flows_v6"), access)?,
+            fragments: self.open(find("fragments"), access)?,
             backend_info: self.open(find("backend_info"), access)?,
             service_info: self.open(find("service_info"), access)?,
             pool_info: self.open(find("pool_info"), access)?,
