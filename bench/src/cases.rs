@@ -200,6 +200,8 @@ pub(crate) const ALL: &[Case] = &[
     weir("udp_64k", "known flow, 64K flows, UDP", To::Ipip, Kind::Udp, FLOWS_64K, &[]),
     weir("dsr_1", "known flow, 1 flow, dsr-l2", To::DsrL2, Kind::Ack, ONE, &[]),
     weir("dsr_64k", "known flow, 64K flows, dsr-l2", To::DsrL2, Kind::Ack, FLOWS_64K, &[]),
+    weir("gue_1", "GUE, known flow, 1 flow", To::Gue, Kind::Ack, ONE, &[Goal { ratio: 1.4, of: BARE }]),
+    weir("gue_64k", "GUE, known flow, 64K flows", To::Gue, Kind::Ack, FLOWS_64K, &[]),
     weir("not_vip", "not a VIP", To::Other, Kind::Ack, ONE, &[Goal { ratio: 6.0, of: PARSE }]),
 ];
 

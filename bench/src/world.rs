@@ -12,11 +12,11 @@ use lb_common::layout::{
     VipPorts,
 };
 use lb_common::service::port_key;
-use lb_common::wire::{Protocol, halves};
+use lb_common::wire::{self, Protocol, halves};
 use lb_userspace::maps::mapping::Mapping;
 use lb_userspace::maps::set::MapSet;
 
-use crate::frame::{DSR_PORT, IPIP_PORT, VIP_V4, VIP_V6};
+use crate::frame::{DSR_PORT, GUE_PORT, IPIP_PORT, VIP_V4, VIP_V6};
 
 /// Backends of a pool.
 pub(crate) const BACKENDS: u16 = 100;
@@ -38,10 +38,11 @@ struct Plan {
     mode: Mode,
 }
 
-const POOLS: [Plan; 3] = [
+const POOLS: [Plan; 4] = [
     Plan { id: 1, family: Family::V4, mode: Mode::Ipip },
     Plan { id: 2, family: Family::V6, mode: Mode::Ipip },
     Plan { id: 3, family: Family::V4, mode: Mode::DsrL2 },
+    Plan { id: 4, family: Family::V4, mode: Mode::Gue },
 ];
 
 /// The backend that a slot of a table names, 0..BACKENDS.
@@ -78,11 +79,14 @@ pub(crate) fn fill(set: &MapSet, geometry: &Geometry) -> Result<()> {
         (3, VIP_V6_ID, Protocol::Tcp, IPIP_PORT, &POOLS[1]),
         (4, VIP_V6_ID, Protocol::Udp, IPIP_PORT, &POOLS[1]),
         (5, VIP_V4_ID, Protocol::Tcp, DSR_PORT, &POOLS[2]),
+        (6, VIP_V4_ID, Protocol::Tcp, GUE_PORT, &POOLS[3]),
     ];
     for (id, vip, protocol, port, pool) in services {
         let service = &set.services[id as usize];
         service.timeouts.set(TimeoutsWord::new(LONG, LONG, LONG, LONG).0);
-        service.forward.set(ForwardWord::new(pool.id, pool.mode, OnDown::Auto, true).0);
+        service
+            .forward
+            .set(ForwardWord::new(pool.id, pool.mode, OnDown::Auto, true).with_gue_port(wire::GUE_PORT).0);
         let key = port_key(vip, protocol, port);
         insert(&set.ports, hash::index(key) & geometry.port_mask, key, id)?;
     }

@@ -1,7 +1,9 @@
 //! Sending a packet on: the next hop's Ethernet addresses, with or without an outer header.
 //!
 //! The inner packet is left as it came. The outer header has TTL 64 and DF, the inner DSCP and ECN (RFC 6040 section
-//! 4.1, normal mode), and the backend's selected source (RFC 2003, RFC 2473, RFC 4213).
+//! 4.1, normal mode), and the backend's selected source (RFC 2003, RFC 2473, RFC 4213). For `gue` a UDP and a GUE header
+//! stand between the outer and the inner one (draft-ietf-intarea-gue section 3, variant 0, no optional fields); the UDP
+//! checksum is 0 over both families (RFC 6935; `docs/decisions/0008-gue-has-no-udp-checksum.md`).
 
 use crate::hash;
 use crate::layout::{Backend, EgressWord, Family, Mode, NextHopCopy, Note};
@@ -9,10 +11,13 @@ use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::tables::Tables;
 use crate::trace::Mark;
-use crate::wire::{ETHERNET_LEN, Ethernet, Ipv4, Ipv6, TaggedStart, VLAN_TAG_LEN, halves};
+use crate::wire::{ETHERNET_LEN, Ethernet, Gue, Ipv4, Ipv6, Ports, TaggedStart, Udp, VLAN_TAG_LEN, halves};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const OUTER_TTL: u8 = 64;
 const DONT_FRAGMENT: u16 = 0x4000;
+/// IP protocol number of UDP.
+const UDP: u8 = 17;
 
 /// What forwarding needs to know of the packet it sends on.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +50,7 @@ pub struct Route<'a> {
     egress: EgressWord,
     copy: &'a NextHopCopy,
     mode: Mode,
+    gue_port: u16,
     inner: Inner,
 }
 
@@ -56,7 +62,7 @@ pub struct Route<'a> {
 pub fn route<'a, T: Tables>(
     tables: &'a T,
     backend: &'a Backend,
-    mode: Mode,
+    (mode, gue_port): (Mode, u16),
     inner: Inner,
 ) -> Result<Route<'a>, Reason> {
     let egress = EgressWord(backend.egress.get());
@@ -65,21 +71,30 @@ pub fn route<'a, T: Tables>(
     tables.trace(Mark::NextHop, egress.next_hop(), copy.port as u64 | (copy.mtu as u64) << 32);
     let overhead = overhead(mode, egress.family());
     if inner.length + overhead > copy.mtu as u32 {
+        // No packet fits the host's own next hop: that asks here, where no other packet comes by.
+        if copy.port == 0 {
+            return Err(Reason::Local);
+        }
         if let Some(scratch) = tables.scratch() {
             scratch.note.set(Note::too_big((copy.mtu as u32).saturating_sub(overhead) as u16).0);
         }
         return Err(Reason::TooBig);
     }
-    Ok(Route { backend, egress, copy, mode, inner })
+    Ok(Route { backend, egress, copy, mode, gue_port, inner })
 }
 
-/// Bytes that the outer header takes.
+/// Bytes that the outer headers take.
 #[inline(always)]
-fn overhead(mode: Mode, family: Family) -> u32 {
-    match (mode, family) {
-        (Mode::DsrL2, _) => 0,
-        (Mode::Ipip, Family::V4) => size_of::<Ipv4>() as u32,
-        (Mode::Ipip, Family::V6) => size_of::<Ipv6>() as u32,
+#[must_use]
+pub const fn overhead(mode: Mode, family: Family) -> u32 {
+    let ip = match family {
+        Family::V4 => size_of::<Ipv4>() as u32,
+        Family::V6 => size_of::<Ipv6>() as u32,
+    };
+    match mode {
+        Mode::DsrL2 => 0,
+        Mode::Ipip => ip,
+        Mode::Gue => ip + size_of::<UdpGue>() as u32,
     }
 }
 
@@ -102,8 +117,8 @@ impl Route<'_> {
                 *packet.header_mut(0).ok_or(Reason::Inconsistent)? =
                     ethernet(self.copy, ethertype_of(self.inner.family));
             }
-            (Mode::Ipip, Family::V4) => self.encapsulate_v4(packet)?,
-            (Mode::Ipip, Family::V6) => self.encapsulate_v6(packet)?,
+            (Mode::Ipip | Mode::Gue, Family::V4) => self.encapsulate_v4(packet)?,
+            (Mode::Ipip | Mode::Gue, Family::V6) => self.encapsulate_v6(packet)?,
         }
         tag(packet, self.copy)
     }
@@ -121,6 +136,23 @@ fn tag<P: Packet>(packet: &mut P, copy: &NextHopCopy) -> Result<(), Reason> {
             TaggedStart { macs: macs(copy), tag: u32::from_ne_bytes(tag).to_ne_bytes() };
     }
     Ok(())
+}
+
+/// What stands between the outer and the inner IP header by GUE.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Unaligned, Immutable, KnownLayout)]
+struct UdpGue {
+    udp: Udp,
+    gue: Gue,
+}
+
+/// What the outer IP header carries.
+struct Carried {
+    protocol: u8,
+    /// Bytes.
+    length: u32,
+    /// Bytes between the outer and the inner IP header.
+    shim: usize,
 }
 
 /// Bits of the flow's hash for the end of the outer source.
@@ -187,17 +219,49 @@ pub fn constant_sum(source: [u8; 4], destination: [u8; 4]) -> u16 {
 
 impl Route<'_> {
     #[inline(always)]
+    fn carried(&self) -> Carried {
+        match self.mode {
+            Mode::Gue => {
+                let shim = size_of::<UdpGue>();
+                Carried { protocol: UDP, length: self.inner.length + shim as u32, shim }
+            }
+            Mode::Ipip | Mode::DsrL2 => {
+                Carried { protocol: protocol_of(self.inner.family), length: self.inner.length, shim: 0 }
+            }
+        }
+    }
+
+    /// Writes what stands between the outer IP header, which ends at `at`, and the inner one.
+    #[inline(always)]
+    fn write_shim<P: Packet>(&self, packet: &mut P, at: usize, carried: &Carried) -> Result<(), Reason> {
+        if carried.shim == 0 {
+            return Ok(());
+        }
+        // The port is the flow's entropy, of the dynamic ones: 49152–65535 (draft-ietf-intarea-gue section 5.11).
+        let source = 0xc000 | (self.inner.hash >> 50) as u16;
+        *packet.header_mut(at).ok_or(Reason::Inconsistent)? = UdpGue {
+            udp: Udp {
+                ports: Ports { source: source.to_be_bytes(), destination: self.gue_port.to_be_bytes() },
+                length: (carried.length as u16).to_be_bytes(),
+                checksum: [0; 2],
+            },
+            gue: Gue::data(protocol_of(self.inner.family)),
+        };
+        Ok(())
+    }
+
+    #[inline(always)]
     fn encapsulate_v4<P: Packet>(&self, packet: &mut P) -> Result<(), Reason> {
         const LEN: usize = size_of::<Ipv4>();
         let Self { backend, egress, copy, inner, .. } = self;
-        let length = inner.length + LEN as u32;
-        let protocol = protocol_of(inner.family);
+        let carried = self.carried();
+        let length = carried.length + LEN as u32;
         let entropy = entropy(*egress, inner.hash);
         let source = u32::from_be_bytes(first4(&backend.sources[egress.source()])) | entropy;
         let sum = egress.sum() as u32
             + inner.traffic_class as u32
             + length
-            + protocol as u32
+            + carried.protocol as u32
             + (entropy >> 16)
             + (entropy & 0xffff);
         let outer = Ipv4 {
@@ -207,21 +271,22 @@ impl Route<'_> {
             id: [0; 2],
             flags_offset: DONT_FRAGMENT.to_be_bytes(),
             ttl: OUTER_TTL,
-            protocol,
+            protocol: carried.protocol,
             checksum: (!fold(sum)).to_be_bytes(),
             source: source.to_be_bytes(),
             destination: first4(&backend.address),
         };
-        packet.grow_front(LEN).map_err(|_| Reason::NoHeadroom)?;
+        packet.grow_front(LEN + carried.shim).map_err(|_| Reason::NoHeadroom)?;
         *packet.header_mut(0).ok_or(Reason::Inconsistent)? = ethernet(copy, 0x0800);
         *packet.header_mut(ETHERNET_LEN).ok_or(Reason::Inconsistent)? = outer;
-        Ok(())
+        self.write_shim(packet, ETHERNET_LEN + LEN, &carried)
     }
 
     #[inline(always)]
     fn encapsulate_v6<P: Packet>(&self, packet: &mut P) -> Result<(), Reason> {
         const LEN: usize = size_of::<Ipv6>();
         let Self { backend, egress, copy, inner, .. } = self;
+        let carried = self.carried();
         // The label is the flow's entropy (RFC 6438); 0 would mean none.
         let label = (inner.hash >> 44) as u32 | 1;
         let (high, low) = halves(&backend.sources[egress.source()]);
@@ -229,15 +294,15 @@ impl Route<'_> {
         let (high, low) = halves(&backend.address);
         let outer = Ipv6 {
             version_class_label: (6 << 28 | (inner.traffic_class as u32) << 20 | label).to_be_bytes(),
-            payload_length: (inner.length as u16).to_be_bytes(),
-            next_header: protocol_of(inner.family),
+            payload_length: (carried.length as u16).to_be_bytes(),
+            next_header: carried.protocol,
             hop_limit: OUTER_TTL,
             source,
             destination: [high.to_be_bytes(), low.to_be_bytes()],
         };
-        packet.grow_front(LEN).map_err(|_| Reason::NoHeadroom)?;
+        packet.grow_front(LEN + carried.shim).map_err(|_| Reason::NoHeadroom)?;
         *packet.header_mut(0).ok_or(Reason::Inconsistent)? = ethernet(copy, 0x86dd);
         *packet.header_mut(ETHERNET_LEN).ok_or(Reason::Inconsistent)? = outer;
-        Ok(())
+        self.write_shim(packet, ETHERNET_LEN + LEN, &carried)
     }
 }

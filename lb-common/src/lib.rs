@@ -8,6 +8,7 @@ pub mod capture;
 pub mod cell;
 pub mod flow;
 pub mod forward;
+pub mod fragment;
 pub mod hash;
 pub mod layout;
 #[cfg(not(target_arch = "bpf"))]

@@ -1,8 +1,8 @@
 //! The pipeline's traits over byte buffers and plain memory, for tests, fuzzers and private instances.
 
 use crate::layout::{
-    Backend, Bucket, Geometry, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Scratch, Service, Vip,
-    VipLineV6,
+    Backend, Bucket, FragmentLine, Geometry, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Scratch,
+    Service, Vip, VipLineV6,
 };
 use crate::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use crate::pipeline::Outcome;
@@ -96,6 +96,7 @@ pub struct Slices<'a> {
     pub next_hops: &'a [NextHop],
     pub flows_v4: &'a [Bucket<1>],
     pub flows_v6: &'a [Bucket<3>],
+    pub fragments: &'a [FragmentLine],
 }
 
 /// Called with every packet that leaves: its reason and length in bytes.
@@ -150,6 +151,7 @@ impl Tables for Memory<'_> {
         port_mask: u32;
         flows_v4_mask: u32;
         flows_v6_mask: u32;
+        fragments_mask: u32;
     }
 
     fn now(&self) -> Tick {
@@ -177,6 +179,7 @@ impl Tables for Memory<'_> {
         next_hop: NextHop = next_hops;
         flows_v4: Bucket<1> = flows_v4;
         flows_v6: Bucket<3> = flows_v6;
+        fragments: FragmentLine = fragments;
     }
 
     fn count(&self, reason: Reason, bytes: u64) {

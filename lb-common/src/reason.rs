@@ -59,6 +59,10 @@ reasons! {
     FlowTableFull = "flow_table_full" => Forward,
     /// Of a service that remembers no flows.
     Untracked = "untracked" => Forward,
+    /// A fragment other than the first, sent after the first.
+    Fragment = "fragment" => Forward,
+    /// Of a flow whose backend is the host itself: the flow is remembered, the frame is as it came.
+    Local = "local" => Pass,
     /// Neither IPv4 nor IPv6.
     NotIp = "not_ip" => Pass,
     /// With more VLAN tags than weir reads.
@@ -85,8 +89,8 @@ reasons! {
     UnmatchedReject = "unmatched_reject" => Answer,
     /// For a VIP, with a header or length that the frame does not hold.
     Malformed = "malformed" => Drop,
-    /// A fragment for a VIP.
-    Fragment = "fragment" => Drop,
+    /// A fragment for a VIP, other than the first, of a packet whose first one was not seen lately.
+    FragmentUnknown = "fragment_unknown" => Drop,
     /// For a VIP, with IPv4 options, and the stage that reads them is not loaded.
     IpOptions = "ip_options" => Drop,
     /// For a VIP, with more IPv6 extension headers than weir walks.

@@ -1,7 +1,8 @@
 //! Access to the maps.
 
 use crate::layout::{
-    Backend, Bucket, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Scratch, Service, Vip, VipLineV6,
+    Backend, Bucket, FragmentLine, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Scratch, Service, Vip,
+    VipLineV6,
 };
 use crate::reason::Reason;
 use crate::time::Tick;
@@ -28,6 +29,8 @@ pub trait Tables {
     fn flows_v4_mask(&self) -> u32;
     /// Buckets of the IPv6 flow table, less one.
     fn flows_v6_mask(&self) -> u32;
+    /// Lines of the fragment table, less one.
+    fn fragments_mask(&self) -> u32;
     /// The current tick.
     fn now(&self) -> Tick;
     /// Nanoseconds of a clock that never goes back, by a few milliseconds exact: for rare packets.
@@ -58,6 +61,8 @@ pub trait Tables {
     fn flows_v4(&self, bucket: u32) -> Option<&Bucket<1>>;
     /// A bucket of the IPv6 flow table.
     fn flows_v6(&self, bucket: u32) -> Option<&Bucket<3>>;
+    /// A line of the fragment table.
+    fn fragments(&self, line: u32) -> Option<&FragmentLine>;
     /// Counts a packet that left for `reason`.
     fn count(&self, reason: Reason, bytes: u64);
     /// Counts a packet that was forwarded.

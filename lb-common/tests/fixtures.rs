@@ -159,18 +159,6 @@ fn a_length_that_the_frame_does_not_hold_drops() {
 }
 
 #[test]
-fn ipv4_fragments_for_a_vip_drop() {
-    let fragment = |flags_offset| PacketSpec { flags_offset, ..v4() }.frame();
-    expect_all(vec![
-        ("don't fragment", fragment(0x4000), Reason::FlowNew),
-        ("reserved bit", fragment(0x8000), Reason::FlowNew),
-        ("more fragments", fragment(0x2000), Reason::Fragment),
-        ("later fragment", fragment(0x0001), Reason::Fragment),
-        ("last fragment of the longest packet", fragment(0x1fff), Reason::Fragment),
-    ]);
-}
-
-#[test]
 fn ipv6_extension_headers_are_walked_up_to_a_bound() {
     use Extension::{Authentication, Destination, Fragment, HopByHop, Routing};
     let case = |extensions: &[Extension]| extended(extensions).frame();
@@ -191,9 +179,11 @@ fn ipv6_extension_headers_are_walked_up_to_a_bound() {
             Reason::TooBig,
         ),
         ("1032 bytes", case(&[Destination(128)]), Reason::ExtensionHeaders),
-        ("fragment", case(&[Fragment(1)]), Reason::Fragment),
-        ("atomic fragment", case(&[Fragment(0)]), Reason::Fragment),
-        ("fragment behind hop-by-hop", case(&[HopByHop(0), Fragment(0x10)]), Reason::Fragment),
+        ("atomic fragment", case(&[Fragment(0)]), Reason::FlowNew),
+        ("atomic fragment behind hop-by-hop", case(&[HopByHop(0), Fragment(0)]), Reason::FlowNew),
+        ("atomic fragment before options", case(&[Fragment(0), Destination(0)]), Reason::FlowNew),
+        ("two fragment headers", case(&[Fragment(0), Fragment(0)]), Reason::Malformed),
+        ("later fragment behind hop-by-hop", case(&[HopByHop(0), Fragment(0x20)]), Reason::FragmentUnknown),
         ("no next header", none(&[]), Reason::UnmatchedPass),
         ("no next header behind routing", none(&[Routing(0)]), Reason::UnmatchedPass),
         (

@@ -6,7 +6,8 @@
 
 use lb_common::cell::{SharedU32, SharedU64};
 use lb_common::flow::{Class, FlowKey, Meta, find, write};
-use lb_common::layout::Bucket;
+use lb_common::fragment::{self, Key, Value};
+use lb_common::layout::{Bucket, FragmentLine};
 use lb_common::time::Tick;
 use lb_common::wire::Protocol;
 use loom::sync::Arc;
@@ -169,4 +170,33 @@ fn without_the_mask_reading_the_key_again_does_not_help() {
             writer.join().expect("a thread of the model ends");
         }
     });
+}
+
+#[test]
+fn a_fragment_follows_only_its_own_packets_first_one() {
+    let now = Tick::from_bits(1000);
+    let key = |id| Key::new(7, (0, 0x0a00_0001), 1, id, 17);
+    let value = |backend| Value::new(backend, 1, 5, now);
+    // Both entries of the line are taken; two CPUs put other packets in the place of the older one, or of their own.
+    for writers in [[(3, 30), (4, 40)], [(1, 31), (1, 32)], [(3, 30), (1, 31)]] {
+        explore(3, move || {
+            let line = Arc::new(FragmentLine::empty());
+            fragment::remember(&line, &key(1), value(10), now);
+            fragment::remember(&line, &key(2), value(20), now);
+            let threads: Vec<_> = writers
+                .into_iter()
+                .map(|(id, backend)| {
+                    let line = line.clone();
+                    thread::spawn(move || fragment::remember(&line, &key(id), value(backend), now))
+                })
+                .collect();
+            if let Some(found) = fragment::find(&line, &key(1), now) {
+                let own = writers.iter().any(|(id, backend)| *id == 1 && *backend == found.backend());
+                assert!(own || found.backend() == 10, "another packet's backend: {}", found.backend());
+            }
+            for thread in threads {
+                thread.join().expect("a thread of the model ends");
+            }
+        });
+    }
 }

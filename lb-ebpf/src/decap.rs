@@ -1,7 +1,8 @@
-//! The backend's side of `ipip`: takes the outer header off packets for a VIP, for hosts without a
+//! The backend's side of `ipip` and `gue`: takes the outer header off packets for a VIP, for hosts without a
 //! tunnel device.
 //!
-//! Receives every frame of the interface. An unfragmented IPv4 or IPv6 packet whose payload is an
+//! Receives every frame of the interface. An unfragmented IPv4 or IPv6 packet whose payload, at once or behind
+//! UDP and GUE, is an
 //! IPv4 or IPv6 packet to an address in `VIPS_V4` or `VIPS_V6` loses its outer header and goes on
 //! into the host's stack; anything else passes byte for byte. It never drops.
 #![no_std]
@@ -24,6 +25,8 @@ const ETHERTYPE_IPV6: u16 = u16::to_be(0x86dd);
 const PROTOCOL_IPV4: u8 = 4;
 /// IPv6 in IP (RFC 4213, RFC 2473).
 const PROTOCOL_IPV6: u8 = 41;
+const PROTOCOL_UDP: u8 = 17;
+const GUE_PORT: u16 = u16::to_be(6080);
 
 // Keys are words, not byte arrays: the compiler moves bytes in pieces as large as it likes, and the
 // verifier refuses those on a stack slot of lower alignment ("misaligned stack access").
@@ -72,6 +75,18 @@ struct Ipv6 {
     destination: [u64; 2],
 }
 
+/// UDP, and GUE of variant 0 without optional fields (draft-ietf-intarea-gue).
+#[repr(C, packed)]
+struct UdpGue {
+    source: u16,
+    destination: u16,
+    length: u16,
+    checksum: u16,
+    variant_length: u8,
+    protocol: u8,
+    flags: u16,
+}
+
 /// An outer header: where it ends and what it carries.
 struct Outer {
     len: usize,
@@ -96,6 +111,7 @@ fn strip(ctx: &XdpContext) -> Option<()> {
         ETHERTYPE_IPV6 => outer_ipv6(ctx)?,
         _ => return None,
     };
+    let outer = if outer.protocol == PROTOCOL_UDP { gue(ctx, outer.len)? } else { outer };
     let ethertype = match outer.protocol {
         PROTOCOL_IPV4 => {
             let inner: *const Ipv4 = header(ctx, ETHERNET_LEN + outer.len)?;
@@ -124,6 +140,16 @@ fn strip(ctx: &XdpContext) -> Option<()> {
     // SAFETY: the element is this CPU's, and XDP programs of a CPU do not interrupt each other.
     unsafe { *count += 1 };
     Some(())
+}
+
+/// An outer header that ends behind the GUE header, where UDP to its port follows after `len` bytes.
+#[inline(always)]
+fn gue(ctx: &XdpContext, len: usize) -> Option<Outer> {
+    let gue: *const UdpGue = header(ctx, ETHERNET_LEN + len)?;
+    // SAFETY: the frame holds the header.
+    let gue = unsafe { gue.read_unaligned() };
+    let plain = gue.destination == GUE_PORT && gue.variant_length == 0 && gue.flags == 0;
+    plain.then(|| Outer { len: len + size_of::<UdpGue>(), protocol: gue.protocol })
 }
 
 #[inline(always)]

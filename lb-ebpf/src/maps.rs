@@ -9,8 +9,8 @@ use aya_ebpf::macros::btf_map;
 use lb_common::capture::{CaptureRules, CaptureState};
 use lb_common::cell::SharedU64;
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, Counter, Geometry, IndexLine, MaglevLine, Meta, NextHop, Pool, PoolInfo,
-    RangeLine, Scratch, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, Counter, FragmentLine, Geometry, IndexLine, MaglevLine, Meta, NextHop,
+    Pool, PoolInfo, RangeLine, Scratch, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::pipeline::{STAGE_PLACES, Variant};
 use lb_common::reason::Reason;
@@ -42,6 +42,7 @@ shared_maps! {
     NEXT_HOPS: NextHop;
     FLOWS_V4: Bucket<1>;
     FLOWS_V6: Bucket<3>;
+    FRAGMENTS: FragmentLine;
     BACKEND_INFO: BackendInfo;
     SERVICE_INFO: ServiceInfo;
     POOL_INFO: PoolInfo;
@@ -89,7 +90,7 @@ static GEOMETRY: Geometry = Geometry {
     port_mask: 0,
     flows_v4_mask: 0,
     flows_v6_mask: 0,
-    reserved: 0,
+    fragments_mask: 0,
 };
 
 /// What a program is built for.
@@ -179,6 +180,7 @@ impl<B: Build> Tables for Maps<B> {
         port_mask: u32;
         flows_v4_mask: u32;
         flows_v6_mask: u32;
+        fragments_mask: u32;
     }
 
     #[inline(always)]
@@ -218,6 +220,7 @@ impl<B: Build> Tables for Maps<B> {
         next_hop: NextHop = NEXT_HOPS;
         flows_v4: Bucket<1> = FLOWS_V4;
         flows_v6: Bucket<3> = FLOWS_V6;
+        fragments: FragmentLine = FRAGMENTS;
     }
 
     #[inline(always)]

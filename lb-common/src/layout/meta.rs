@@ -4,7 +4,7 @@
 pub const MAGIC: u64 = 0x7765_6972_6d61_7073;
 
 /// Version of the layouts in this module. An adopter of maps with another version builds new maps.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Sizes and secrets that the program needs; constants of the loaded program (`.rodata`), a copy is in [`Meta`].
 #[repr(C)]
@@ -24,8 +24,8 @@ pub struct Geometry {
     pub flows_v4_mask: u32,
     /// Buckets of the IPv6 flow table, less one.
     pub flows_v6_mask: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Lines of the fragment table, less one.
+    pub fragments_mask: u32,
 }
 
 /// The one value of the `meta` map.

@@ -7,6 +7,7 @@
 mod backend;
 mod counter;
 mod flow;
+mod fragment;
 mod index;
 mod info;
 mod maglev;
@@ -22,6 +23,7 @@ pub use backend::{
 };
 pub use counter::Counter;
 pub use flow::{Bucket, Way};
+pub use fragment::{FRAGMENT_WAYS, FragmentLine, FragmentWay};
 pub use index::{INDEX_WAYS, IndexLine, V6_WAYS, VipLineV6};
 pub use info::{BackendInfo, NAME_LEN, PORTS_LEN, PoolInfo, ServiceInfo, Text, VipInfo};
 pub use maglev::{MaglevLine, SLOTS_PER_LINE};

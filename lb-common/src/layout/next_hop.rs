@@ -17,7 +17,7 @@ pub struct NextHop {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NextHopCopy {
-    /// Interface index.
+    /// Interface index; 0 is the host itself, whose `mtu` is 0 too.
     pub port: u32,
     /// Largest IP packet in bytes.
     pub mtu: u16,

@@ -24,6 +24,8 @@ pub enum Mode {
     DsrL2 = 1,
     /// IP in IP (RFC 2003, 2473, 4213).
     Ipip = 2,
+    /// IP in GUE in UDP (draft-ietf-intarea-gue, variant 0).
+    Gue = 3,
 }
 
 impl Mode {
@@ -33,6 +35,7 @@ impl Mode {
         match self {
             Self::DsrL2 => "dsr-l2",
             Self::Ipip => "ipip",
+            Self::Gue => "gue",
         }
     }
 }
@@ -51,7 +54,7 @@ pub enum OnDown {
     Reset = 3,
 }
 
-/// Bits 0–15 pool id, 16–19 mode, 20–23 on_down, bit 24 flows are remembered. 0 is no service.
+/// Bits 0–15 pool id, 16–19 mode, 20–23 on_down, bit 24 flows are remembered, 32–47 UDP port of GUE. 0 is no service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForwardWord(pub u64);
 
@@ -60,6 +63,19 @@ impl ForwardWord {
     #[must_use]
     pub const fn new(pool: u16, mode: Mode, on_down: OnDown, track: bool) -> Self {
         Self(pool as u64 | (mode as u64) << 16 | (on_down as u64) << 20 | (track as u64) << 24)
+    }
+
+    /// The same with this UDP destination port for [`Mode::Gue`], host order.
+    #[must_use]
+    pub const fn with_gue_port(self, port: u16) -> Self {
+        Self(self.0 & !(0xffff << 32) | (port as u64) << 32)
+    }
+
+    /// UDP destination port for [`Mode::Gue`], host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn gue_port(self) -> u16 {
+        (self.0 >> 32) as u16
     }
 
     /// Pool id.
@@ -76,6 +92,7 @@ impl ForwardWord {
         match (self.0 >> 16) & 0xf {
             1 => Some(Mode::DsrL2),
             2 => Some(Mode::Ipip),
+            3 => Some(Mode::Gue),
             _ => None,
         }
     }

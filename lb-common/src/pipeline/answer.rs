@@ -115,7 +115,7 @@ fn refusal<const W: usize, I: Ip<W>, P: Packet>(
         }
         Payload::Transport(..) => Ok(Answer::Error(I::PORT_UNREACHABLE.0, I::PORT_UNREACHABLE.1, 0)),
         Payload::Other(pointer) => Ok(unreachable(pointer)),
-        Payload::Icmp(_) | Payload::Nothing => Err(Reason::Unanswerable),
+        Payload::Icmp(_) | Payload::Nothing | Payload::Extensions => Err(Reason::Unanswerable),
     }
 }
 

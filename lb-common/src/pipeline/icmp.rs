@@ -103,7 +103,7 @@ fn echo<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     let header: &mut Icmp = packet.header_mut(at + I::HEADER).ok_or(Reason::Inconsistent)?;
     let old = u16::from_be_bytes([header.kind, header.code]);
     let new = u16::from_be_bytes([I::ECHO_REPLY, header.code]);
-    header.checksum = checksum::update(header.checksum, old, new);
+    header.checksum = checksum::never_zero(checksum::update(header.checksum, old, new));
     header.kind = I::ECHO_REPLY;
     I::turn_back(packet, at)?;
     back.write(packet, I::ETHERTYPE)?;

@@ -10,7 +10,7 @@ use crate::reason::Reason;
 use crate::select;
 use crate::service;
 use crate::tables::Tables;
-use crate::wire::{Icmp, Ipv4, Ipv6, Message, Protocol, checksum};
+use crate::wire::{Icmp, Ipv4, Ipv6, Ipv6Fragment, Message, Protocol, checksum};
 
 /// IP protocol numbers that end the walk over extension headers.
 const ICMP: u8 = 1;
@@ -22,6 +22,8 @@ const TTL: u8 = 64;
 const DONT_FRAGMENT: u16 = 0x4000;
 /// Least MTU of an IPv6 link (RFC 8200 section 5).
 const MIN_MTU_V6: u32 = 1280;
+/// The IPv6 fragment header.
+const FRAGMENT: u8 = 44;
 
 /// Most IPv6 extension headers that are walked.
 const MAX_EXTENSIONS: usize = 6;
@@ -52,6 +54,8 @@ pub(super) enum Payload {
     Other(usize),
     /// Nothing, as the header says (RFC 8200 section 4.7).
     Nothing,
+    /// Further extension headers, in a fragment that is not the first.
+    Extensions,
 }
 
 /// An IP packet that weir sends itself.
@@ -61,6 +65,20 @@ pub(super) struct Sent<A> {
     pub(super) protocol: u8,
     /// Bytes after the IP header.
     pub(super) payload: u32,
+}
+
+/// A packet's part in a fragment.
+pub(super) struct Piece {
+    pub(super) id: u32,
+    /// The protocol as it identifies the packet, 0 where it does not.
+    pub(super) protocol: u8,
+    /// Offset of the part in the packet's payload, in bytes.
+    pub(super) start: u32,
+    /// Whether others follow.
+    pub(super) more: bool,
+    /// Offset of the part in the frame.
+    pub(super) at: usize,
+    pub(super) payload: Payload,
 }
 
 /// An IP version, with `W` words in a flow key.
@@ -88,6 +106,10 @@ pub(super) trait Ip<const W: usize> {
         at: usize,
         walk: Walk,
     ) -> Result<Payload, Reason>;
+    /// Reads what a fragment says of itself, and finds the transport header of the first one.
+    fn piece<P: Packet>(packet: &P, network: &Network<Self::Address>, at: usize) -> Result<Piece, Reason>;
+    /// The address as two numbers.
+    fn halves(address: Self::Address) -> (u64, u64);
     fn key(secret: u64, source: Self::Address, ports: (u16, u16), vip: u32, protocol: Protocol)
     -> FlowKey<W>;
     fn bucket<T: Tables>(tables: &T, hash: u32) -> Option<&Bucket<W>>;
@@ -176,6 +198,25 @@ impl Ip<1> for V4 {
             None if network.next == ICMP => Payload::Icmp(payload),
             None => Payload::Other(at + offset_of!(Ipv4, protocol)),
         })
+    }
+
+    #[inline(always)]
+    fn piece<P: Packet>(packet: &P, network: &Network<u32>, at: usize) -> Result<Piece, Reason> {
+        let header: &Ipv4 = packet.header(at).ok_or(Reason::Malformed)?;
+        let flags_offset = header.flags_offset();
+        Ok(Piece {
+            id: u16::from_be_bytes(header.id) as u32,
+            protocol: network.next,
+            start: ((flags_offset & Ipv4::OFFSET) as u32) << 3,
+            more: flags_offset & Ipv4::MORE_FRAGMENTS != 0,
+            at: network.payload,
+            payload: Self::payload(packet, network, at, Walk::All)?,
+        })
+    }
+
+    #[inline(always)]
+    fn halves(address: u32) -> (u64, u64) {
+        (0, address as u64)
     }
 
     #[inline(always)]
@@ -325,39 +366,32 @@ impl Ip<3> for V6 {
         at: usize,
         walk: Walk,
     ) -> Result<Payload, Reason> {
-        let (mut next, mut offset) = (network.next, network.payload);
-        let mut named_at = at + offset_of!(Ipv6, next_header);
         let longest = match walk {
             Walk::None => 0,
             Walk::All => MAX_EXTENSIONS,
         };
-        for number in 0..=longest {
-            if let Some(protocol) = Protocol::from_ip(next) {
-                return Ok(Payload::Transport(protocol, offset));
-            }
-            let unit = match next {
-                // Hop-by-hop options, routing, destination options (RFC 8200 section 4).
-                0 | 43 | 60 => 8,
-                // Authentication header: length in 4-byte units (RFC 4302).
-                51 => 4,
-                44 => return Err(Reason::Fragment),
-                ICMPV6 => return Ok(Payload::Icmp(offset)),
-                NO_NEXT_HEADER => return Ok(Payload::Nothing),
-                _ => return Ok(Payload::Other(named_at)),
-            };
-            if number == longest {
-                break;
-            }
-            let extension: &[u8; 2] = packet.header(offset).ok_or(Reason::Malformed)?;
-            let [following, units] = *extension;
-            named_at = offset;
-            offset += if unit == 8 { (units as usize + 1) * 8 } else { (units as usize + 2) * 4 };
-            if offset > at + size_of::<Ipv6>() + MAX_EXTENSION_BYTES {
-                return Err(Reason::ExtensionHeaders);
-            }
-            next = following;
+        walk_extensions(packet, network, at, longest, Cut::Left).map(|(payload, _)| payload)
+    }
+
+    #[inline(always)]
+    fn piece<P: Packet>(packet: &P, network: &Network<Halves>, at: usize) -> Result<Piece, Reason> {
+        let (payload, cut) = walk_extensions(packet, network, at, MAX_EXTENSIONS, Cut::Sought)?;
+        match cut {
+            Cut::At(at, offset_flags, id) => Ok(Piece {
+                id,
+                protocol: 0,
+                start: (offset_flags & !7) as u32,
+                more: offset_flags & 1 != 0,
+                at,
+                payload,
+            }),
+            Cut::Left | Cut::Sought => Err(Reason::Inconsistent),
         }
-        Err(Reason::ExtensionHeaders)
+    }
+
+    #[inline(always)]
+    fn halves(address: Halves) -> (u64, u64) {
+        address
     }
 
     #[inline(always)]
@@ -442,4 +476,75 @@ impl Ip<3> for V6 {
         header.destination = [source.0.to_be_bytes(), source.1.to_be_bytes()];
         Ok(())
     }
+}
+
+/// A fragment header on the way.
+enum Cut {
+    /// Left to another stage.
+    Left,
+    /// Taken, once.
+    Sought,
+    /// Taken: offset in the frame of what follows it, fragment offset and flags, identification.
+    At(usize, u16, u32),
+}
+
+/// Whether what follows is an extension header that is walked (RFC 8200 section 4, RFC 4302).
+#[inline(always)]
+fn is_extension(next: u8) -> bool {
+    matches!(next, 0 | 43 | 51 | 60)
+}
+
+/// Walks over at most `longest` extension headers.
+#[inline(always)]
+fn walk_extensions<P: Packet>(
+    packet: &P,
+    network: &Network<Halves>,
+    at: usize,
+    longest: usize,
+    mut cut: Cut,
+) -> Result<(Payload, Cut), Reason> {
+    let (mut next, mut offset) = (network.next, network.payload);
+    let mut named_at = at + offset_of!(Ipv6, next_header);
+    for number in 0..=longest {
+        if let Some(protocol) = Protocol::from_ip(next) {
+            return Ok((Payload::Transport(protocol, offset), cut));
+        }
+        if !is_extension(next) && next != FRAGMENT {
+            let payload = match next {
+                ICMPV6 => Payload::Icmp(offset),
+                NO_NEXT_HEADER => Payload::Nothing,
+                _ => Payload::Other(named_at),
+            };
+            return Ok((payload, cut));
+        }
+        if next == FRAGMENT && matches!(cut, Cut::Left) {
+            return Err(Reason::FragmentUnknown);
+        }
+        if number == longest {
+            break;
+        }
+        let extension: &[u8; 2] = packet.header(offset).ok_or(Reason::Malformed)?;
+        let [following, units] = *extension;
+        named_at = offset;
+        if next == FRAGMENT {
+            let header: &Ipv6Fragment = packet.header(offset).ok_or(Reason::Malformed)?;
+            let (offset_flags, id) = (u16::from_be_bytes(header.offset_flags), u32::from_be_bytes(header.id));
+            offset += size_of::<Ipv6Fragment>();
+            if matches!(cut, Cut::At(..)) {
+                return Err(Reason::Malformed);
+            }
+            cut = Cut::At(offset, offset_flags, id);
+            if offset_flags & !7 != 0 && (is_extension(following) || following == FRAGMENT) {
+                return Ok((Payload::Extensions, cut));
+            }
+        } else {
+            // The authentication header's length is in 4-byte units, and less 2 (RFC 4302 section 2.2).
+            offset += if next == 51 { (units as usize + 2) * 4 } else { (units as usize + 1) * 8 };
+        }
+        if offset > at + size_of::<Ipv6>() + MAX_EXTENSION_BYTES {
+            return Err(Reason::ExtensionHeaders);
+        }
+        next = following;
+    }
+    Err(Reason::ExtensionHeaders)
 }

@@ -6,6 +6,7 @@
 //! [`process`] runs one stage after the other.
 
 mod answer;
+mod fragment;
 mod icmp;
 mod ip;
 mod link;
@@ -65,6 +66,7 @@ pub fn enter<P: Packet, T: Tables>(stage: Stage, packet: &mut P, tables: &T) -> 
         Stage::Rare => rare(packet, tables, bytes),
         Stage::Icmp => icmp(packet, tables, bytes),
         Stage::Answer => answer(packet, tables, bytes),
+        Stage::Fragment => fragments(packet, tables, bytes),
     };
     match result {
         Ok(outcome) => Step::Left(outcome),
@@ -134,6 +136,18 @@ fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Resul
     }
 }
 
+/// Fragments, tagged or not.
+#[inline(always)]
+fn fragments<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
+    let (ethertype, at) = link::untag(packet)?;
+    match ethertype {
+        EtherType::Ipv4 => fragment::balance::<1, V4, P, T>(packet, tables, at, bytes),
+        EtherType::Ipv6 => fragment::balance::<3, V6, P, T>(packet, tables, at, bytes),
+        EtherType::Vlan => Err(Reason::Vlan),
+        EtherType::Other => Err(Reason::NotIp),
+    }
+}
+
 /// Balances the IP packet that starts `at` bytes into the frame.
 #[inline(always)]
 fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
@@ -157,7 +171,16 @@ fn send<P: Packet, T: Tables>(
     steered: &Steered<'_>,
     bytes: u64,
 ) -> Result<Outcome, Reason> {
-    let route = forward::route(tables, steered.backend, steered.mode, steered.inner)?;
+    let route = match forward::route(tables, steered.backend, (steered.mode, steered.gue_port), steered.inner)
+    {
+        Err(Reason::Local) => {
+            if T::WRITES {
+                tables.count_forwarded(steered.service, steered.id, bytes);
+            }
+            return Err(Reason::Local);
+        }
+        route => route?,
+    };
     // From here on the frame changes: what fails is dropped.
     link::strip(packet, at)?;
     route.rewrite(packet)?;

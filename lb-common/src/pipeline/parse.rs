@@ -1,6 +1,6 @@
 //! From bytes to a packet for a VIP whose lengths the frame holds.
 
-use super::ip::{Ip, Payload};
+use super::ip::{Ip, Network, Payload};
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::service;
@@ -45,21 +45,56 @@ pub(super) fn parse<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
         return Err(Reason::Malformed);
     }
     if network.fragment {
-        return Err(Reason::Fragment);
+        return Err(Reason::FragmentUnknown);
     }
-    let (protocol, offset) = match I::payload(packet, &network, at, walk)? {
-        Payload::Transport(protocol, offset) => (protocol, offset),
-        Payload::Icmp(_) => return Err(Reason::Icmp),
-        Payload::Other(_) | Payload::Nothing => return Err(service::unmatched_protocol(tables, vip)),
-    };
+    let payload = I::payload(packet, &network, at, walk)?;
+    let (protocol, offset) = transport(tables, vip, &payload)?;
     let end = at + network.length as usize;
-    if offset + protocol.header_length() > end {
+    read::<W, I, P, T>(packet, tables, &network, vip, (protocol, offset), Extent { end, whole_end: end })
+}
+
+/// Protocol and offset of the transport header, or why the packet leaves without.
+#[inline(always)]
+pub(super) fn transport<T: Tables>(
+    tables: &T,
+    vip: u32,
+    payload: &Payload,
+) -> Result<(Protocol, usize), Reason> {
+    match *payload {
+        Payload::Transport(protocol, offset) => Ok((protocol, offset)),
+        Payload::Icmp(_) => Err(Reason::Icmp),
+        Payload::Other(_) | Payload::Nothing => Err(service::unmatched_protocol(tables, vip)),
+        // Only of a later fragment.
+        Payload::Extensions => Err(Reason::Inconsistent),
+    }
+}
+
+/// Where a packet ends, as offsets in the frame.
+#[derive(Clone, Copy)]
+pub(super) struct Extent {
+    /// What the frame holds of it.
+    pub(super) end: usize,
+    /// All of it; past `end` for a first fragment.
+    pub(super) whole_end: usize,
+}
+
+/// Reads the transport header of a packet for a VIP.
+#[inline(always)]
+pub(super) fn read<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    network: &Network<I::Address>,
+    vip: u32,
+    (protocol, offset): (Protocol, usize),
+    extent: Extent,
+) -> Result<Parsed<I::Address>, Reason> {
+    if offset + protocol.header_length() > extent.end {
         return Err(Reason::Malformed);
     }
     // Read once for all protocols: the compiler would merge what each of them read byte by byte.
     let ports: &Ports = packet.header(offset).ok_or(Reason::Malformed)?;
     let ports = ports.both();
-    let segment = segment(packet, protocol, offset, end)?;
+    let segment = segment(packet, protocol, offset, extent)?;
     tables.trace(
         Mark::Transport,
         segment as u32 | (protocol as u32) << 8,
@@ -77,14 +112,19 @@ pub(super) fn parse<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     })
 }
 
-/// Reads the transport header at `offset`; the IP packet ends at `end`.
+/// Reads the transport header at `offset`.
 #[inline(always)]
-fn segment<P: Packet>(packet: &P, protocol: Protocol, offset: usize, end: usize) -> Result<Segment, Reason> {
+fn segment<P: Packet>(
+    packet: &P,
+    protocol: Protocol,
+    offset: usize,
+    extent: Extent,
+) -> Result<Segment, Reason> {
     match protocol {
         Protocol::Tcp => {
             let tcp: &TcpStart = packet.header(offset).ok_or(Reason::Malformed)?;
             let length = ((tcp.data_offset >> 4) as usize) << 2;
-            if length < size_of::<TcpStart>() || offset + length > end {
+            if length < size_of::<TcpStart>() || offset + length > extent.end {
                 return Err(Reason::Malformed);
             }
             Ok(Segment::of_tcp(tcp.flags))
@@ -93,7 +133,7 @@ fn segment<P: Packet>(packet: &P, protocol: Protocol, offset: usize, end: usize)
             let udp: &[[u8; 2]; 4] = packet.header(offset).ok_or(Reason::Malformed)?;
             let [_, _, length, _] = *udp;
             let length = u16::from_be_bytes(length) as usize;
-            if length < 8 || offset + length > end {
+            if length < 8 || offset + length > extent.whole_end {
                 return Err(Reason::Malformed);
             }
             Ok(Segment::Datagram)

@@ -14,6 +14,8 @@ pub enum Stage {
     Icmp = 2,
     /// Packets that are answered: with RST, unreachable, or the size that fits.
     Answer = 3,
+    /// Fragments.
+    Fragment = 4,
 }
 
 /// What the programs of all stages are built for.
@@ -40,7 +42,7 @@ pub const STAGE_PLACES: usize = Stage::ALL.len() * Variant::ALL.len();
 
 impl Stage {
     /// All stages, in the order of their numbers.
-    pub const ALL: &[Self] = &[Self::Fast, Self::Rare, Self::Icmp, Self::Answer];
+    pub const ALL: &[Self] = &[Self::Fast, Self::Rare, Self::Icmp, Self::Answer, Self::Fragment];
 
     /// The name in explanations.
     #[must_use]
@@ -50,6 +52,7 @@ impl Stage {
             Self::Rare => "rare: tags, options and extension headers",
             Self::Icmp => "icmp: errors about flows, echo requests",
             Self::Answer => "answer: resets, unreachables, what would have fitted",
+            Self::Fragment => "fragment: parts of a packet",
         }
     }
 
@@ -61,6 +64,7 @@ impl Stage {
             Self::Rare => ["weir_rare", "explain_rare", "offline_rare", "capture_rare"],
             Self::Icmp => ["weir_icmp", "explain_icmp", "offline_icmp", "capture_icmp"],
             Self::Answer => ["weir_answer", "explain_answer", "offline_answer", "capture_answer"],
+            Self::Fragment => ["weir_fragment", "explain_fragment", "offline_fragment", "capture_fragment"],
         };
         match variant {
             Variant::Live => live,
@@ -84,10 +88,12 @@ impl Stage {
         match (self, reason) {
             (Self::Fast, Reason::Vlan | Reason::IpOptions | Reason::ExtensionHeaders) => Some(Self::Rare),
             (Self::Fast | Self::Rare, Reason::Icmp) => Some(Self::Icmp),
+            (Self::Fast | Self::Rare, Reason::FragmentUnknown) => Some(Self::Fragment),
             (
                 Self::Fast | Self::Rare,
-                Reason::TooBig | Reason::UnmatchedReject | Reason::NoBackendReset | Reason::FlowReset,
-            ) => Some(Self::Answer),
+                Reason::UnmatchedReject | Reason::NoBackendReset | Reason::FlowReset,
+            )
+            | (Self::Fast | Self::Rare | Self::Fragment, Reason::TooBig) => Some(Self::Answer),
             _ => None,
         }
     }

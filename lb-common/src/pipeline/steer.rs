@@ -20,6 +20,8 @@ pub(super) struct Steered<'a> {
     pub(super) id: u32,
     pub(super) backend: &'a Backend,
     pub(super) mode: Mode,
+    /// UDP port of the tunnel, where the mode has one.
+    pub(super) gue_port: u16,
     pub(super) inner: Inner,
     pub(super) reason: Reason,
 }
@@ -64,6 +66,7 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
         id: selected.id,
         backend: selected.backend,
         mode,
+        gue_port: forward.gue_port(),
         inner: Inner {
             family: I::FAMILY,
             traffic_class: packet.traffic_class,
@@ -84,6 +87,7 @@ pub(super) fn look_up<'a, const W: usize, I: Ip<W>, T: Tables>(
     let id = service::service(tables, packet.vip, packet.protocol, packet.ports.1)?;
     let record = tables.service(id).ok_or(Reason::Inconsistent)?;
     let forward = ForwardWord(record.forward.get());
+    tables.trace(Mark::Service, id, forward.0);
     let mode = forward.mode().ok_or(Reason::Inconsistent)?;
     let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()) };
     let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);
@@ -100,11 +104,13 @@ pub(super) fn look_up<'a, const W: usize, I: Ip<W>, T: Tables>(
             (select::select(tables, pool, request, hash, 0, tables.now())?, Reason::Untracked)
         }
     };
+    tables.trace(Mark::Selected, selected.id, selected.hot.0);
     Ok(Steered {
         service: id,
         id: selected.id,
         backend: selected.backend,
         mode,
+        gue_port: forward.gue_port(),
         inner: Inner {
             family: I::FAMILY,
             traffic_class: packet.traffic_class,

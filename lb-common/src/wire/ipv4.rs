@@ -33,7 +33,19 @@ impl Ipv4 {
     #[inline(always)]
     #[must_use]
     pub fn is_fragment(&self) -> bool {
-        u16::from_be_bytes(self.flags_offset) & 0x3fff != 0
+        self.flags_offset() & (Self::MORE_FRAGMENTS | Self::OFFSET) != 0
+    }
+
+    /// The flag that says that more fragments follow.
+    pub const MORE_FRAGMENTS: u16 = 0x2000;
+    /// The bits of the fragment's offset, in 8-byte units.
+    pub const OFFSET: u16 = 0x1fff;
+
+    /// Flags and fragment offset as one number.
+    #[inline(always)]
+    #[must_use]
+    pub fn flags_offset(&self) -> u16 {
+        u16::from_be_bytes(self.flags_offset)
     }
 
     /// Header length in bytes as claimed, 0..=60.

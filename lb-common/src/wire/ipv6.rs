@@ -29,6 +29,20 @@ impl Ipv6 {
     }
 }
 
+/// A fragment header.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Unaligned, Immutable, KnownLayout)]
+pub struct Ipv6Fragment {
+    /// Protocol of what follows, in the first fragment.
+    pub next_header: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Offset in 8-byte units (upper 13 bits) and whether more fragments follow (lowest bit), big-endian.
+    pub offset_flags: [u8; 2],
+    /// Identification, big-endian.
+    pub id: [u8; 4],
+}
+
 /// The two halves of an address, each big-endian.
 #[inline(always)]
 #[must_use]

@@ -2,15 +2,17 @@
 
 pub mod checksum;
 mod ethernet;
+mod gue;
 mod icmp;
 mod ipv4;
 mod ipv6;
 mod transport;
 
 pub use ethernet::{ETHERNET_LEN, EtherType, Ethernet, Tag, TaggedStart, VLAN_TAG_LEN};
+pub use gue::{GUE_PORT, Gue, Udp};
 pub use icmp::{Icmp, Message};
 pub use ipv4::Ipv4;
-pub use ipv6::{Ipv6, halves};
+pub use ipv6::{Ipv6, Ipv6Fragment, halves};
 pub use transport::{Ports, Protocol, SctpStart, Segment, TcpFlags, TcpStart};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

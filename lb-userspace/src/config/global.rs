@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
+use lb_common::wire::GUE_PORT;
 
 use super::keys;
 use super::model::{Guard, Limits, Tunnel};
@@ -50,7 +51,7 @@ pub(crate) fn limits(top: &Table<'_>) -> Limits {
 
 /// `[tunnel]`, or its defaults.
 pub(crate) fn tunnel(top: &Table<'_>) -> Tunnel {
-    let mut tunnel = Tunnel { source: Vec::new(), gue_port: 6080 };
+    let mut tunnel = Tunnel { source: Vec::new(), gue_port: GUE_PORT };
     let Some(table) = sub_table(top, "tunnel", keys::TUNNEL) else { return tunnel };
     for node in table.value("source").map(|list| list.items()).unwrap_or_default() {
         let Some(net) = node.prefix() else { continue };

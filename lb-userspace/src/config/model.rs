@@ -380,6 +380,8 @@ pub enum Mode {
     DsrL2,
     /// IP in IP, any pair of families.
     Ipip,
+    /// IP in GUE in UDP, any pair of families.
+    Gue,
 }
 
 impl Mode {
@@ -389,6 +391,17 @@ impl Mode {
         match self {
             Self::DsrL2 => "dsr-l2",
             Self::Ipip => "ipip",
+            Self::Gue => "gue",
+        }
+    }
+
+    /// As the maps have it.
+    #[must_use]
+    pub fn layout(self) -> lb_common::layout::Mode {
+        match self {
+            Self::DsrL2 => lb_common::layout::Mode::DsrL2,
+            Self::Ipip => lb_common::layout::Mode::Ipip,
+            Self::Gue => lb_common::layout::Mode::Gue,
         }
     }
 }

@@ -124,7 +124,12 @@ fn protocols(table: &Table<'_>) -> Vec<Protocol> {
 /// Reads the keys that `[defaults]` may hold.
 pub(crate) fn settings(table: &Table<'_>) -> Settings {
     let mode = table.value("mode").and_then(|node| {
-        let modes = [("dsr-l2", Some(Mode::DsrL2)), ("ipip", Some(Mode::Ipip)), ("gue", None), ("nat", None)];
+        let modes = [
+            ("dsr-l2", Some(Mode::DsrL2)),
+            ("ipip", Some(Mode::Ipip)),
+            ("gue", Some(Mode::Gue)),
+            ("nat", None),
+        ];
         Some((node.word(&modes)?, node.place))
     });
     let scheduler = table.value("scheduler").and_then(|node| {

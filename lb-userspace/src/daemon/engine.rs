@@ -189,6 +189,7 @@ impl Engine {
                  to take the new limits: it makes new maps and copies the flows, no packet is lost",
             ));
         }
+        refuse_lost_tags(&config, &self.network)?;
         let warnings = warnings.0.iter().map(ToString::to_string).collect();
         let changes = changes::between(&self.config, &config);
         let before = std::mem::replace(&mut self.config, config);
@@ -462,7 +463,7 @@ fn preflight(config: &Config, network: &Network, place: &Place) -> Result<(), Fa
     let state = network.watch.read();
     let own = attach::own_programs(&place.pins);
     let modes = config.services.values().map(|service| service.mode).collect();
-    let plan = preflight::Plan { modes, own_programs: own };
+    let plan = preflight::Plan { modes, tagged: preflight::tagged_ports(&state), own_programs: own };
     let mut findings: Vec<Finding> = Vec::new();
     let mut missing_links = Vec::new();
     for interface in &config.interfaces {
@@ -489,6 +490,20 @@ fn preflight(config: &Config, network: &Network, place: &Place) -> Result<(), Fa
         true => Ok(()),
         false => Err(Failure::new(Code::Failed, refused.join("\n"))),
     }
+}
+
+/// Refuses interfaces whose driver takes off VLAN tags that matter. VLAN interfaces may have come since the start.
+fn refuse_lost_tags(config: &Config, network: &Network) -> Result<(), Failure> {
+    let state = network.watch.read();
+    let tagged = preflight::tagged_ports(&state);
+    let links = config.interfaces.iter().filter_map(|interface| state.link_named(&interface.name));
+    let facts =
+        links.filter(|link| tagged.contains(&link.ifindex)).filter_map(|link| facts::gather(link).ok());
+    let lost: Vec<String> = facts
+        .filter_map(|facts| preflight::lost_tags(&facts, &tagged))
+        .map(|finding| format!("{}; remedy: {}; nothing was changed", finding.what, finding.remedy))
+        .collect();
+    if lost.is_empty() { Ok(()) } else { Err(Failure::new(Code::Failed, lost.join("\n"))) }
 }
 
 pub(super) fn invalid(problems: config::Problems) -> Failure {

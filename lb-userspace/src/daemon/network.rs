@@ -118,7 +118,7 @@ impl Network {
             Err(error) => warn!("keep neighbours: {error}"),
         }
         let used = self.hops.iter().filter_map(|(_, state)| match state {
-            NextHopState::Resolved(hop) => Some(hop.ifindex),
+            NextHopState::Resolved(hop) => Some(hop.ifindex).filter(|port| *port != 0),
             NextHopState::Unresolved { .. } => None,
         });
         let used: BTreeSet<u32> = used.collect();

@@ -80,10 +80,8 @@ fn services(config: &Config) -> BTreeMap<Arc<str>, Arc<ServiceRecord>> {
         ports: service.ports.clone(),
         protocols: service.protocols.clone(),
         pool: service.pool.as_str().into(),
-        mode: match service.mode {
-            model::Mode::DsrL2 => layout::Mode::DsrL2,
-            model::Mode::Ipip => layout::Mode::Ipip,
-        },
+        mode: service.mode.layout(),
+        gue_port: config.tunnel.gue_port,
         on_down: match service.on_down {
             model::OnDown::Auto => layout::OnDown::Auto,
             model::OnDown::Reselect => layout::OnDown::Reselect,

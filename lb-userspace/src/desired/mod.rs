@@ -63,6 +63,8 @@ pub struct ServiceRecord {
     pub pool: Arc<str>,
     /// How packets reach the backend.
     pub mode: Mode,
+    /// UDP port of backends' tunnels; without effect where the mode has none.
+    pub gue_port: u16,
     /// Known flows of a backend that is down.
     pub on_down: OnDown,
     /// Whether flows are remembered.

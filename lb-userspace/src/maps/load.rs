@@ -398,10 +398,10 @@ fn geometry_bytes(geometry: &Geometry) -> Vec<u8> {
         port_mask,
         flows_v4_mask,
         flows_v6_mask,
-        reserved,
+        fragments_mask,
     } = *geometry;
     let words = [secret, fixed_now_ns].into_iter().flat_map(u64::to_ne_bytes);
-    let masks = [vip_v4_mask, vip_v6_mask, port_mask, flows_v4_mask, flows_v6_mask, reserved];
+    let masks = [vip_v4_mask, vip_v6_mask, port_mask, flows_v4_mask, flows_v6_mask, fragments_mask];
     words.chain(masks.into_iter().flat_map(u32::to_ne_bytes)).collect()
 }
 

@@ -1,8 +1,8 @@
 //! The maps of the packet program: names, kinds, sizes.
 
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, Counter, IndexLine, MaglevLine, Meta, NextHop, Pool, PoolInfo, RangeLine,
-    Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, Counter, FragmentLine, IndexLine, MaglevLine, Meta, NextHop, Pool,
+    PoolInfo, RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::reason::Reason;
 use lb_common::trace::Trace;
@@ -59,6 +59,7 @@ pub fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         spec::<NextHop>("NEXT_HOPS", "next_hops", Shared, sizes.next_hops),
         spec::<Bucket<1>>("FLOWS_V4", "flows_v4", Shared, sizes.flows_v4),
         spec::<Bucket<3>>("FLOWS_V6", "flows_v6", Shared, sizes.flows_v6),
+        spec::<FragmentLine>("FRAGMENTS", "fragments", Shared, sizes.fragments),
         spec::<BackendInfo>("BACKEND_INFO", "backend_info", Shared, sizes.backends),
         spec::<ServiceInfo>("SERVICE_INFO", "service_info", Shared, sizes.services),
         spec::<PoolInfo>("POOL_INFO", "pool_info", Shared, sizes.pools),

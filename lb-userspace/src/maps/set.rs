@@ -3,8 +3,8 @@
 use std::io;
 
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, IndexLine, MaglevLine, Meta, NextHop, Pool, PoolInfo, RangeLine, Service,
-    ServiceInfo, Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, FragmentLine, IndexLine, MaglevLine, Meta, NextHop, Pool, PoolInfo,
+    RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::memory::Slices;
 use lb_common::trace::Trace;
@@ -30,6 +30,7 @@ pub struct MapSet {
     pub next_hops: Mapping<NextHop>,
     pub flows_v4: Mapping<Bucket<1>>,
     pub flows_v6: Mapping<Bucket<3>>,
+    pub fragments: Mapping<FragmentLine>,
     pub backend_info: Mapping<BackendInfo>,
     pub service_info: Mapping<ServiceInfo>,
     pub pool_info: Mapping<PoolInfo>,
@@ -69,6 +70,7 @@ impl MapSet {
             next_hops: source.open(find("next_hops"), access)?,
             flows_v4: source.open(find("flows_v4"), access)?,
             flows_v6: source.open(find("flows_v6"), access)?,
+            fragments: source.open(find("fragments"), access)?,
             backend_info: source.open(find("backend_info"), access)?,
             service_info: source.open(find("service_info"), access)?,
             pool_info: source.open(find("pool_info"), access)?,
@@ -96,6 +98,7 @@ impl MapSet {
             next_hops: Mapping::anonymous(sizes.next_hops as usize)?,
             flows_v4: Mapping::anonymous(sizes.flows_v4 as usize)?,
             flows_v6: Mapping::anonymous(sizes.flows_v6 as usize)?,
+            fragments: Mapping::anonymous(sizes.fragments as usize)?,
             backend_info: Mapping::anonymous(sizes.backends as usize)?,
             service_info: Mapping::anonymous(sizes.services as usize)?,
             pool_info: Mapping::anonymous(sizes.pools as usize)?,
@@ -120,6 +123,7 @@ impl MapSet {
             next_hops: &self.next_hops,
             flows_v4: &self.flows_v4,
             flows_v6: &self.flows_v6,
+            fragments: &self.fragments,
         }
     }
 }

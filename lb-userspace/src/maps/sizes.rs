@@ -23,6 +23,7 @@ pub struct Sizes {
     pub next_hops: u32,
     pub flows_v4: u32,
     pub flows_v6: u32,
+    pub fragments: u32,
 }
 
 /// Lines per service in the port index: with 4 exact ports a service, two neighbouring lines hold 2 of 14 on average.
@@ -33,6 +34,8 @@ const VIP_V6_LINES: u32 = 8;
 const RANGE_LINES: u32 = 2;
 /// Fewest lines of an index: in fewer, neighbouring addresses crowd into one pair of lines.
 const MIN_LINES: u32 = 16;
+/// Lines of the fragment table: 1 MiB, for 32,768 packets in fragments at a time.
+const FRAGMENT_LINES: u32 = 16_384;
 /// Ways of a flow bucket.
 const WAYS: u32 = 4;
 
@@ -51,6 +54,7 @@ impl Sizes {
         next_hops: 0,
         flows_v4: 0,
         flows_v6: 0,
+        fragments: 0,
     };
 
     /// The sizes for `limits`. Index tables and flow tables are powers of two; flow tables have at least twice as many
@@ -75,6 +79,7 @@ impl Sizes {
             next_hops: ids(limits.backends.saturating_mul(2).min(65_535)),
             flows_v4: buckets(limits.flows_v4),
             flows_v6: buckets(limits.flows_v6),
+            fragments: FRAGMENT_LINES,
         }
     }
 
@@ -89,7 +94,7 @@ impl Sizes {
             port_mask: self.ports - 1,
             flows_v4_mask: self.flows_v4 - 1,
             flows_v6_mask: self.flows_v6 - 1,
-            reserved: 0,
+            fragments_mask: self.fragments - 1,
         }
     }
 }

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
-    VlanProtocol, XdpAttached,
+    InfoBond, InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    LinkXdp, VlanProtocol, XdpAttached,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
@@ -97,11 +97,24 @@ fn link_kind(infos: &[LinkInfo]) -> Option<LinkKind> {
     })?;
     Some(match kind {
         InfoKind::Veth => LinkKind::Veth,
-        InfoKind::Bond => LinkKind::Bond,
+        InfoKind::Bond => LinkKind::Bond { active: active_port(infos) },
         InfoKind::Bridge => LinkKind::Bridge,
         InfoKind::Vlan => LinkKind::Vlan(vlan_tag(infos)?),
         other => LinkKind::Other(other.to_string()),
     })
+}
+
+/// The active port of a bond; 0 is none.
+fn active_port(infos: &[LinkInfo]) -> Option<u32> {
+    let attributes = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Bond(attributes)) => Some(attributes),
+        _ => None,
+    })?;
+    let active = attributes.iter().find_map(|attribute| match attribute {
+        InfoBond::ActivePort(port) => Some(*port),
+        _ => None,
+    });
+    active.filter(|port| *port != 0)
 }
 
 fn vlan_tag(infos: &[LinkInfo]) -> Option<VlanTag> {

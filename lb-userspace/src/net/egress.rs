@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use lb_common::hash;
 
 use super::lookup::{Route, RouteKind};
 use super::snapshot::{Address, Link, LinkKind, NetState, Scope, Usability, VlanTag};
@@ -19,7 +20,7 @@ const MAX_DEPTH: usize = 4;
 /// How packets to one destination leave the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Egress {
-    /// The port that frames leave by, below any VLAN links.
+    /// The port that frames leave by, below any VLAN links; 0 where they stay on the host.
     pub ifindex: u32,
     /// Its name.
     pub ifname: String,
@@ -40,10 +41,34 @@ pub struct Egress {
 }
 
 impl Egress {
+    /// The way to an address of the host itself: no frame leaves.
+    fn local(destination: IpAddr) -> Self {
+        Self {
+            ifindex: 0,
+            ifname: String::new(),
+            route_ifindex: 0,
+            src_mac: Mac([0; 6]),
+            source: destination,
+            gateway: None,
+            next_hop_ip: destination,
+            mtu: 0,
+            vlans: Vec::new(),
+        }
+    }
+
+    /// Whether packets stay on the host.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.ifindex == 0
+    }
+
     /// The largest IP packet towards the backends: the configured one of the port's interface, else the global
     /// one, else the route's.
     #[must_use]
     pub fn mtu_towards_backends(&self, interfaces: &[Interface], global: Option<u16>) -> u32 {
+        if self.is_local() {
+            return self.mtu;
+        }
         let own = interfaces.iter().find(|interface| interface.name == self.ifname);
         own.and_then(|interface| interface.mtu).or(global).map_or(self.mtu, u32::from)
     }
@@ -64,9 +89,6 @@ pub enum EgressError {
     /// A route of type `prohibit`.
     #[error("route to {0}: prohibited; see `ip route get {0}`")]
     Prohibited(IpAddr),
-    /// An address of this host.
-    #[error("route to {0}: an address of this host; a backend must be another host")]
-    Local(IpAddr),
     /// A broadcast or multicast address.
     #[error("route to {0}: a broadcast or multicast address; a backend must be one host")]
     Broadcast(IpAddr),
@@ -112,7 +134,7 @@ pub fn egress(net: &NetState, vips: &BTreeSet<IpAddr>, route: &Route) -> Result<
     }
     match route.kind {
         RouteKind::Unicast => {}
-        RouteKind::Local => return Err(EgressError::Local(destination)),
+        RouteKind::Local => return Ok(Egress::local(destination)),
         RouteKind::Broadcast => return Err(EgressError::Broadcast(destination)),
         RouteKind::Blackhole => return Err(EgressError::Blackhole(destination)),
         RouteKind::Unreachable => return Err(EgressError::Unreachable(destination)),
@@ -127,8 +149,8 @@ pub fn egress(net: &NetState, vips: &BTreeSet<IpAddr>, route: &Route) -> Result<
     }
     let src_mac =
         link.mac.ok_or_else(|| EgressError::NotEthernet { destination, link: link.name.clone() })?;
-    let (port, vlans) = port_below(net, link).ok_or_else(|| no_port(link.name.clone()))?;
     let next_hop_ip = route.gateway.unwrap_or(destination);
+    let (port, vlans) = port_below(net, link, next_hop_ip).ok_or_else(|| no_port(link.name.clone()))?;
     let source = source(net, vips, route, link, next_hop_ip)
         .ok_or_else(|| EgressError::NoSource { destination, link: link.name.clone() })?;
     Ok(Egress {
@@ -144,16 +166,42 @@ pub fn egress(net: &NetState, vips: &BTreeSet<IpAddr>, route: &Route) -> Result<
     })
 }
 
-/// The port under a stack of VLAN links, and the tags on the way down, outermost first.
-fn port_below<'a>(net: &'a NetState, link: &'a Link) -> Option<(&'a Link, Vec<VlanTag>)> {
+/// The port under a stack of VLAN links and bonds, and the tags on the way down, outermost first.
+fn port_below<'a>(net: &'a NetState, link: &'a Link, next_hop: IpAddr) -> Option<(&'a Link, Vec<VlanTag>)> {
     let mut port = link;
     let mut tags = Vec::new();
     for _ in 0..MAX_DEPTH {
-        let LinkKind::Vlan(tag) = port.kind else { return Some((port, tags)) };
-        tags.insert(0, tag);
-        port = net.link(port.lower?)?;
+        port = match port.kind {
+            LinkKind::Vlan(tag) => {
+                tags.insert(0, tag);
+                net.link(port.lower?)?
+            }
+            LinkKind::Bond { active } => bond_port(net, port, active, next_hop)?,
+            _ => return Some((port, tags)),
+        };
     }
     None
+}
+
+/// The port of a bond by which frames to a next hop leave: the active one; else one of those that have a carrier, the
+/// same for a next hop as long as they stay the same; while none has, the first. Which port the bond itself would take
+/// depends on its hash policy; the other end accepts frames from any.
+fn bond_port<'a>(net: &'a NetState, bond: &Link, active: Option<u32>, next_hop: IpAddr) -> Option<&'a Link> {
+    if let Some(port) = active.and_then(|port| net.link(port)) {
+        return Some(port);
+    }
+    let mut ports: Vec<&Link> = net.links().filter(|link| link.master == Some(bond.ifindex)).collect();
+    ports.sort_by_key(|link| link.ifindex);
+    let usable: Vec<&Link> = ports.iter().copied().filter(|link| link.up && link.carrier).collect();
+    let number = match next_hop {
+        IpAddr::V4(ip) => u64::from(ip.to_bits()),
+        IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64 ^ ip.to_bits() as u64,
+    };
+    let spread = hash::finish(hash::absorb(0, number));
+    match usable.len() as u32 {
+        0 => ports.first().copied(),
+        count => usable.get(hash::scale(spread, count) as usize).copied(),
+    }
 }
 
 /// The kernel's choice; if that is a VIP, the most fitting other address: of the link, in the next hop's prefix.

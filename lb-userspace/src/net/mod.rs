@@ -10,6 +10,8 @@
 //! ```
 //! Only [`watch`], [`lookup`], [`keeper`] and [`facts`] talk to the kernel; the rest are functions of values.
 
+#[cfg(test)]
+mod bond_tests;
 mod decode;
 pub mod egress;
 pub mod ethtool;

@@ -104,6 +104,18 @@ pub fn next_hop(
     previous: Option<&NextHopState>,
     now: Instant,
 ) -> NextHopState {
+    if egress.is_local() {
+        let (dst_mac, src_mac) = (egress.src_mac, egress.src_mac);
+        let origin = MacOrigin::Config;
+        return NextHopState::Resolved(NextHop {
+            dst_mac,
+            src_mac,
+            ifindex: 0,
+            mtu: 0,
+            vlans: Vec::new(),
+            origin,
+        });
+    }
     let found = destination(net, egress, overrides).or_else(|why| match previous {
         Some(NextHopState::Resolved(hop)) if why.keeps_last() && hop.origin != MacOrigin::Config => {
             Ok((hop.dst_mac, MacOrigin::LastKnown))
@@ -254,7 +266,7 @@ impl NextHops {
     /// The neighbours that must be resolved: those whose MAC the config does not give.
     #[must_use]
     pub fn neighbours(&self) -> BTreeSet<NeighbourKey> {
-        let unconfigured = self.hops.keys().filter(|key| key.mac.is_none());
+        let unconfigured = self.hops.keys().filter(|key| key.mac.is_none() && key.ifindex != 0);
         unconfigured.map(|key| (key.ifindex, key.ip)).collect()
     }
 }

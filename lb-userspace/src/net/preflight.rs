@@ -6,10 +6,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use lb_common::forward::overhead;
+use lb_common::layout::Family;
+
 use super::egress::Egress;
 use super::ethtool::Switch;
 use super::facts::{InterfaceFacts, RpFilter};
-use super::snapshot::{Link, LinkKind};
+use super::snapshot::{Link, LinkKind, NetState};
 use crate::config::model::{Interface, Mode, XdpMode};
 
 /// How bad a finding is.
@@ -45,6 +48,8 @@ impl Finding {
 pub struct Plan {
     /// The services' modes.
     pub modes: Vec<Mode>,
+    /// Interfaces that tagged frames arrive by ([`tagged_ports`]).
+    pub tagged: BTreeSet<u32>,
     /// Ids of weir's own programs, which may be attached already.
     pub own_programs: BTreeSet<u32>,
 }
@@ -54,10 +59,21 @@ pub struct Plan {
 pub fn judge(facts: &InterfaceFacts, interface: &Interface, plan: &Plan) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(occupied(facts, plan));
-    findings.extend(offloads(facts, interface));
+    findings.extend(offloads(facts, interface, plan));
     findings.extend(stack(facts, plan));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
+}
+
+/// The links that VLAN links stand on, with the ports of those that are bonds.
+#[must_use]
+pub fn tagged_ports(net: &NetState) -> BTreeSet<u32> {
+    let vlans = net.links().filter(|link| matches!(link.kind, LinkKind::Vlan(_)));
+    let mut below: BTreeSet<u32> = vlans.filter_map(|link| link.lower).collect();
+    let ports = net.links().filter(|link| link.master.is_some_and(|master| below.contains(&master)));
+    let ports: Vec<u32> = ports.map(|link| link.ifindex).collect();
+    below.extend(ports);
+    below
 }
 
 fn occupied(facts: &InterfaceFacts, plan: &Plan) -> Vec<Finding> {
@@ -78,7 +94,24 @@ fn occupied(facts: &InterfaceFacts, plan: &Plan) -> Vec<Finding> {
         .collect()
 }
 
-fn offloads(facts: &InterfaceFacts, interface: &Interface) -> Vec<Finding> {
+/// Whether VLAN tags that matter are taken off before XDP sees them. `tagged` is what [`tagged_ports`] gives.
+#[must_use]
+pub fn lost_tags(facts: &InterfaceFacts, tagged: &BTreeSet<u32>) -> Option<Finding> {
+    let name = &facts.link.name;
+    let lost = facts.features.rx_vlan == Some(Switch::On) && tagged.contains(&facts.link.ifindex);
+    lost.then(|| {
+        Finding::new(
+            Severity::Refuse,
+            format!(
+                "{name}: VLAN interfaces are above it, and the driver takes their tags off before xdp sees them: \
+                 packets of all VLANs look alike"
+            ),
+            format!("ethtool -K {name} rxvlan off"),
+        )
+    })
+}
+
+fn offloads(facts: &InterfaceFacts, interface: &Interface, plan: &Plan) -> Vec<Finding> {
     let name = &facts.link.name;
     let features = &facts.features;
     let mut findings = Vec::new();
@@ -105,11 +138,12 @@ fn offloads(facts: &InterfaceFacts, interface: &Interface) -> Vec<Finding> {
         Some(XdpMode::Native) | None => {}
     }
     if features.rx_vlan == Some(Switch::On) {
-        findings.push(Finding::new(
+        let may = Finding::new(
             Severity::Note,
             format!("{name}: the driver may take VLAN tags off before xdp sees them"),
             format!("where VIP traffic arrives tagged: ethtool -K {name} rxvlan off"),
-        ));
+        );
+        findings.push(lost_tags(facts, &plan.tagged).unwrap_or(may));
     }
     if facts.link.kind == LinkKind::Veth {
         findings.extend(veth(facts));
@@ -150,7 +184,7 @@ fn stack(facts: &InterfaceFacts, plan: &Plan) -> Vec<Finding> {
             "check the cable and the other end",
         ));
     }
-    if facts.rp_filter == Some(RpFilter::Strict) && plan.modes.contains(&Mode::Ipip) {
+    if facts.rp_filter == Some(RpFilter::Strict) && plan.modes.iter().any(|mode| *mode != Mode::DsrL2) {
         findings.push(Finding::new(
             Severity::Warn,
             format!(
@@ -167,11 +201,8 @@ fn stack(facts: &InterfaceFacts, plan: &Plan) -> Vec<Finding> {
 /// `mtu` is the largest IP packet towards the backends ([`Egress::mtu_towards_backends`]).
 #[must_use]
 pub fn headroom(ingress: &Link, egress: &Egress, backend: IpAddr, mode: Mode, mtu: u32) -> Option<Finding> {
-    let outer = match (mode, backend) {
-        (Mode::DsrL2, _) => 0,
-        (Mode::Ipip, IpAddr::V4(_)) => 20,
-        (Mode::Ipip, IpAddr::V6(_)) => 40,
-    };
+    let family = if backend.is_ipv4() { Family::V4 } else { Family::V6 };
+    let outer = overhead(mode.layout(), family);
     let need = ingress.mtu + outer;
     let (from, to) = (&ingress.name, &egress.ifname);
     (mtu < need).then(|| {

@@ -48,7 +48,10 @@ pub enum LinkKind {
     /// A VLAN over [`Link::lower`].
     Vlan(VlanTag),
     /// A link aggregate.
-    Bond,
+    Bond {
+        /// The one port in use, where the bond's mode has one (active-backup and the like).
+        active: Option<u32>,
+    },
     /// A software switch.
     Bridge,
     /// Any other, by the kernel's name for it.
@@ -393,7 +396,9 @@ impl NetState {
             events.push(NetEvent::LinkChanged { ifindex });
         }
         // IPv4 routes that a link's going down removes are not announced by themselves.
-        let usable = |link: &Link| (link.up, link.running, link.carrier, link.mtu);
+        // Ways over a bond follow its ports.
+        let usable =
+            |link: &Link| (link.up, link.running, link.carrier, link.mtu, link.master, link.kind.clone());
         if usable(&old) != usable(&link) {
             events.push(NetEvent::RoutesChanged);
         }

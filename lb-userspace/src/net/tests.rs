@@ -17,7 +17,7 @@ use super::egress::{Egress, EgressError, egress};
 use super::ethtool::{DriverFeatures, Switch};
 use super::facts::{InterfaceFacts, RpFilter};
 use super::lookup::{Route, RouteKind};
-use super::next_hop::{MacOrigin, NextHopState, NextHops, Overrides, Unresolved};
+use super::next_hop::{MacOrigin, NextHopState, NextHops, Overrides, Unresolved, next_hop};
 use super::preflight::{Plan, Severity, headroom, judge};
 use super::snapshot::{
     Address, Change, Link, LinkKind, Neighbour, NetEvent, NetState, Resolution, Scope, Subject, Upkeep,
@@ -287,7 +287,6 @@ fn routes_that_lead_nowhere_are_errors_that_say_so() {
     let none = BTreeSet::new();
     let destination = ip("10.0.0.9");
     let cases = [
-        (RouteKind::Local, EgressError::Local(destination)),
         (RouteKind::Broadcast, EgressError::Broadcast(destination)),
         (RouteKind::Blackhole, EgressError::Blackhole(destination)),
         (RouteKind::Unreachable, EgressError::Unreachable(destination)),
@@ -300,6 +299,19 @@ fn routes_that_lead_nowhere_are_errors_that_say_so() {
     assert!(matches!(egress(&host(), &none, &route("10.0.0.9", 1)), Err(EgressError::NoPort { .. })));
     assert!(matches!(egress(&host(), &none, &route("10.0.0.9", 4)), Err(EgressError::NotEthernet { .. })));
     assert!(matches!(egress(&host(), &none, &route("fe80::9", 2)), Err(EgressError::LinkLocal(_))));
+}
+
+#[test]
+fn an_address_of_the_host_is_a_next_hop_that_no_frame_leaves_by() {
+    let none = BTreeSet::new();
+    let local = egress(&host(), &none, &Route { kind: RouteKind::Local, ..route("10.0.0.1", 1) }).unwrap();
+    assert!(local.is_local());
+    assert_eq!(local.mtu_towards_backends(&[], Some(1400)), 0, "the global mtu is for other hosts");
+    let state = next_hop(&host(), &local, Overrides::default(), None, Instant::now());
+    assert!(matches!(state, NextHopState::Resolved(hop) if (hop.ifindex, hop.mtu) == (0, 0)));
+    let mut hops = NextHops::default();
+    hops.replace(&host(), [(local, Overrides::default())], Instant::now());
+    assert!(hops.neighbours().is_empty(), "nobody to ask for a MAC");
 }
 
 #[test]
@@ -426,7 +438,7 @@ fn facts(features: DriverFeatures) -> InterfaceFacts {
 
 fn severities(facts: &InterfaceFacts, xdp_mode: XdpMode) -> Vec<(Severity, String)> {
     let interface = Interface { name: "eth0".into(), xdp_mode, mtu: None, gateway_mac: None };
-    let plan = Plan { modes: vec![Mode::Ipip], own_programs: BTreeSet::from([7]) };
+    let plan = Plan { modes: vec![Mode::Ipip], own_programs: BTreeSet::from([7]), ..Plan::default() };
     let findings = judge(facts, &interface, &plan);
     findings.into_iter().map(|finding| (finding.severity, finding.remedy)).collect()
 }
@@ -478,6 +490,10 @@ fn headroom_counts_the_outer_header_of_the_backends_family() {
         (Mode::Ipip, v4, 1520, true),
         (Mode::Ipip, v6, 1520, false),
         (Mode::Ipip, v6, 1540, true),
+        (Mode::Gue, v4, 1531, false),
+        (Mode::Gue, v4, 1532, true),
+        (Mode::Gue, v6, 1551, false),
+        (Mode::Gue, v6, 1552, true),
     ] {
         assert_eq!(
             headroom(&link(2, "eth0"), &out, backend, mode, mtu).is_none(),

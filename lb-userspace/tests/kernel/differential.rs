@@ -6,7 +6,7 @@
 use aya::TestRun as _;
 use aya::programs::TestRunOptions;
 use lb_common::cell::SharedU64;
-use lb_common::layout::{Bucket, Counter, Way};
+use lb_common::layout::{Bucket, Counter, FragmentLine, FragmentWay, Way};
 use lb_common::pipeline::Outcome;
 use lb_common::reason::{Reason, Verdict};
 use lb_userspace::maps::load;
@@ -49,6 +49,17 @@ fn compare_flows<const W: usize>(kernel: &[Bucket<W>], host: &[Bucket<W>], batch
         used += host.ways.iter().filter(|way| way.binding.get() != 0).count();
     }
     used
+}
+
+fn compare_fragments(kernel: &[FragmentLine], host: &[FragmentLine], batch: usize) {
+    let words = |line: &FragmentLine| {
+        let way =
+            |way: &FragmentWay| way.key.each_ref().map(SharedU64::get).into_iter().chain([way.value.get()]);
+        line.ways.iter().flat_map(way).collect::<Vec<_>>()
+    };
+    for (number, (kernel, host)) in kernel.iter().zip(host).enumerate() {
+        assert_eq!(words(kernel), words(host), "batch {batch}, line {number} of fragments");
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -118,6 +129,7 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
             compare_flows(&kernel_tables.0.flows_v4, slices.flows_v4, batch),
             compare_flows(&kernel_tables.0.flows_v6, slices.flows_v6, batch),
         );
+        compare_fragments(&kernel_tables.0.fragments, slices.fragments, batch);
         expected = Some(sum(expected, host.totals()));
         let counted = instance.totals();
         assert_eq!(Some(&counted), expected.as_ref(), "batch {batch}");

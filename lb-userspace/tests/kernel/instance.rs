@@ -41,7 +41,7 @@ store! {
 /// The scene's sizes.
 pub(crate) fn sizes() -> Sizes {
     let SceneSizes { vips_v4, vips_v6, ports, ranges, vips, services, pools, .. } = SceneSizes::SMALL;
-    let SceneSizes { maglev, backends, next_hops, flows_v4, flows_v6, .. } = SceneSizes::SMALL;
+    let SceneSizes { maglev, backends, next_hops, flows_v4, flows_v6, fragments, .. } = SceneSizes::SMALL;
     Sizes {
         vips_v4,
         vips_v6,
@@ -55,6 +55,7 @@ pub(crate) fn sizes() -> Sizes {
         next_hops,
         flows_v4,
         flows_v6,
+        fragments,
     }
 }
 

@@ -5,7 +5,13 @@ mod answer;
 use lb_common::pipeline::Outcome;
 use lb_common::reason::{Reason, Verdict};
 
+use crate::scene::GUE_PORT;
+
 const ETHERNET: usize = 14;
+/// Bytes of a UDP and a GUE header.
+const GUE: usize = 12;
+/// IP protocol number.
+const UDP: u8 = 17;
 
 /// Checks a frame that came as `input` and left as `output`.
 ///
@@ -74,8 +80,26 @@ fn forwarded(input: &[u8], output: &[u8]) -> Result<(), String> {
         0 => expect("ethertype", goes_as, came_as),
         20 => outer_v4(goes_as, left, protocol, class, length),
         40 => outer_v6(goes_as, left, protocol, class, length),
+        32 => {
+            outer_v4(goes_as, left, UDP, class, length + GUE)?;
+            gue(&left[20..], protocol, length)
+        }
+        52 => {
+            outer_v6(goes_as, left, UDP, class, length + GUE)?;
+            gue(&left[40..], protocol, length)
+        }
         other => Err(format!("grew by {other} bytes")),
     }
+}
+
+/// A UDP header to the tunnel's port, from a port of the dynamic range and without a checksum, and a GUE header of
+/// variant 0 without optional fields.
+fn gue(udp: &[u8], protocol: u8, inner: usize) -> Result<(), String> {
+    expect("tunnel's source port is dynamic", number(udp, 0)? >= 0xc000, true)?;
+    expect("tunnel's port", number(udp, 2)?, usize::from(GUE_PORT))?;
+    expect("tunnel's length", number(udp, 4)?, inner + GUE)?;
+    expect("tunnel's checksum", number(udp, 6)?, 0)?;
+    expect("GUE header", &udp[8..12], &[0, protocol, 0, 0])
 }
 
 fn outer_v4(ethertype: usize, outer: &[u8], protocol: u8, class: u8, inner: usize) -> Result<(), String> {
@@ -123,7 +147,8 @@ mod tests {
     #[test]
     fn a_change_of_any_byte_that_the_checks_cover_is_found() {
         // From the ethertype on; an outer IPv6 header's flow label and addresses are covered by no checksum.
-        let cases = [(2, 12..74), (3, 12..15), (3, 18..22), (3, 54..94), (12, 12..54)];
+        let cases =
+            [(2, 12..74), (3, 12..15), (3, 18..22), (3, 54..94), (12, 12..54), (162, 12..34), (162, 36..86)];
         for (service, covered) in cases {
             let (frame, outcome, output) = sent(service);
             assert_eq!(check(&frame, &outcome, &output), Ok(()));

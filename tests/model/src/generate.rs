@@ -24,12 +24,13 @@ pub fn frame(choice: &mut impl Choice, number: u32) -> Vec<u8> {
             spec.frame()
         }
         80..84 => tagged(choice),
-        84..87 => {
+        84..86 => fragment(choice, number),
+        86..88 => {
             let mut frame = spec(choice).frame();
             frame.splice(12..14, choice.pick(&[[0x08, 0x06], [0x88, 0xcc], [0x05, 0xdc], [0x86, 0xde]]));
             frame
         }
-        87..94 => icmp(choice, number),
+        88..94 => icmp(choice, number),
         _ => noise(choice),
     };
     if choice.chance(20) {
@@ -85,7 +86,7 @@ fn regular(choice: &mut impl Choice, number: u32) -> PacketSpec {
     let flow = if opening { number as usize % 8 } else { choice.below(8) };
     let flow = (number / 128 * 8) as u16 % 1000 + flow as u16;
     let family = if flow.is_multiple_of(3) { Family::V6 } else { Family::V4 };
-    let port = PORTS_FIRST + 1 + flow % (Scene::services() as u16 / 2);
+    let port = PORTS_FIRST + Scene::tracking(flow.into()) as u16;
     let ports = (41_000 + flow, port);
     let spec = PacketSpec::syn(client(family, u32::from(flow % 50)), vip(family, 0), ports);
     let later = choice.pick(&[0x02, 0x10, 0x10, 0x10, 0x18, 0x18, 0x18, 0x18, 0x18, 0x11]);
@@ -117,6 +118,26 @@ fn extension(choice: &mut impl Choice) -> Extension {
         17..19 => Extension::Authentication(units + 1),
         _ => Extension::Fragment(choice.pick(&[0, 1, 0x10, 0x11])),
     }
+}
+
+/// A fragment of one of the packets that are under way, most often the next one in order.
+fn fragment(choice: &mut impl Choice, number: u32) -> Vec<u8> {
+    let mut spec = spec(choice);
+    let id = number / 256 * 4 + choice.below(4) as u32;
+    // What tells one packet from another must be the same in all its fragments.
+    let family = if id.is_multiple_of(2) { Family::V4 } else { Family::V6 };
+    (spec.source, spec.destination) = (client(family, id % 24), vip(family, 0));
+    spec.ports = (40_000, PORTS_FIRST + Scene::tracking(id) as u16);
+    spec.transport = choice.pick(&[Transport::Udp, Transport::Udp, Transport::Udp, spec.transport]);
+    if !choice.chance(30) {
+        spec.extensions.clear();
+    }
+    let size = choice.pick(&[8, 16, 64, 512]);
+    spec.payload = size * 3;
+    let fragments = spec.fragments(id, size);
+    let first = choice.chance(40);
+    let position = if first { 0 } else { choice.below(fragments.len()) };
+    fragments[position].clone()
 }
 
 fn tagged(choice: &mut impl Choice) -> Vec<u8> {

@@ -21,5 +21,7 @@ pub use icmp::IcmpSpec;
 pub use packet::{Extension, PacketSpec, Transport};
 pub use plain::Plain;
 pub use replay::replay;
-pub use scene::{INGRESS, MISSING_PORT, OTHER_PORT, PORTS_FIRST, Scene, SceneSizes, client, not_vip, vip};
+pub use scene::{
+    GUE_PORT, INGRESS, MISSING_PORT, OTHER_PORT, PORTS_FIRST, Scene, SceneSizes, client, not_vip, vip,
+};
 pub use store::Store;

@@ -103,6 +103,8 @@ pub struct PacketSpec {
     pub options: usize,
     /// IPv4: flags and fragment offset.
     pub flags_offset: u16,
+    /// IPv4: identification.
+    pub id: u16,
     /// IPv6: extension headers.
     pub extensions: Vec<Extension>,
     /// DSCP and ECN.
@@ -122,6 +124,7 @@ impl PacketSpec {
             transport: Transport::Tcp { flags: 2, options: 0 },
             options: 0,
             flags_offset: 0x4000,
+            id: 9,
             extensions: Vec::new(),
             traffic_class: 0,
             payload: 0,
@@ -145,8 +148,9 @@ impl PacketSpec {
                 let header = 20 + self.options * 4;
                 let [high, low] = ((header + transport.len()) as u16).to_be_bytes();
                 let [flags, offset] = self.flags_offset.to_be_bytes();
-                let mut ip =
-                    vec![0x40 | (header / 4) as u8, self.traffic_class, high, low, 0, 9, flags, offset];
+                let mut ip = vec![0x40 | (header / 4) as u8, self.traffic_class, high, low];
+                ip.extend(self.id.to_be_bytes());
+                ip.extend([flags, offset]);
                 ip.extend([63, protocol, 0, 0]);
                 ip.extend(source.octets());
                 ip.extend(destination.octets());
@@ -168,6 +172,38 @@ impl PacketSpec {
         }
         frame.extend(transport);
         frame
+    }
+
+    /// The packet in fragments with so many bytes of payload each, which must be a multiple of 8. Extension headers go
+    /// into the first.
+    #[must_use]
+    pub fn fragments(&self, id: u32, size: usize) -> Vec<Vec<u8>> {
+        let whole = self.frame();
+        let header = if self.destination.is_ipv4() { 34 + self.options * 4 } else { 54 };
+        let (header, body) = whole.split_at(header);
+        let pieces = body.len().div_ceil(size);
+        let fragment = |(number, piece): (usize, &[u8])| {
+            let (offset, more) = ((number * size) as u16, number + 1 < pieces);
+            let mut frame = header.to_vec();
+            if self.destination.is_ipv4() {
+                frame[16..18].copy_from_slice(&((header.len() - 14 + piece.len()) as u16).to_be_bytes());
+                frame[18..20].copy_from_slice(&(id as u16).to_be_bytes());
+                let flags_offset = u16::from(more) << 13 | offset >> 3;
+                frame[20..22].copy_from_slice(&flags_offset.to_be_bytes());
+                frame[24..26].copy_from_slice(&[0; 2]);
+                let sum = checksum(&frame[14..], 0);
+                frame[24..26].copy_from_slice(&sum.to_be_bytes());
+            } else {
+                frame[18..20].copy_from_slice(&((8 + piece.len()) as u16).to_be_bytes());
+                let next = std::mem::replace(&mut frame[20], 44);
+                frame.extend([next, 0]);
+                frame.extend((offset | u16::from(more)).to_be_bytes());
+                frame.extend(id.to_be_bytes());
+            }
+            frame.extend(piece);
+            frame
+        };
+        body.chunks(size).enumerate().map(fragment).collect()
     }
 
     /// The number of the first header after the IPv6 header, and the extension headers' bytes.

@@ -2,7 +2,8 @@
 
 use lb_common::cell::{SharedU32, SharedU64};
 use lb_common::layout::{
-    Backend, Bucket, IndexLine, MaglevLine, NextHop, NextHopCopy, Pool, RangeLine, Service, Vip, VipLineV6,
+    Backend, Bucket, FragmentLine, IndexLine, MaglevLine, NextHop, NextHopCopy, Pool, RangeLine, Service,
+    Vip, VipLineV6,
 };
 use lb_common::memory::Slices;
 
@@ -23,6 +24,7 @@ pub struct Plain {
     next_hops: Vec<NextHop>,
     flows_v4: Vec<Bucket<1>>,
     flows_v6: Vec<Bucket<3>>,
+    fragments: Vec<FragmentLine>,
 }
 
 fn repeat<T>(count: u32, value: impl Fn() -> T) -> Vec<T> {
@@ -86,6 +88,7 @@ impl Plain {
             }),
             flows_v4: repeat(sizes.flows_v4, Bucket::empty),
             flows_v6: repeat(sizes.flows_v6, Bucket::empty),
+            fragments: repeat(sizes.fragments, FragmentLine::empty),
         }
     }
 
@@ -105,6 +108,7 @@ impl Plain {
             next_hops: &self.next_hops,
             flows_v4: &self.flows_v4,
             flows_v6: &self.flows_v6,
+            fragments: &self.fragments,
         }
     }
 }

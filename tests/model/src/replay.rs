@@ -12,7 +12,7 @@ use crate::scene::{Scene, SceneSizes};
 /// Most steps of one run.
 const STEPS: u32 = 64;
 /// Bytes before a frame: none, too few and just enough for each outer header, what drivers leave.
-const HEADROOM: [usize; 7] = [0, 19, 20, 39, 40, 48, 256];
+const HEADROOM: [usize; 11] = [0, 19, 20, 31, 32, 39, 40, 51, 52, 60, 256];
 
 /// Runs what `data` says over the tables of [`Scene`]: frames, some of them given byte by byte, between them changes of
 /// backends, tables and time.
@@ -43,7 +43,7 @@ pub fn replay(data: &[u8]) -> Result<(), String> {
         if ran.output.len() > frame.len() + headroom {
             return Err(told("grew past the headroom".into()));
         }
-        if ran.outcome.reason == Reason::NoHeadroom && headroom >= 48 {
+        if ran.outcome.reason == Reason::NoHeadroom && headroom >= 60 {
             return Err(told(format!("did not find {headroom} bytes of headroom")));
         }
         let counted: u64 = host.totals().reasons.iter().map(|counter| counter.packets).sum();

@@ -29,8 +29,12 @@ pub const PORTS_FIRST: u16 = 1000;
 const POOLS: u32 = 10;
 const BACKENDS_PER_POOL: u32 = 8;
 const MODES: [Mode; 2] = [Mode::Ipip, Mode::DsrL2];
+/// The UDP port of services by GUE.
+pub const GUE_PORT: u16 = 6080;
 const ON_DOWN: [OnDown; 4] = [OnDown::Auto, OnDown::Reselect, OnDown::Keep, OnDown::Reset];
-const SERVICES: u32 = POOLS * 16;
+/// Services by IPIP and DSR, then those by GUE.
+const PLAIN_SERVICES: u32 = POOLS * 16;
+const SERVICES: u32 = PLAIN_SERVICES + POOLS * 8;
 /// VIPs of each family with records of their own; as many again share nothing but fill the index.
 const VIPS: u32 = 4;
 const FILLERS: u32 = 16;
@@ -57,6 +61,7 @@ pub struct SceneSizes {
     pub next_hops: u32,
     pub flows_v4: u32,
     pub flows_v6: u32,
+    pub fragments: u32,
 }
 
 impl SceneSizes {
@@ -71,9 +76,10 @@ impl SceneSizes {
         pools: POOLS + 1,
         maglev: POOL_LINES * (POOLS + 1),
         backends: POOLS * BACKENDS_PER_POOL + 2,
-        next_hops: 8,
+        next_hops: 9,
         flows_v4: 64,
         flows_v6: 32,
+        fragments: 16,
     };
 
     /// The masks that go with these sizes, a fixed secret, and this time.
@@ -87,7 +93,7 @@ impl SceneSizes {
             port_mask: self.ports - 1,
             flows_v4_mask: self.flows_v4 - 1,
             flows_v6_mask: self.flows_v6 - 1,
-            reserved: 0,
+            fragments_mask: self.fragments - 1,
         }
     }
 }
@@ -121,7 +127,7 @@ pub fn client(family: Family, n: u32) -> IpAddr {
 ///
 /// VIPs 0 and 1 of each family have the exact ports of all services; VIPs 0 and 2 have ranges from port 2000 and 3000;
 /// VIPs 0 and 3 have any-port services. Service `n` is of pool `1 + (n - 1) % 10`, the other digits of `n - 1` give its
-/// mode, its `on_down`, and whether it remembers flows. Pool 1 has backends in every state and a previous table; 2 and 3
+/// mode, its `on_down`, and whether it remembers flows: from 121 on all are `gue`. Pool 1 has backends in every state and a previous table; 2 and 3
 /// have active backends of one family; 4, 5, 6 have only down ones and keep, drop, reset; 7 has no table; 8 has active
 /// ones with admit shares; 9 names ids that no backend has; 10 has draining and suspect ones with one usable.
 pub struct Scene;
@@ -154,7 +160,17 @@ impl Scene {
     pub fn rules(service: u32) -> (u16, Mode, OnDown, bool) {
         let rest = (service - 1) / POOLS;
         let pool = 1 + (service - 1) % POOLS;
+        if rest >= 16 {
+            return (pool as u16, Mode::Gue, ON_DOWN[rest as usize % 4], rest < 20);
+        }
         (pool as u16, MODES[rest as usize % 2], ON_DOWN[rest as usize / 2 % 4], rest / 8 == 0)
+    }
+
+    /// The `n`-th service, from 0 on and all over again, of those that remember flows.
+    #[must_use]
+    pub fn tracking(n: u32) -> u32 {
+        let n = n % (POOLS * 12);
+        if n < POOLS * 8 { 1 + n } else { 1 + n + POOLS * 8 }
     }
 
     /// The number of services; their ids start at 1.
@@ -237,14 +253,16 @@ impl Scene {
     }
 
     fn next_hops<S: Store>(store: &mut S) {
-        // Number 5 is not resolved, 7 does not exist.
+        // Number 5 is not resolved, 7 does not exist, 8 is the host itself.
         let ports = [(1, INGRESS, 1500), (2, OTHER_PORT, 1500), (3, INGRESS, 9000), (4, OTHER_PORT, 600)];
-        for (id, port, mtu) in ports.into_iter().chain([(5, INGRESS, 1500), (6, MISSING_PORT, 1500)]) {
+        for (id, port, mtu) in
+            ports.into_iter().chain([(5, INGRESS, 1500), (6, MISSING_PORT, 1500), (8, 0, 0)])
+        {
             let copy = |salt| NextHopCopy {
                 port,
                 mtu,
                 // Numbers 3 and 4 are behind one tag and two.
-                tag_count: [0, 0, 0, 1, 2, 0, 0][id as usize],
+                tag_count: [0, 0, 0, 1, 2, 0, 0, 0, 0][id as usize],
                 macs: std::array::from_fn(|byte| (id * 16 + byte as u32) as u8 ^ salt),
                 tags: [[0x88, 0xa8, 0, 200], [0x81, 0, 0x60, 100]],
             };
@@ -306,6 +324,7 @@ impl Scene {
             _ => (BackendState::Active, 1000),
         };
         let next_hop = [1, 2, 1, 2, 3, 4, 2, 1, 5, 6, 7, 0][if pool == 1 { n + 4 } else { n } as usize];
+        let next_hop = if (pool, n) == (8, 4) { 8 } else { next_hop };
         let (entropy, source) = (if n == 3 || n == 4 { 16 } else { 0 }, n as usize % 2);
         let number = 0x0a09_0000 + pool * 256 + n;
         let address = address(family, number);
@@ -322,7 +341,7 @@ impl Scene {
     fn service<S: Store>(store: &mut S, service: u32) {
         let (pool, mode, on_down, track) = Self::rules(service);
         store.service(service, |record| {
-            record.forward.set(ForwardWord::new(pool, mode, on_down, track).0);
+            record.forward.set(ForwardWord::new(pool, mode, on_down, track).with_gue_port(GUE_PORT).0);
             record.timeouts.set(TimeoutsWord::new(2, 30, 4, 6).0);
         });
     }

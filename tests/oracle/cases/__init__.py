@@ -1,6 +1,6 @@
 """What a case is, and the cases of every feature."""
 
-from scapy.all import ICMP, IP, TCP, UDP, Ether, IPv6, Raw
+from scapy.all import ICMP, IP, TCP, UDP, Ether, IPv6, IPv6ExtHdrFragment, Raw
 from scapy.layers.inet import IPerror
 from scapy.layers.inet6 import IPerror6
 
@@ -55,8 +55,15 @@ def unchanged(verdict):
     return check
 
 
+def cut(layer):
+    """What follows is a part of a packet, in a fragment."""
+    if isinstance(layer, IPv6ExtHdrFragment):
+        return layer.m or layer.offset
+    return isinstance(layer, IP) and (layer.flags.MF or layer.frag)
+
+
 def sound(packet):
-    """Every length and checksum of `packet`, quoted packets apart, is what scapy computes."""
+    """Every length and checksum of `packet`, quoted packets and parts of packets apart, is what scapy computes."""
     raw = bytes(packet)
     fresh = packet.copy()
     layer = fresh
@@ -66,14 +73,16 @@ def sound(packet):
             none = field == "chksum" and isinstance(layer, UDP) and layer.chksum == 0
             if field in layer.fields and not none:
                 delattr(layer, field)
+        if cut(layer):
+            break
         layer = layer.payload
     equal("lengths and checksums", bytes(fresh).hex(), raw.hex())
 
 
 def all_cases(world):
-    from . import forwarding, icmp
+    from . import forwarding, fragments, icmp
 
     cases = []
-    for feature in (forwarding, icmp):
+    for feature in (forwarding, fragments, icmp):
         cases.extend(feature.cases(world))
     return cases

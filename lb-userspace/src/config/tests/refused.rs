@@ -369,12 +369,7 @@ fn what_later_versions_take_is_not_called_unknown() {
         (
             "\"ipip\"",
             "\"nat\"",
-            "7: service \"web\": mode \"nat\" is not available in this version; available: dsr-l2, ipip",
-        ),
-        (
-            "\"ipip\"",
-            "\"gue\"",
-            "7: service \"web\": mode \"gue\" is not available in this version; available: dsr-l2, ipip",
+            "7: service \"web\": mode \"nat\" is not available in this version; available: dsr-l2, ipip, gue",
         ),
         (
             "\"ipip\"",
