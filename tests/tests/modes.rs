@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     net::{SocketAddr, TcpListener, UdpSocket},
-    process::Command,
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
@@ -17,7 +17,7 @@ const HEAD: &str = "interfaces = [\"eth0\", \"eth1\"]\n[limits]\nflows_v4 = 16_3
 const UNCHECKED: &str = "[[pool.health]]\ntype = \"none\"\n";
 const PORT: u16 = 5201;
 
-fn name(family: Family) -> &'static str {
+fn version(family: Family) -> &'static str {
     match family {
         Family::V4 => "v4",
         Family::V6 => "v6",
@@ -58,9 +58,9 @@ fn every_way(lab: &Lab) -> (String, Vec<(String, SocketAddr)>) {
         let backends: Vec<_> = lab
             .backends()
             .iter()
-            .map(|backend| (format!("{}-{}", backend.name(), name(family)), backend.address(family)))
+            .map(|backend| (format!("{}-{}", backend.name(), version(family)), backend.address(family)))
             .collect();
-        config += &pool(name(family), UNCHECKED, &backends);
+        config += &pool(version(family), UNCHECKED, &backends);
     }
     let mut targets = Vec::new();
     for (mode, outer, number) in WAYS {
@@ -68,9 +68,9 @@ fn every_way(lab: &Lab) -> (String, Vec<(String, SocketAddr)>) {
             if mode == "dsr-l2" && inner != outer {
                 continue;
             }
-            let service_name = format!("{mode}-{}-{}", name(inner), name(outer));
+            let service_name = format!("{mode}-{}-{}", version(inner), version(outer));
             let vip = SocketAddr::new(plan::vip(number).of(inner), PORT);
-            config += &service(&service_name, vip, "[\"tcp\", \"udp\"]", mode, name(outer));
+            config += &service(&service_name, vip, "[\"tcp\", \"udp\"]", mode, version(outer));
             targets.push((service_name, vip));
         }
     }
@@ -148,7 +148,7 @@ fn iperf3_runs_over_every_mode() -> Result<()> {
         .iter()
         .map(|backend| {
             let mut command = Command::new("iperf3");
-            command.args(["--server", "--port", &PORT.to_string()]);
+            command.args(["--server", "--port", &PORT.to_string()]).stdout(Stdio::null());
             backend.spawn(command)
         })
         .collect::<Result<Vec<_>>>()?;
@@ -158,7 +158,7 @@ fn iperf3_runs_over_every_mode() -> Result<()> {
         // backend at a time serves.
         let other = if vip.is_ipv4() { "direct-2" } else { "direct-1" };
         for family in Family::BOTH {
-            weir.succeed(&["backend", "maintenance", &format!("{other}-{}", name(family))])?;
+            weir.succeed(&["backend", "maintenance", &format!("{other}-{}", version(family))])?;
         }
         let text = lab.client().exec(
             "iperf3",
@@ -170,7 +170,7 @@ fn iperf3_runs_over_every_mode() -> Result<()> {
         println!("{name}: {:.0} Mbit/s", bits / 1e6);
         assert!(bits > 1e6, "{name}: {bits} bit/s");
         for family in Family::BOTH {
-            weir.succeed(&["backend", "ready", &format!("{other}-{}", name(family))])?;
+            weir.succeed(&["backend", "ready", &format!("{other}-{}", version(family))])?;
         }
     }
     assert_eq!(counter(&weir, "too_big")?, 0);
@@ -197,10 +197,10 @@ fn the_host_itself_is_a_backend_beside_others() -> Result<()> {
     let mut config = HEAD.to_owned();
     let mut targets = Vec::new();
     for family in Family::BOTH {
-        let pool_name = format!("web-{}", name(family));
+        let pool_name = format!("web-{}", version(family));
         let backends = [
-            (format!("near-{}", name(family)), lab.backend("direct-1").address(family)),
-            (format!("self-{}", name(family)), host.address(family)),
+            (format!("near-{}", version(family)), lab.backend("direct-1").address(family)),
+            (format!("self-{}", version(family)), host.address(family)),
         ];
         let check = "[[pool.health]]\ntype = \"tcp\"\nport = 80\ninterval = \"100ms\"\ntimeout = \"1s\"\n";
         config += &pool(&pool_name, check, &backends);
@@ -208,7 +208,7 @@ fn the_host_itself_is_a_backend_beside_others() -> Result<()> {
             let vip = SocketAddr::new(plan::vip(number).of(family), 80);
             host.ip(&format!("address add {}/{} dev lo", vip.ip(), if vip.is_ipv4() { 32 } else { 128 }))?;
             greet(host, vip, "self")?;
-            config += &service(&format!("{mode}-{}", name(family)), vip, "\"tcp\"", mode, &pool_name);
+            config += &service(&format!("{mode}-{}", version(family)), vip, "\"tcp\"", mode, &pool_name);
             targets.push((mode, vip));
         }
         let own = host.socket(family, 80);
@@ -253,8 +253,8 @@ fn be_a_client(backend: &Backend, vip: std::net::Ipv4Addr) -> Result<()> {
     backend.ip("rule del pref 0")?;
     // Its own packets come back to it, from its own address.
     for device in ["all", "eth0"] {
-        backend.sysctl(&format!("net.ipv4.conf.{device}.accept_local"), "1")?;
-        backend.sysctl(&format!("net.ipv4.conf.{device}.rp_filter"), "0")?;
+        backend.sysctl(&format!("ipv4/conf/{device}/accept_local"), "1")?;
+        backend.sysctl(&format!("ipv4/conf/{device}/rp_filter"), "0")?;
     }
     Ok(())
 }
