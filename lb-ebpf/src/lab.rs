@@ -18,6 +18,9 @@ use aya_ebpf::{
 /// Ports are told apart by ifindex, which starts at 1 in each of the lab's namespaces.
 const PORTS: usize = 256;
 
+/// Where a proxy of the lab sends connections on.
+const RELAYED_PORT: u16 = 8081;
+
 /// Whether the host behind a port is frozen (not 0): nothing reaches it and nothing leaves it.
 /// Written by userspace.
 #[btf_map]
@@ -152,13 +155,19 @@ fn to_vip(ctx: &TcContext) -> Option<ToVip> {
 
 #[inline(always)]
 fn kind(ctx: &TcContext, header: &Header, transport: usize) -> Option<ToVip> {
-    if !header.to_vip {
+    if !header.to_vip && !is_relayed(ctx, header, transport)? {
         return None;
     }
     if header.protocol == 6 && ctx.load::<u8>(transport + 13).ok()? & 0x12 == 0x02 {
         return Some(ToVip::Syn);
     }
     Some(ToVip::Other)
+}
+
+/// Whether a packet is one that a proxy of the lab sends on, to the backend's own address.
+#[inline(always)]
+fn is_relayed(ctx: &TcContext, header: &Header, transport: usize) -> Option<bool> {
+    Some(header.protocol == 6 && u16::from_be(ctx.load(transport + 2).ok()?) == RELAYED_PORT)
 }
 
 // Fields are loaded one by one, as words: the compiler reads byte arrays on the stack in pieces of any

@@ -121,6 +121,21 @@ impl Backend {
         Ok(children.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)).collect())
     }
 
+    /// Stops the web server's processes (SIGSTOP): the host goes on accepting, nobody answers. Returns the moment just
+    /// before, by [`monotonic`].
+    pub fn hang(&self) -> Result<Duration> {
+        let process = self.process();
+        let process = process.as_ref().context("the web server does not run")?;
+        let now = monotonic();
+        process.signal_all(Signal::STOP)?;
+        Ok(now)
+    }
+
+    /// Ends the hang.
+    pub fn go_on(&self) -> Result<()> {
+        self.process().as_ref().context("the web server does not run")?.signal_all(Signal::CONT)
+    }
+
     /// Freezes the host: no frame reaches it and none leaves it, ARP and ICMP included; no link
     /// goes down. Returns the moment just before, by [`monotonic`].
     pub fn freeze(&self) -> Result<Duration> {

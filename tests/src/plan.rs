@@ -73,6 +73,8 @@ pub const UPLINK: Segment = Segment { v4: [10, 0, 3], v6: [0xfd00, 3, 0, 0], mac
 /// VIPs: on no segment, routed to weir, and on `lo` of each backend. `lb-ebpf/src/lab.rs` knows them too.
 pub const VIPS: Segment = Segment { v4: [198, 51, 100], v6: [0x2001, 0xdb8, 0, 0], mac: 0xff };
 
+/// The port of backends to which a proxy of the lab sends connections on: witnessed as if they went to a VIP.
+pub const RELAYED_PORT: u16 = 8081;
 /// The router's number on a segment: the edge's everywhere but on `ROUTED`, where it is the router's.
 pub const GATEWAY: u8 = 1;
 /// Weir's number on `FRONT` and `DIRECT`, and the router's on `UPLINK`.

@@ -95,6 +95,12 @@ impl Process {
         kill_process(self.pid(), signal).with_context(|| format!("signal {}", self.program))
     }
 
+    /// Sends a signal to the process and its descendants.
+    pub fn signal_all(&self, signal: Signal) -> Result<()> {
+        kill_process_group(self.pid(), signal)
+            .with_context(|| format!("signal {} and its children", self.program))
+    }
+
     /// Kills the process and its descendants at once (SIGKILL), and waits for their end: their ports
     /// are free then.
     pub fn kill(&mut self) {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{process, setup};
 
-/// Measures what weir costs: `packet`, `live`, `scale` and `flood` print tables, `gate` checks ceilings; each has
+/// Measures what weir costs: `packet`, `live`, `scale`, `flood` and `failover` print tables, `gate` checks ceilings; each has
 /// `--help`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -18,7 +18,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<()> {
     setup::ensure()?;
     let mut command = match args.arguments.first().and_then(|name| name.to_str()) {
-        Some("scale" | "flood") => beside_weir(&args.arguments)?,
+        Some("scale" | "flood" | "failover") => beside_weir(&args.arguments)?,
         _ => command(&args.arguments),
     };
     let status = command.status().with_context(|| format!("run {}", process::shell_line(&command)))?;

@@ -125,6 +125,10 @@ pub(crate) fn read(table: &Table<'_>) -> CheckDraft {
     check.timeout = timeout.unwrap_or(check.timeout);
     check.rise = rise.unwrap_or(check.rise);
     check.fall = fall.unwrap_or(check.fall);
+    if check.kind == CheckKind::Tripwire {
+        // A connection that stays open is one success, and there is no second.
+        check.rise = 1;
+    }
     if check.kind == CheckKind::Bfd {
         (check.timeout, check.rise) = bfd(table, check.interval, &mut check.fall);
     }
@@ -175,6 +179,7 @@ fn refuse_foreign_keys(table: &Table<'_>, kind: Kind) {
     }
     let unused: &[&str] = match kind {
         Kind::Ping | Kind::None => &["port"],
+        Kind::Tripwire => &["rise"],
         Kind::Bfd => &["port", "timeout", "rise"],
         _ => &[],
     };

@@ -176,12 +176,12 @@ address = "10.0.0.2"
 }
 
 #[test]
-fn a_tripwire_watches_the_services_port_and_one_open_connection_is_a_success() {
-    let config = accepted(&changed(
-        "[[service.backend]]",
-        "[service.health]\ntype = \"tripwire\"\n[[service.backend]]",
-    ));
-    let [check] = config.config.pools["web"].checks.as_slice() else { panic!("one check") };
+fn a_tripwire_watches_the_services_port_and_one_open_connection_is_a_success_whatever_the_default() {
+    let health = "[service.health]\ntype = \"tripwire\"\n[[service.backend]]";
+    let text =
+        changed("[[service.backend]]", health).replace("[[service]]", "[defaults]\nrise = 2\n[[service]]");
+    let config = accepted(&text).config;
+    let [check] = config.pools["web"].checks.as_slice() else { panic!("one check") };
     assert_eq!((&check.kind, check.port, check.rise, check.fall), (&CheckKind::Tripwire, Some(80), 1, 3));
 }
 

@@ -310,6 +310,10 @@ fn health_checks_say_what_does_not_fit() {
             "10: service \"web\" health: port is not used by type \"ping\": remove it",
         ),
         (
+            "type = \"tripwire\"\nrise = 2",
+            "10: service \"web\" health: rise is not used by type \"tripwire\": remove it",
+        ),
+        (
             "type = \"bfd\"\nport = 3784",
             "10: service \"web\" health: port is not used by type \"bfd\": remove it",
         ),

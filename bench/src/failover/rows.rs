@@ -1,0 +1,225 @@
+//! What is measured: failures, who has to notice them, and by what check.
+
+use std::time::Duration;
+
+/// How a backend fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// SIGKILL of the web server; the host lives on.
+    Killed,
+    /// No frame reaches the host and none leaves it; no link goes down.
+    Frozen,
+    /// SIGSTOP of the web server: its kernel accepts, nobody answers.
+    Hung,
+}
+
+impl Fault {
+    /// For people.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Killed => "process killed",
+            Self::Frozen => "host frozen or cut off behind a switch",
+            Self::Hung => "server hung (accepts, never answers)",
+        }
+    }
+}
+
+/// Milliseconds that the issue asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Goal {
+    /// At most this in the middle.
+    pub(super) p50_ms: f64,
+    /// At most this at the end: the worst, or of 300 and more trials the 99th percentile.
+    pub(super) tail_ms: f64,
+}
+
+/// A row of weir's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weir {
+    pub(super) id: &'static str,
+    /// The check in words.
+    pub(super) signal: &'static str,
+    /// The check as configured.
+    pub(super) check: &'static str,
+    pub(super) goal: Option<Goal>,
+    /// The id of a row for the time from decision to effect, if this match gives one.
+    pub(super) decision: Option<&'static str>,
+}
+
+/// A row of HAProxy's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Haproxy {
+    pub(super) id: &'static str,
+    pub(super) signal: &'static str,
+    /// `inter`, and the check's time-out.
+    pub(super) interval_ms: u32,
+    /// Further lines of its section.
+    pub(super) lines: &'static str,
+    /// Further words of `default-server`.
+    pub(super) words: &'static str,
+}
+
+/// Rows that are measured together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Match {
+    pub(super) fault: Fault,
+    pub(super) weir: Weir,
+    pub(super) haproxy: Option<Haproxy>,
+    /// The longest interval in it: failures are spread evenly over it.
+    pub(super) interval: Duration,
+}
+
+impl Match {
+    /// The ids of its rows.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &'static str> {
+        [Some(self.weir.id), self.weir.decision, self.haproxy.map(|row| row.id)].into_iter().flatten()
+    }
+
+    /// For error messages.
+    pub(super) fn title(&self) -> String {
+        format!("{}, {}", self.fault.text(), self.weir.signal)
+    }
+}
+
+const fn ms(value: u64) -> Duration {
+    Duration::from_millis(value)
+}
+
+const fn goal(p50_ms: f64, tail_ms: f64) -> Option<Goal> {
+    Some(Goal { p50_ms, tail_ms })
+}
+
+const fn weir(id: &'static str, signal: &'static str, check: &'static str, goal: Option<Goal>) -> Weir {
+    Weir { id, signal, check, goal, decision: None }
+}
+
+const fn haproxy(id: &'static str, signal: &'static str, interval_ms: u32) -> Haproxy {
+    Haproxy { id, signal, interval_ms, lines: "", words: "" }
+}
+
+const fn killed(weir: Weir, haproxy: Option<Haproxy>, interval_ms: u64) -> Match {
+    Match { fault: Fault::Killed, weir, haproxy, interval: ms(interval_ms) }
+}
+
+const fn frozen(weir: Weir, haproxy: Option<Haproxy>, interval_ms: u64) -> Match {
+    Match { fault: Fault::Frozen, ..killed(weir, haproxy, interval_ms) }
+}
+
+/// Everything, in the order of the table.
+pub(super) const MATCHES: &[Match] = &[
+    killed(
+        weir("killed-tripwire", "tripwire", "type = \"tripwire\"\ninterval = \"10ms\"", goal(0.5, 3.0)),
+        Some(Haproxy {
+            words: "observe layer4 error-limit 1 on-error mark-down",
+            ..haproxy("killed-haproxy-observe", "tcp every 5 ms, and `observe layer4` on its connections", 5)
+        }),
+        5,
+    ),
+    killed(
+        Weir {
+            decision: Some("decision"),
+            ..weir(
+                "killed-syn-1ms",
+                "syn every 1 ms, fall 1",
+                "type = \"syn\"\ninterval = \"1ms\"\ntimeout = \"10ms\"\nfall = 1",
+                goal(0.7, 3.0),
+            )
+        },
+        None,
+        1,
+    ),
+    killed(
+        weir(
+            "killed-syn-2ms",
+            "syn every 2 ms, fall 1",
+            "type = \"syn\"\ninterval = \"2ms\"\ntimeout = \"10ms\"\nfall = 1",
+            goal(1.5, 4.0),
+        ),
+        None,
+        2,
+    ),
+    killed(
+        weir(
+            "killed-syn-5ms",
+            "syn every 5 ms, fall 1",
+            "type = \"syn\"\ninterval = \"5ms\"\ntimeout = \"10ms\"\nfall = 1",
+            goal(3.0, 7.0),
+        ),
+        None,
+        5,
+    ),
+    killed(
+        weir(
+            "killed-tcp-1ms",
+            "tcp every 1 ms, fall 1",
+            "type = \"tcp\"\ninterval = \"1ms\"\ntimeout = \"10ms\"\nfall = 1",
+            goal(0.7, 3.0),
+        ),
+        Some(haproxy("killed-haproxy-1ms", "tcp every 1 ms, fall 1", 1)),
+        1,
+    ),
+    killed(
+        weir(
+            "killed-tcp-2ms",
+            "tcp every 2 ms, fall 1",
+            "type = \"tcp\"\ninterval = \"2ms\"\ntimeout = \"10ms\"\nfall = 1",
+            goal(1.5, 4.0),
+        ),
+        Some(haproxy("killed-haproxy-2ms", "tcp every 2 ms, fall 1", 2)),
+        2,
+    ),
+    killed(
+        weir(
+            "killed-tcp-5ms",
+            "tcp every 5 ms, fall 1",
+            "type = \"tcp\"\ninterval = \"5ms\"\ntimeout = \"10ms\"\nfall = 1",
+            goal(3.0, 7.0),
+        ),
+        Some(haproxy("killed-haproxy-5ms", "tcp every 5 ms, fall 1", 5)),
+        5,
+    ),
+    frozen(
+        weir(
+            "frozen-tcp-2ms",
+            "tcp every 2 ms, timeout 2 ms, fall 1",
+            "type = \"tcp\"\ninterval = \"2ms\"\ntimeout = \"2ms\"\nfall = 1",
+            goal(2.4, 5.0),
+        ),
+        Some(haproxy("frozen-haproxy-2ms", "tcp every 2 ms, timeout 2 ms, fall 1", 2)),
+        2,
+    ),
+    frozen(
+        weir(
+            "frozen-tcp-5ms",
+            "tcp every 5 ms, timeout 5 ms, fall 1",
+            "type = \"tcp\"\ninterval = \"5ms\"\ntimeout = \"5ms\"\nfall = 1",
+            goal(7.0, 11.0),
+        ),
+        Some(haproxy("frozen-haproxy-5ms", "tcp every 5 ms, timeout 5 ms, fall 1", 5)),
+        5,
+    ),
+    frozen(
+        weir(
+            "frozen-ping-1ms",
+            "ping every 1 ms, timeout 3 ms, fall 3",
+            "type = \"ping\"\ninterval = \"1ms\"\ntimeout = \"3ms\"\nfall = 3",
+            goal(3.7, 6.0),
+        ),
+        None,
+        1,
+    ),
+    Match {
+        fault: Fault::Hung,
+        weir: weir(
+            "hung-http-50ms",
+            "http every 50 ms, timeout 50 ms, fall 1",
+            "type = \"http\"\npath = \"/healthz\"\ninterval = \"50ms\"\ntimeout = \"50ms\"\nfall = 1",
+            goal(75.0, 105.0),
+        ),
+        haproxy: Some(Haproxy {
+            lines: "    option httpchk GET /healthz\n",
+            ..haproxy("hung-haproxy-50ms", "http every 50 ms, timeout 50 ms, fall 1", 50)
+        }),
+        interval: ms(50),
+    },
+];
