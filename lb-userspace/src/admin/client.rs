@@ -23,6 +23,7 @@ use crate::failure::{Code, Failure, FailureDocument};
 use crate::rollout::request::RolloutRequest;
 use crate::state::request::{BackendRequest, Changed};
 use crate::view::backends::Backends;
+use crate::view::drill::{DrillReport, DrillRequest};
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
@@ -103,6 +104,23 @@ impl Client {
     /// Unreachable, or what the daemon answers.
     pub async fn state_at(&self, at: Timestamp) -> Result<StateAt, Failure> {
         self.get("/v1/events/state", &[("at", at)]).await
+    }
+
+    /// Rehearses a failure.
+    ///
+    /// # Errors
+    /// Unreachable, or what the daemon answers.
+    pub async fn drill(&self, request: &DrillRequest) -> Result<DrillReport, Failure> {
+        let body = serde_json::to_vec(request).map_err(|error| self.failed(&error))?;
+        self.send(Method::POST, "/v1/drills".to_owned(), body).await
+    }
+
+    /// The last drill of a backend, named `pool/name`.
+    ///
+    /// # Errors
+    /// Unreachable, or what the daemon answers.
+    pub async fn drill_report(&self, backend: &str) -> Result<DrillReport, Failure> {
+        self.get("/v1/drills", &[("backend", backend)]).await
     }
 
     /// The rollouts.

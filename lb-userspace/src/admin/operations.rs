@@ -12,6 +12,7 @@ use crate::rollout::request::RolloutRequest;
 use crate::state::overlay::BackendName;
 use crate::state::request::{BackendRequest, Changed};
 use crate::view::backends::Backends;
+use crate::view::drill::{DrillReport, DrillRequest};
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
@@ -42,6 +43,16 @@ pub trait Operations: Send + Sync + 'static {
 
     /// The state at a time, by the events.
     fn state_at(&self, at: Timestamp) -> impl Future<Output = Result<StateAt, Failure>> + Send;
+
+    /// Rehearses a failure. Only operators get here. `by` is the user on record.
+    fn drill(
+        &self,
+        request: DrillRequest,
+        by: String,
+    ) -> impl Future<Output = Result<DrillReport, Failure>> + Send;
+
+    /// The last drill of a backend, `pool/name`.
+    fn drill_report(&self, backend: String) -> impl Future<Output = Result<DrillReport, Failure>> + Send;
 
     /// The rollouts.
     fn rollouts(&self) -> impl Future<Output = Result<Rollouts, Failure>> + Send;

@@ -21,6 +21,7 @@ use crate::failure::{Code, Failure};
 use crate::rollout::request::RolloutRequest;
 use crate::state::overlay::BackendName;
 use crate::state::request::BackendRequest;
+use crate::view::drill::DrillRequest;
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 
 /// Query parameters; what cannot be read is a usage failure.
@@ -53,6 +54,7 @@ pub(super) fn router<O: Operations>(operations: Arc<O>) -> Router {
         .route("/v1/reload", post(reload::<O>))
         .route("/v1/backends", post(change::<O>))
         .route("/v1/rollouts", post(rollout::<O>))
+        .route("/v1/drills", post(drill::<O>))
         .route_layer(middleware::from_fn(operators_only));
     Router::new()
         .route("/v1/status", get(status::<O>))
@@ -63,6 +65,7 @@ pub(super) fn router<O: Operations>(operations: Arc<O>) -> Router {
         .route("/v1/events", get(events::<O>))
         .route("/v1/events/state", get(state_at::<O>))
         .route("/v1/rollouts", get(rollouts::<O>))
+        .route("/v1/drills", get(drill_report::<O>))
         .route("/v1/ready", get(ready::<O>))
         .route("/v1/drain", get(drain::<O>))
         .merge(writes)
@@ -152,6 +155,28 @@ async fn state_at<O: Operations>(
     Query(At { at }): Query<At>,
 ) -> Result<Response, Failure> {
     daemon.state_at(at).await.map(|view| Json(view).into_response())
+}
+
+async fn drill<O: Operations>(
+    State(daemon): Daemon<O>,
+    Extension(peer): Extension<Peer>,
+    Body(request): Body<DrillRequest>,
+) -> Result<Response, Failure> {
+    let by = peer.on_record(request.on_behalf_of.as_deref());
+    daemon.drill(request, by).await.map(|view| Json(view).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfBackend {
+    backend: String,
+}
+
+async fn drill_report<O: Operations>(
+    State(daemon): Daemon<O>,
+    Query(OfBackend { backend }): Query<OfBackend>,
+) -> Result<Response, Failure> {
+    daemon.drill_report(backend).await.map(|view| Json(view).into_response())
 }
 
 async fn rollouts<O: Operations>(State(daemon): Daemon<O>) -> Result<Response, Failure> {

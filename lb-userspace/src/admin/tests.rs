@@ -26,6 +26,7 @@ use crate::rollout::request::RolloutRequest;
 use crate::state::overlay::BackendName;
 use crate::state::request::{Action, BackendRequest, Changed, Force, Targets};
 use crate::view::backends::Backends;
+use crate::view::drill::{DrillReport, DrillRequest};
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
@@ -87,6 +88,17 @@ impl Operations for Instance {
 
     async fn state_at(&self, at: jiff::Timestamp) -> Result<StateAt, Failure> {
         Err(Failure::new(Code::NotFound, format!("nothing is known of {at}")))
+    }
+
+    async fn drill(&self, request: DrillRequest, by: String) -> Result<DrillReport, Failure> {
+        Err(Failure::new(
+            Code::Refused,
+            format!("{} by {by}", serde_json::to_string(&request).expect("json")),
+        ))
+    }
+
+    async fn drill_report(&self, backend: String) -> Result<DrillReport, Failure> {
+        Err(Failure::new(Code::NotFound, format!("no drill of {backend}")))
     }
 
     async fn rollouts(&self) -> Result<Rollouts, Failure> {

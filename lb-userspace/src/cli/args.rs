@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::drill::DrillArgs;
 use super::event_args::EventArgs;
 use super::explain_args::ExplainArgs;
 use super::rollout::RolloutVerb;
@@ -143,6 +144,17 @@ NAME is web-1 (in all pools), web/web-1 (in one), or a pattern: 'web/*'.
 Changes survive reload, restart and reboot; `weir status` lists them with who, when and why."
     )]
     Backend(BackendVerb),
+    /// Rehearse a backend's failure, and measure detection and return.
+    #[command(after_help = "\
+Probes are sent and answered as ever; what weir hears of the backend is replaced until the time is over. Traffic is
+treated as in a real failure: new flows go elsewhere, and once it is down its known flows are selected anew, so that
+connections of theirs break. A drill lives in the daemon's memory: it ends by itself, with the daemon, and goes on
+without this command. Refused where the pool would be left with too little.
+
+Examples:
+  weir drill web/web-1 --fail crash --for 5s
+  weir drill web-1 --fail loss=30% --for 30s -o json | jq .new_flows_stopped_after_us")]
+    Drill(DrillArgs),
     /// Give canaries a share of a pool's new flows, and take it back when guards fail.
     #[command(
         subcommand,

@@ -29,6 +29,7 @@ use crate::state::overlay::{BackendName, Overlay};
 use crate::state::request::{BackendRequest, Changed, ChangedBackend};
 use crate::view::backends::Backends;
 use crate::view::check::{Checked, Problem};
+use crate::view::drill::{DrillReport, DrillRequest};
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
@@ -156,6 +157,17 @@ impl Operations for Daemon {
 
     async fn state_at(&self, at: jiff::Timestamp) -> Result<StateAt, Failure> {
         self.history.state_at(at).await
+    }
+
+    async fn drill(&self, request: DrillRequest, by: String) -> Result<DrillReport, Failure> {
+        Err(Failure::new(
+            Code::Refused,
+            format!("{} by {by}", serde_json::to_string(&request).expect("json")),
+        ))
+    }
+
+    async fn drill_report(&self, backend: String) -> Result<DrillReport, Failure> {
+        Err(Failure::new(Code::NotFound, format!("no drill of {backend}")))
     }
 
     async fn rollouts(&self) -> Result<Rollouts, Failure> {
@@ -393,6 +405,36 @@ fn events_without_daemon_and_files_and_times_that_are_not_kept_are_failures() {
 }
 
 #[test]
+fn rollouts_and_drills_are_asked_for_as_they_were_written() {
+    let lab = Lab::new();
+    lab.daemon(0, 1);
+    for (line, wanted) in [
+        (
+            "rollout start web --canary web-1,web-2 --percent 5 --step 25 --every 90s --guard up_ratio>=1",
+            r#"{"action":"start","pool":"web","canary":["web-1","web-2"],"percent":5,"step":25,"every_s":90,"guard":"up_ratio>=1","#,
+        ),
+        (
+            "rollout promote web --to 50",
+            r#"{"action":"promote","pool":"web","canary":[],"percent":50,"step":null,"#,
+        ),
+        ("rollout abort web --reason slow", r#""guard_exec":null,"reason":"slow","force":false,"#),
+        (
+            "drill web/web-1 --fail loss=30% --for 5s",
+            r#"{"backend":"web/web-1","fail":"loss=30%","for_ms":5000,"#,
+        ),
+        (
+            "drill web-1 --fail slow=200ms --for 500ms --force",
+            r#""fail":"slow=200ms","for_ms":500,"force":true"#,
+        ),
+    ] {
+        let ran = lab.run(line);
+        assert_eq!((ran.exit, ran.out.as_str()), (Exit::Refused, ""), "{line}: {}", ran.err);
+        assert!(ran.err.contains(wanted), "{line}: {}", ran.err);
+    }
+    assert_eq!(lab.run("rollout status").out, "no rollouts\n");
+}
+
+#[test]
 fn wrong_usage_is_told_and_exits_2() {
     let lab = Lab::new();
     for line in [
@@ -406,6 +448,11 @@ fn wrong_usage_is_told_and_exits_2() {
         "flows --client nobody",
         "flows -o jsonl",
         "events -f -o json",
+        "rollout start web",
+        "rollout start web --canary web-1 --percent 101",
+        "rollout start web --canary web-1 --step 5",
+        "drill web-1 --fail fire --for 5s",
+        "drill web-1 --fail crash",
         "events -f --at 2026-11-18T12:00:00Z",
         "events --at yesterday",
         "events --since 5",

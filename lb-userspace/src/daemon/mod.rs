@@ -8,6 +8,7 @@
 
 mod attachments;
 mod changes;
+mod drills;
 mod engine;
 mod instance;
 mod journal;
@@ -84,6 +85,7 @@ async fn serve(paths: &Global) -> Result<(), Failure> {
             Some(observed) = feeds.net.recv() => network_changed(&daemon, observed, &mut feeds.net).await,
             Some(event) = feeds.health.recv() => {
                 report::transition(&event);
+                daemon.drills().note(&event);
                 recorder.record(Event::from(&event));
             }
             Some(event) = feeds.guard.recv() => {

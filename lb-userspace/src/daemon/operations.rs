@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::drills::{self, Drills};
 use super::engine::{Engine, file_weight};
 use super::process::{counters, explain_frames, flow_rows};
 use crate::admin::answers::{DrainProgress, Readiness, Reloaded};
@@ -23,6 +24,7 @@ use crate::state::change::{self, Member, NewFlows};
 use crate::state::overlay::BackendName;
 use crate::state::request::{BackendRequest, Changed, ChangedBackend};
 use crate::view::backends::{Backend, Backends, LastProbe};
+use crate::view::drill::{DrillReport, DrillRequest};
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
@@ -37,16 +39,28 @@ pub(super) struct Daemon {
     started: Timestamp,
     config: PathBuf,
     history: History,
+    drills: Arc<Drills>,
 }
 
 impl Daemon {
     pub(super) fn new(engine: Engine, paths: &Global) -> Self {
         let (history, config) = (engine.history(), paths.config_file().to_owned());
-        Self { engine: Mutex::new(engine), started: Timestamp::now(), config, history }
+        Self {
+            engine: Mutex::new(engine),
+            started: Timestamp::now(),
+            config,
+            history,
+            drills: Arc::default(),
+        }
     }
 
     pub(super) async fn engine(&self) -> MutexGuard<'_, Engine> {
         self.engine.lock().await
+    }
+
+    /// Drills under way.
+    pub(super) fn drills(&self) -> &Drills {
+        &self.drills
     }
 
     pub(super) async fn reload_config(&self, by: &str) -> Result<Reloaded, Failure> {
@@ -115,6 +129,7 @@ impl Operations for Daemon {
             counted: guard.counted as u64,
         });
         status.notes = engine.notes();
+        status.notes.extend(self.drills.notes());
         status.problems.extend(engine.rollouts.sentences(Grade::Problem));
         status.notes.extend(engine.rollouts.sentences(Grade::Note));
         status.changes = engine.overlay.changes(Timestamp::now(), |name| file_weight(&engine.config, name));
@@ -153,6 +168,18 @@ impl Operations for Daemon {
 
     async fn state_at(&self, at: Timestamp) -> Result<StateAt, Failure> {
         self.history.state_at(at).await
+    }
+
+    async fn drill(&self, request: DrillRequest, by: String) -> Result<DrillReport, Failure> {
+        let engine = self.engine().await;
+        let all: Vec<Backend> = configured(&engine.maps(), &FlowCounts::default()).collect();
+        let target = drills::target(&engine.config, &all, &request)?;
+        let (health, recorder) = (engine.health.clone(), engine.journal().recorder.clone());
+        self.drills.start(health, recorder, target, &request, &by).await
+    }
+
+    async fn drill_report(&self, backend: String) -> Result<DrillReport, Failure> {
+        self.drills.report(&backend)
     }
 
     async fn rollouts(&self) -> Result<Rollouts, Failure> {

@@ -24,6 +24,7 @@ use super::watched::{Watched, limits};
 use crate::config::model::{Check, CheckKind};
 
 mod doubt;
+mod drill;
 mod split;
 
 /// Names one stream; a later stream in the same place has another generation.
@@ -112,6 +113,7 @@ pub(super) struct Board {
     urgent: Vec<StreamId>,
     urged_at: Option<Moment>,
     splits: split::Splits,
+    drills: drill::Drills,
     applier: Box<dyn Applier>,
     events: tokio::sync::mpsc::UnboundedSender<HealthEvent>,
 }
@@ -138,6 +140,7 @@ impl Board {
             urgent: Vec::new(),
             urged_at: None,
             splits: split::Splits::default(),
+            drills: drill::Drills::default(),
             applier,
             events,
         }
@@ -255,6 +258,13 @@ impl Board {
 
     /// Takes an answer that arrived between `arrived_after` and `now`.
     pub(super) fn answered(&mut self, id: StreamId, seq: Sequence, arrived_after: Moment, now: Moment) {
+        if self.diverted(id, seq, now) == drill::Diverted::No {
+            self.hand_on(id, seq, arrived_after, now);
+        }
+    }
+
+    /// Takes an answer as it reaches the judge.
+    fn hand_on(&mut self, id: StreamId, seq: Sequence, arrived_after: Moment, now: Moment) {
         if let Some(stream) = self.stream_mut(id) {
             stream.judge.answered(seq, arrived_after, now);
             let witness = stream.role == Role::Witness;
@@ -268,6 +278,9 @@ impl Board {
 
     /// Takes a reported failure.
     pub(super) fn failed(&mut self, id: StreamId, seq: Sequence, failure: Failure, now: Moment) {
+        if self.unseen(id, now) == drill::Diverted::Yes {
+            return;
+        }
         if let Some(stream) = self.stream_mut(id) {
             stream.judge.failed(seq, failure, now);
             self.time(id, now);
@@ -326,12 +339,13 @@ impl Board {
         if self.guard_at.is_some_and(|at| at <= now) {
             self.step_guard(now);
         }
+        self.on_drill_time(now);
     }
 
     /// When [`Board::on_time`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Moment> {
         let member = self.deadlines.peek().map(|Reverse((at, ..))| *at);
-        member.into_iter().chain(self.guard_at).min()
+        member.into_iter().chain(self.guard_at).chain(self.drills.next_deadline()).min()
     }
 
     /// Tells the data plane what has changed.

@@ -17,6 +17,8 @@ use crate::health::snapshot::Adopted;
 
 #[path = "board_tests/doubt.rs"]
 mod doubt;
+#[path = "board_tests/drill.rs"]
+mod drill;
 
 /// What the data plane was told, in order, and the guard's turns.
 #[derive(Clone, Default)]

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 
+use super::drill::Fail;
 use super::event::BackendKey;
 use super::guard_status::GuardStatus;
 use super::pool_view::Admin;
@@ -115,6 +116,7 @@ pub(super) enum Command {
     SetLostCarriers(Vec<String>),
     GuardStatus(oneshot::Sender<GuardStatus>),
     SetSplit(String, Option<Split>, oneshot::Sender<Result<(), HealthError>>),
+    SetDrill(IpAddr, Option<(Fail, Duration)>, oneshot::Sender<SystemTime>),
     Timings(String, oneshot::Sender<Vec<Duration>>),
     Snapshot(oneshot::Sender<Vec<BackendHealth>>),
     Stop,

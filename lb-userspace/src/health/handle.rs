@@ -2,16 +2,18 @@
 
 #![forbid(unsafe_code)]
 
+use std::net::IpAddr;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::board::Board;
 use super::command::{Command, HealthError, Targets, Waker};
+use super::drill::Fail;
 use super::event::{Applier, BackendKey, HealthEvent};
 use super::guard_status::GuardStatus;
 use super::pool_view::Admin;
@@ -88,6 +90,19 @@ impl Health {
     /// No such pool, or the thread has ended.
     pub async fn set_split(&self, pool: &str, split: Option<Split>) -> Result<(), HealthError> {
         self.ask(|reply| Command::SetSplit(pool.to_owned(), split, reply)).await?
+    }
+
+    /// Lets whoever has this address fail for a time, or no longer; returns when that began. It is kept in memory
+    /// alone and ends by itself.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub async fn set_drill(
+        &self,
+        address: IpAddr,
+        drill: Option<(Fail, Duration)>,
+    ) -> Result<SystemTime, HealthError> {
+        self.ask(|reply| Command::SetDrill(address, drill, reply)).await
     }
 
     /// How long the probes of a divided pool's canaries took in the last minute; one that failed counts with its

@@ -9,6 +9,7 @@
 pub mod bfd;
 mod board;
 mod command;
+pub mod drill;
 mod event;
 pub mod flap;
 pub mod guard;

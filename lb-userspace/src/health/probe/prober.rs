@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::time::{
@@ -314,6 +314,11 @@ impl Prober {
                 Ok(Command::SetSplit(pool, split, reply)) => {
                     let done = self.board.set_split(&pool, split, now);
                     drop(reply.send(done.ok_or(HealthError::NoSuchPool(pool))));
+                }
+                Ok(Command::SetDrill(address, drill, reply)) => {
+                    self.board.set_drill(address, drill.map(|(fail, span)| (fail, now + span)));
+                    // Nobody waits for the answer of a drill that was taken back.
+                    let _ = reply.send(SystemTime::now());
                 }
                 Ok(Command::Timings(pool, reply)) => drop(reply.send(self.board.timings(&pool, now))),
                 Ok(Command::Snapshot(reply)) => drop(reply.send(self.board.snapshot(now))),
