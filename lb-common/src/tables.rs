@@ -1,7 +1,7 @@
 //! Access to the maps.
 
 use crate::layout::{
-    Backend, Bucket, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
+    Backend, Bucket, HandshakeStep, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
 };
 use crate::reason::Reason;
 use crate::time::Tick;
@@ -50,4 +50,6 @@ pub trait Tables {
     fn count(&self, reason: Reason, bytes: u64);
     /// Counts a packet that was forwarded.
     fn count_forwarded(&self, service: u32, backend: u32, bytes: u64);
+    /// Counts a step of the opening of a backend's flow.
+    fn count_handshake(&self, backend: u32, step: HandshakeStep);
 }

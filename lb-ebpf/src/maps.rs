@@ -6,8 +6,8 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
 use lb_common::cell::SharedU64;
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, Counter, Geometry, IndexLine, MaglevLine, Meta, NextHop, Pool, PoolInfo,
-    RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, Counter, Geometry, HandshakeStep, Handshakes, IndexLine, MaglevLine, Meta,
+    NextHop, Pool, PoolInfo, RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::pipeline::Stage;
 use lb_common::reason::Reason;
@@ -53,6 +53,10 @@ static SERVICE_COUNTERS: PerCpuArray<Counter, 1> = PerCpuArray::new();
 /// Forwarded packets by backend id.
 #[btf_map]
 static BACKEND_COUNTERS: PerCpuArray<Counter, 1> = PerCpuArray::new();
+
+/// Steps of the openings of flows by backend id.
+#[btf_map]
+static BACKEND_HANDSHAKES: PerCpuArray<Handshakes, 1> = PerCpuArray::new();
 
 /// Interfaces that frames may leave by, keyed by interface index.
 #[btf_map]
@@ -166,6 +170,15 @@ impl Tables for Maps {
     fn count_forwarded(&self, service: u32, backend: u32, bytes: u64) {
         add(&SERVICE_COUNTERS, service, bytes);
         add(&BACKEND_COUNTERS, backend, bytes);
+    }
+
+    #[inline(always)]
+    fn count_handshake(&self, backend: u32, step: HandshakeStep) {
+        if let Some(handshakes) = BACKEND_HANDSHAKES.get_ptr_mut(backend) {
+            // SAFETY: this CPU's own value, alive as long as the program; XDP is not preempted by XDP on one CPU.
+            let handshakes = unsafe { &mut *handshakes };
+            handshakes.steps[step as usize] += 1;
+        }
     }
 }
 

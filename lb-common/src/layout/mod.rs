@@ -19,7 +19,7 @@ mod vip;
 pub use backend::{
     AdminBits, Backend, BackendState, EgressWord, FailureBits, Family, HealthBits, HotWord, MAX_ADMIT,
 };
-pub use counter::Counter;
+pub use counter::{Counter, HandshakeStep, Handshakes};
 pub use flow::{Bucket, Way};
 pub use index::{INDEX_WAYS, IndexLine, V6_WAYS, VipLineV6};
 pub use info::{BackendInfo, NAME_LEN, PORTS_LEN, PoolInfo, ServiceInfo, Text, VipInfo};

@@ -45,6 +45,7 @@ pub fn memory(maps: &MapSet) -> Memory<'_> {
         now: Tick::from_bits(0),
         on_count: &|_, _| {},
         on_forwarded: &|_, _, _| {},
+        on_handshake: &|_, _| {},
     }
 }
 

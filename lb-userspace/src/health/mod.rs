@@ -16,6 +16,7 @@ mod guard_status;
 mod handle;
 pub mod judge;
 pub mod machine;
+pub mod passive;
 pub mod pool_view;
 mod probe;
 mod self_check;
