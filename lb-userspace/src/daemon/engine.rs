@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use lb_common::layout::HandshakeStep;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
@@ -28,6 +29,7 @@ use crate::desired::{Desired, Inputs, desired};
 use crate::events::History;
 use crate::failure::{Code, Failure};
 use crate::flows;
+use crate::health::passive::Handshakes;
 use crate::health::{BackendHealth, BackendKey, GuardEvent, GuardStatus, Health, HealthEvent, Targets};
 use crate::maps::attach;
 use crate::maps::load::{self, CounterMaps};
@@ -342,6 +344,7 @@ impl Engine {
                 Err(failure) => error!("{}", failure.message),
             }
         }
+        self.health.compare_handshakes(self.handshakes());
         // The kernel does not tell when a link is detached or a pin removed.
         self.follow_interfaces();
         let now_ns = flows::now_ns();
@@ -351,6 +354,24 @@ impl Engine {
             let sweep = applier.wants_sweep().then(|| flows::sweep(&maps, now_ns, &applier.purge(now_ns)));
             applier.tick(now_ns, sweep.as_ref());
         });
+    }
+
+    /// Totals of the handshakes of backends that are compared.
+    fn handshakes(&self) -> Vec<(BackendKey, Handshakes)> {
+        let slots = self.applier.slots();
+        let compared = self.config.pools.values().filter(|pool| pool.passive_sample > 0);
+        let backends = compared.flat_map(|pool| pool.backends.keys().map(move |name| (pool, name)));
+        let totals = backends.filter_map(|(pool, name)| {
+            let id = slots.id(&pool.name, name)?;
+            let steps = self.instance.counters.handshakes(id.into());
+            let totals = Handshakes {
+                opened: steps.of(HandshakeStep::Opened),
+                repeated: steps.of(HandshakeStep::Repeated),
+                completed: steps.of(HandshakeStep::Completed),
+            };
+            Some((BackendKey::new(pool.name.as_str(), name.as_str()), totals))
+        });
+        tokio::task::block_in_place(|| totals.collect())
     }
 
     /// Interfaces, for `status`.

@@ -32,4 +32,4 @@ pub use command::{HealthError, Targets};
 pub use event::{Applier, BackendKey, Evidence, GuardEvent, GuardEventKind, HealthEvent};
 pub use guard_status::{FrozenStatus, GuardStatus};
 pub use handle::Health;
-pub use snapshot::{Adopted, BackendHealth, CheckStatus, LastProbe, kind_name};
+pub use snapshot::{Adopted, BackendHealth, CheckStatus, HandshakeStatus, LastProbe, kind_name};

@@ -142,8 +142,10 @@ pub enum Shift {
 /// The handshakes of one backend, and the share of new flows that they leave it.
 #[derive(Clone, Debug)]
 pub struct Passive {
-    /// Totals by time, oldest first; the oldest is where the window begins.
+    /// Totals of the last [`WINDOW`] by time, oldest first.
     totals: VecDeque<(Moment, Handshakes)>,
+    /// When the share was last changed for what it shows: what was before says nothing about what follows.
+    from: Moment,
     cap: u16,
     verdict: Verdict,
     strikes: u32,
@@ -154,7 +156,7 @@ pub struct Passive {
 impl Default for Passive {
     fn default() -> Self {
         let (totals, verdict) = (VecDeque::new(), Verdict::TooFew);
-        Self { totals, cap: FULL_ADMIT, verdict, strikes: 0, ejected: false }
+        Self { totals, from: Moment::default(), cap: FULL_ADMIT, verdict, strikes: 0, ejected: false }
     }
 }
 
@@ -171,10 +173,21 @@ impl Passive {
         }
     }
 
-    /// The handshakes of the window.
+    /// The handshakes of the last [`WINDOW`].
+    #[must_use]
+    pub fn recent(&self) -> Handshakes {
+        self.since(Moment::default())
+    }
+
+    /// The handshakes to judge by: those of the last [`WINDOW`], and after the last change.
     #[must_use]
     pub fn window(&self) -> Handshakes {
-        match (self.totals.front(), self.totals.back()) {
+        self.since(self.from)
+    }
+
+    fn since(&self, from: Moment) -> Handshakes {
+        let first = self.totals.iter().find(|(at, _)| *at >= from);
+        match (first, self.totals.back()) {
             (Some((_, first)), Some((_, last))) => last.since(*first).unwrap_or_default(),
             _ => Handshakes::default(),
         }
@@ -206,16 +219,16 @@ impl Passive {
             Verdict::Outlier { .. } => {
                 self.cap = (self.cap / 2).max(TRIAL_ADMIT);
                 self.strikes += 1;
-                self.start_window();
+                self.from = now;
             }
             Verdict::Ordinary => {
                 self.strikes = 0;
                 self.raise();
             }
             // A small share may bring too few handshakes to be judged by.
-            Verdict::TooFew if self.is_window_full(now) && self.cap < FULL_ADMIT => {
+            Verdict::TooFew if now.since(self.from) >= WINDOW && self.cap < FULL_ADMIT => {
                 self.raise();
-                self.start_window();
+                self.from = now;
             }
             Verdict::TooFew => {}
         }
@@ -229,15 +242,6 @@ impl Passive {
 
     fn raise(&mut self) {
         self.cap = (self.cap + RAMP_STEP).min(FULL_ADMIT);
-    }
-
-    /// What was before a change says nothing about what follows.
-    fn start_window(&mut self) {
-        self.totals.drain(..self.totals.len().saturating_sub(1));
-    }
-
-    fn is_window_full(&self, now: Moment) -> bool {
-        self.totals.front().is_some_and(|(at, _)| now.since(*at) >= WINDOW)
     }
 }
 
