@@ -344,7 +344,7 @@ impl Engine {
                 Err(failure) => error!("{}", failure.message),
             }
         }
-        self.health.compare_handshakes(self.handshakes());
+        self.health.compare_handshakes(self.handshake_totals());
         // The kernel does not tell when a link is detached or a pin removed.
         self.follow_interfaces();
         let now_ns = flows::now_ns();
@@ -356,19 +356,23 @@ impl Engine {
         });
     }
 
+    /// Totals of a backend's handshakes since the maps were made; `None` without such a backend.
+    pub(super) fn handshakes_of(&self, pool: &str, backend: &str) -> Option<Handshakes> {
+        let id = self.applier.slots().id(pool, backend)?;
+        let steps = self.instance.counters.handshakes(id.into());
+        Some(Handshakes {
+            opened: steps.of(HandshakeStep::Opened),
+            repeated: steps.of(HandshakeStep::Repeated),
+            completed: steps.of(HandshakeStep::Completed),
+        })
+    }
+
     /// Totals of the handshakes of backends that are compared.
-    fn handshakes(&self) -> Vec<(BackendKey, Handshakes)> {
-        let slots = self.applier.slots();
+    fn handshake_totals(&self) -> Vec<(BackendKey, Handshakes)> {
         let compared = self.config.pools.values().filter(|pool| pool.passive_sample > 0);
         let backends = compared.flat_map(|pool| pool.backends.keys().map(move |name| (pool, name)));
         let totals = backends.filter_map(|(pool, name)| {
-            let id = slots.id(&pool.name, name)?;
-            let steps = self.instance.counters.handshakes(id.into());
-            let totals = Handshakes {
-                opened: steps.of(HandshakeStep::Opened),
-                repeated: steps.of(HandshakeStep::Repeated),
-                completed: steps.of(HandshakeStep::Completed),
-            };
+            let totals = self.handshakes_of(&pool.name, name)?;
             Some((BackendKey::new(pool.name.as_str(), name.as_str()), totals))
         });
         tokio::task::block_in_place(|| totals.collect())
