@@ -1,8 +1,8 @@
 //! The pipeline's traits over byte buffers and plain memory, for tests, fuzzers and private instances.
 
 use crate::layout::{
-    Backend, Bucket, FragmentLine, Geometry, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Scratch,
-    Service, Vip, VipLineV6,
+    Backend, Bucket, FragmentLine, Geometry, HandshakeStep, IndexLine, MaglevLine, NextHop, Pool, RangeLine,
+    Scratch, Service, Vip, VipLineV6,
 };
 use crate::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use crate::pipeline::Outcome;
@@ -104,6 +104,9 @@ pub type OnCount<'a> = &'a dyn Fn(Reason, u64);
 /// Called with every forwarded packet: service id, backend id, length in bytes.
 pub type OnForwarded<'a> = &'a dyn Fn(u32, u32, u64);
 
+/// Called with every step of a flow's opening: backend id, step.
+pub type OnHandshake<'a> = &'a dyn Fn(u32, HandshakeStep);
+
 /// The pipeline's tables over [`Slices`].
 pub struct Memory<'a> {
     /// The map values.
@@ -118,6 +121,8 @@ pub struct Memory<'a> {
     pub on_count: OnCount<'a>,
     /// Receives the counts of forwarded packets.
     pub on_forwarded: OnForwarded<'a>,
+    /// Receives the steps of flows' openings.
+    pub on_handshake: OnHandshake<'a>,
 }
 
 impl Memory<'_> {
@@ -188,5 +193,9 @@ impl Tables for Memory<'_> {
 
     fn count_forwarded(&self, service: u32, backend: u32, bytes: u64) {
         (self.on_forwarded)(service, backend, bytes);
+    }
+
+    fn count_handshake(&self, backend: u32, step: HandshakeStep) {
+        (self.on_handshake)(backend, step);
     }
 }

@@ -1,8 +1,8 @@
 //! Access to the maps.
 
 use crate::layout::{
-    Backend, Bucket, FragmentLine, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Scratch, Service, Vip,
-    VipLineV6,
+    Backend, Bucket, FragmentLine, HandshakeStep, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Scratch,
+    Service, Vip, VipLineV6,
 };
 use crate::reason::Reason;
 use crate::time::Tick;
@@ -67,4 +67,6 @@ pub trait Tables {
     fn count(&self, reason: Reason, bytes: u64);
     /// Counts a packet that was forwarded.
     fn count_forwarded(&self, service: u32, backend: u32, bytes: u64);
+    /// Counts a step of the opening of a backend's flow.
+    fn count_handshake(&self, backend: u32, step: HandshakeStep);
 }

@@ -239,6 +239,7 @@ fn an_exact_port_beats_a_range_and_a_range_beats_any_port() {
             scratch: None,
             on_count: &on,
             on_forwarded: &on_forwarded,
+            on_handshake: &|_, _| {},
         };
         lb_common::service::service(&memory, vip, tcp, port)
     };

@@ -10,7 +10,7 @@
 use aya_ebpf::{
     bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action},
     btf_maps::{Array, PerCpuArray},
-    helpers::generated::{bpf_ktime_get_ns, bpf_redirect},
+    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_redirect},
     macros::{btf_map, classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -25,6 +25,10 @@ const RELAYED_PORT: u16 = 8081;
 /// Written by userspace.
 #[btf_map]
 static FROZEN: Array<u32, PORTS> = Array::new();
+
+/// Of how many in a hundred TCP SYNs for a VIP the host behind a port never hears. Written by userspace.
+#[btf_map]
+static SYN_LOSS: Array<u32, PORTS> = Array::new();
 
 /// What went to the host behind a port for a VIP, tunnelled or not: packets, time of the last one,
 /// TCP SYNs among them, time of the last one. Times are CLOCK_MONOTONIC in nanoseconds.
@@ -89,6 +93,11 @@ fn gate_out(ctx: TcContext) -> i32 {
     if let Some(kind) = to_vip(&ctx) {
         // Frames that a frozen host never sees were sent to it all the same.
         witness(port, kind);
+        if let ToVip::Syn = kind
+            && is_lost(port)
+        {
+            return TC_ACT_SHOT;
+        }
     }
     gate(port)
 }
@@ -97,6 +106,13 @@ fn gate_out(ctx: TcContext) -> i32 {
 fn port(ctx: &TcContext) -> u32 {
     // SAFETY: the context outlives the program, and the field is part of its stable layout.
     unsafe { (*ctx.skb.skb).ifindex }
+}
+
+#[inline(always)]
+fn is_lost(port: u32) -> bool {
+    // SAFETY: the helper has no preconditions.
+    let draw = || unsafe { bpf_get_prandom_u32() } % 100;
+    SYN_LOSS.get(port).is_some_and(|loss| *loss > draw())
 }
 
 #[inline(always)]

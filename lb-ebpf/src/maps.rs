@@ -9,8 +9,9 @@ use aya_ebpf::macros::btf_map;
 use lb_common::capture::{CaptureRules, CaptureState};
 use lb_common::cell::SharedU64;
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, Counter, FragmentLine, Geometry, IndexLine, MaglevLine, Meta, NextHop,
-    Pool, PoolInfo, RangeLine, Scratch, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, Counter, FragmentLine, Geometry, HandshakeStep, Handshakes, IndexLine,
+    MaglevLine, Meta, NextHop, Pool, PoolInfo, RangeLine, Scratch, Service, ServiceInfo, Vip, VipInfo,
+    VipLineV6,
 };
 use lb_common::pipeline::{STAGE_PLACES, Variant};
 use lb_common::reason::Reason;
@@ -64,6 +65,10 @@ static BACKEND_COUNTERS: PerCpuArray<Counter, 1> = PerCpuArray::new();
 /// This CPU's own words. Each load of the object has its own.
 #[btf_map]
 static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Steps of the openings of flows by backend id.
+#[btf_map]
+static BACKEND_HANDSHAKES: PerCpuArray<Handshakes, 1> = PerCpuArray::new();
 
 /// Interfaces that frames may leave by, keyed by interface index.
 #[btf_map]
@@ -232,6 +237,15 @@ impl<B: Build> Tables for Maps<B> {
     fn count_forwarded(&self, service: u32, backend: u32, bytes: u64) {
         add(&SERVICE_COUNTERS, service, bytes);
         add(&BACKEND_COUNTERS, backend, bytes);
+    }
+
+    #[inline(always)]
+    fn count_handshake(&self, backend: u32, step: HandshakeStep) {
+        if let Some(handshakes) = BACKEND_HANDSHAKES.get_ptr_mut(backend) {
+            // SAFETY: this CPU's own value, alive as long as the program; XDP is not preempted by XDP on one CPU.
+            let handshakes = unsafe { &mut *handshakes };
+            handshakes.steps[step as usize] += 1;
+        }
     }
 }
 

@@ -149,6 +149,12 @@ impl Backend {
         self.gate.set(Passage::Open)
     }
 
+    /// Has its switch port lose so many in a hundred TCP SYNs for a VIP; what is for its own address gets through.
+    /// The port's witness sees them all the same.
+    pub fn lose_handshakes(&self, percent: u32) -> Result<()> {
+        self.gate.lose_syns(percent)
+    }
+
     /// Lets `/healthz` answer with status 500 from the next request on; all else is served as before.
     pub fn sicken(&self) -> Result<()> {
         self.nginx.sicken()

@@ -40,6 +40,7 @@ pub(crate) struct Gates {
     /// Holds programs and links.
     _object: Ebpf,
     frozen: Arc<Mutex<Array<MapData, u32>>>,
+    syn_loss: Arc<Mutex<Array<MapData, u32>>>,
     witness: Arc<PerCpuArray<MapData, [u64; 4]>>,
     ports: Vec<(String, u32)>,
 }
@@ -65,13 +66,20 @@ impl Gates {
                 }
             }
             let frozen = Array::try_from(object.take_map("FROZEN").context("find map FROZEN")?)?;
+            let syn_loss = Array::try_from(object.take_map("SYN_LOSS").context("find map SYN_LOSS")?)?;
             let witness = PerCpuArray::try_from(object.take_map("TO_VIP").context("find map TO_VIP")?)?;
             let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
             let index = |port: &String| -> Result<(String, u32)> {
                 Ok((port.clone(), rustix::net::netdevice::name_to_index(&socket, port)?))
             };
             let ports = ports.iter().map(index).collect::<Result<_>>()?;
-            Ok(Self { _object: object, frozen: Mutex::new(frozen).into(), witness: witness.into(), ports })
+            Ok(Self {
+                _object: object,
+                frozen: Mutex::new(frozen).into(),
+                syn_loss: Mutex::new(syn_loss).into(),
+                witness: witness.into(),
+                ports,
+            })
         })
     }
 
@@ -79,7 +87,8 @@ impl Gates {
     pub(crate) fn gate(&self, port: &str) -> Result<Gate> {
         let (_, index) =
             self.ports.iter().find(|(name, _)| name == port).context("find the backend's port")?;
-        Ok(Gate { frozen: self.frozen.clone(), witness: self.witness.clone(), port: *index })
+        let (frozen, syn_loss) = (self.frozen.clone(), self.syn_loss.clone());
+        Ok(Gate { frozen, syn_loss, witness: self.witness.clone(), port: *index })
     }
 }
 
@@ -87,6 +96,7 @@ impl Gates {
 #[derive(Clone)]
 pub(crate) struct Gate {
     frozen: Arc<Mutex<Array<MapData, u32>>>,
+    syn_loss: Arc<Mutex<Array<MapData, u32>>>,
     witness: Arc<PerCpuArray<MapData, [u64; 4]>>,
     port: u32,
 }
@@ -106,6 +116,12 @@ impl Gate {
         };
         let mut frozen = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
         frozen.set(self.port, value, 0).context("write map FROZEN")
+    }
+
+    /// Loses so many in a hundred TCP SYNs for a VIP.
+    pub(crate) fn lose_syns(&self, percent: u32) -> Result<()> {
+        let mut loss = self.syn_loss.lock().unwrap_or_else(PoisonError::into_inner);
+        loss.set(self.port, percent, 0).context("write map SYN_LOSS")
     }
 
     pub(crate) fn witness(&self) -> Result<Witness> {

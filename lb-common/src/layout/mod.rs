@@ -21,7 +21,7 @@ mod vip;
 pub use backend::{
     AdminBits, Backend, BackendState, EgressWord, FailureBits, Family, HealthBits, HotWord, MAX_ADMIT,
 };
-pub use counter::Counter;
+pub use counter::{Counter, HandshakeStep, Handshakes};
 pub use flow::{Bucket, Way};
 pub use fragment::{FRAGMENT_WAYS, FragmentLine, FragmentWay};
 pub use index::{INDEX_WAYS, IndexLine, V6_WAYS, VipLineV6};

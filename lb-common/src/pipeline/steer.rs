@@ -4,7 +4,9 @@ use super::ip::Ip;
 use super::parse::Parsed;
 use crate::flow::{self, Class, Code, Continuation, FlowKey, Meta, NewFlows, continuation};
 use crate::forward::Inner;
-use crate::layout::{Backend, BackendState, ForwardWord, HotWord, Mode, OnDown, Pool, TimeoutsWord, Way};
+use crate::layout::{
+    Backend, BackendState, ForwardWord, HandshakeStep, HotWord, Mode, OnDown, Pool, TimeoutsWord, Way,
+};
 use crate::reason::Reason;
 use crate::select::{self, Request, Selected};
 use crate::service;
@@ -195,6 +197,9 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
             tables.trace(Mark::Entered, 1, 0);
             if T::WRITES {
                 open(way, packet.segment, key, &selected, rules, now);
+                if packet.segment == Segment::Open {
+                    tables.count_handshake(selected.id, HandshakeStep::Opened);
+                }
             }
             Ok((selected, reason))
         }
@@ -243,9 +248,16 @@ fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
         let down = if hot.state() as u8 >= BackendState::DownSoft as u8 { id } else { 0 };
         return Ok(Known::Over(Reason::FlowRehomed, down));
     }
+    let embryonic = found.meta.code() == Code::of(Class::Embryonic);
     let new_flows = match packet.segment {
         Segment::Open if !select::takes_new(hot, flow_hash::<W, I>(packet, rules.pool(tables)?)) => {
             NewFlows::Refused
+        }
+        Segment::Open => {
+            if T::WRITES && embryonic {
+                tables.count_handshake(id, HandshakeStep::Repeated);
+            }
+            NewFlows::Taken
         }
         _ => NewFlows::Taken,
     };
@@ -253,6 +265,10 @@ fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
         Continuation::Keep(meta) => {
             if T::WRITES && meta != found.meta {
                 found.way.meta.set(meta.0);
+                // Leaving that class always changes the meta: packets that do not are spared the question.
+                if embryonic && packet.segment == Segment::Data {
+                    tables.count_handshake(id, HandshakeStep::Completed);
+                }
             }
             Ok(Known::Kept(Selected { id, backend, hot }))
         }

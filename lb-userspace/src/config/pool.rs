@@ -46,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) tier_takeover_below: f64,
     pub(crate) last_resort: LastResort,
     pub(crate) max_ejected: f64,
+    pub(crate) passive_sample: u32,
+    pub(crate) passive_excess: f64,
     pub(crate) slow_start: Duration,
     pub(crate) hold_down: Duration,
     pub(crate) hold_down_max: Duration,
@@ -123,6 +125,8 @@ impl Default for Settings {
             tier_takeover_below: 0.0,
             last_resort: LastResort::Keep,
             max_ejected: 0.5,
+            passive_sample: 20,
+            passive_excess: 0.5,
             slow_start: Duration::ZERO,
             hold_down: Duration::from_secs(1),
             hold_down_max: Duration::from_secs(300),
@@ -147,6 +151,11 @@ pub(crate) fn settings(table: &Table<'_>) -> Settings {
         tier_takeover_below: share("tier_takeover_below").unwrap_or(base.tier_takeover_below),
         last_resort: last_resort.unwrap_or(base.last_resort),
         max_ejected: share("max_ejected").unwrap_or(base.max_ejected),
+        passive_sample: table
+            .value("passive_sample")
+            .and_then(|node| node.integer(0..=1_000_000))
+            .unwrap_or(base.passive_sample),
+        passive_excess: share("passive_excess").unwrap_or(base.passive_excess),
         slow_start: duration("slow_start", Duration::ZERO).unwrap_or(base.slow_start),
         hold_down: duration("hold_down", Duration::ZERO).unwrap_or(base.hold_down),
         hold_down_max: duration("hold_down_max", least).unwrap_or(base.hold_down_max),

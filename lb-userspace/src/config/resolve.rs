@@ -145,6 +145,8 @@ fn add_pool(draft: PoolDraft, order: usize, config: &mut Config, places: &mut Pl
         tier_takeover_below: draft.settings.tier_takeover_below,
         last_resort: draft.settings.last_resort,
         max_ejected: draft.settings.max_ejected,
+        passive_sample: draft.settings.passive_sample,
+        passive_excess: draft.settings.passive_excess,
         slow_start: draft.settings.slow_start,
         hold_down: draft.settings.hold_down,
         hold_down_max: draft.settings.hold_down_max,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use lb_common::layout::HandshakeStep;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
@@ -28,6 +29,7 @@ use crate::desired::{Desired, Inputs, desired};
 use crate::events::History;
 use crate::failure::{Code, Failure};
 use crate::flows;
+use crate::health::passive::Handshakes;
 use crate::health::{BackendHealth, BackendKey, GuardEvent, GuardStatus, Health, HealthEvent, Targets};
 use crate::maps::attach;
 use crate::maps::load::{self, CounterMaps};
@@ -349,6 +351,7 @@ impl Engine {
                 Err(failure) => error!("{}", failure.message),
             }
         }
+        self.health.compare_handshakes(self.handshake_totals());
         // The kernel does not tell when a link is detached or a pin removed.
         self.follow_interfaces();
         let now_ns = flows::now_ns();
@@ -358,6 +361,28 @@ impl Engine {
             let sweep = applier.wants_sweep().then(|| flows::sweep(&maps, now_ns, &applier.purge(now_ns)));
             applier.tick(now_ns, sweep.as_ref());
         });
+    }
+
+    /// Totals of a backend's handshakes since the maps were made; `None` without such a backend.
+    pub(super) fn handshakes_of(&self, pool: &str, backend: &str) -> Option<Handshakes> {
+        let id = self.applier.slots().id(pool, backend)?;
+        let steps = self.instance.counters.handshakes(id.into());
+        Some(Handshakes {
+            opened: steps.of(HandshakeStep::Opened),
+            repeated: steps.of(HandshakeStep::Repeated),
+            completed: steps.of(HandshakeStep::Completed),
+        })
+    }
+
+    /// Totals of the handshakes of backends that are compared.
+    fn handshake_totals(&self) -> Vec<(BackendKey, Handshakes)> {
+        let compared = self.config.pools.values().filter(|pool| pool.passive_sample > 0);
+        let backends = compared.flat_map(|pool| pool.backends.keys().map(move |name| (pool, name)));
+        let totals = backends.filter_map(|(pool, name)| {
+            let totals = self.handshakes_of(&pool.name, name)?;
+            Some((BackendKey::new(pool.name.as_str(), name.as_str()), totals))
+        });
+        tokio::task::block_in_place(|| totals.collect())
     }
 
     /// Interfaces, for `status`.

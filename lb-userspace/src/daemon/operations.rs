@@ -17,13 +17,13 @@ use crate::config::model::Config;
 use crate::events::{EventFilter, History};
 use crate::explain::{ExplainedFrames, Frames};
 use crate::failure::Failure;
-use crate::health::BackendHealth;
+use crate::health::{BackendHealth, HandshakeStatus, passive};
 use crate::maps::set::MapSet;
 use crate::rollout::request::RolloutRequest;
 use crate::state::change::{self, Member, NewFlows};
 use crate::state::overlay::BackendName;
 use crate::state::request::{BackendRequest, Changed, ChangedBackend};
-use crate::view::backends::{Backend, Backends, LastProbe};
+use crate::view::backends::{Backend, Backends, Handshakes, LastProbe};
 use crate::view::drill::{DrillReport, DrillRequest};
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
@@ -91,6 +91,18 @@ fn with_probes(backends: &mut [Backend], health: &[BackendHealth]) {
         health.iter().map(|health| ((&*health.key.pool, &*health.key.backend), health)).collect();
     for backend in backends {
         let found = by_name.get(&(backend.pool.as_str(), backend.name.as_str())).copied();
+        backend.handshakes = found.map(|health| {
+            let HandshakeStatus { window, outlier, admit } = health.handshakes;
+            Handshakes {
+                window_s: passive::WINDOW.as_secs(),
+                opened: window.opened,
+                repeated: window.repeated,
+                completed: window.completed,
+                ratio: window.ratio(),
+                outlier,
+                admit_permille: admit,
+            }
+        });
         backend.last_probe = found.and_then(BackendHealth::last_probe).map(|probe| LastProbe {
             check: probe.kind.to_owned(),
             at: Timestamp::try_from(probe.at).unwrap_or_default(),

@@ -17,7 +17,7 @@ use crate::health::BackendHealth;
 use crate::health::machine::Health;
 use crate::health::split::Split;
 use crate::health::timings::percentile_99;
-use crate::rollout::guard::{Measures, Metric};
+use crate::rollout::guard::Measures;
 use crate::rollout::plan::{External, Next, Rollout, Stage};
 use crate::rollout::request::RolloutRequest;
 use crate::rollout::store;
@@ -183,14 +183,6 @@ impl Engine {
         let pool = request.pool.as_str();
         let existing = self.rollouts.current.get(pool).map(|active| active.rollout.clone());
         let next = request.apply(members, existing.as_ref(), by, Timestamp::now())?;
-        let measured = |rollout: &Rollout| {
-            let asks = rollout.guards.iter().any(|guard| guard.metric == Metric::HandshakeRatio);
-            !asks || self.handshakes(rollout).is_some()
-        };
-        if next.as_ref().is_some_and(|next| !measured(next)) {
-            let message = "guard handshake_ratio: handshakes are not counted in this version";
-            return Err(Failure::new(Code::Usage, message));
-        }
         self.rollouts.save(pool, next.as_ref())?;
         self.put_in_force(pool, next, &request.reason, Some(by)).await?;
         Ok(self.rollouts.rows(Some(pool)))
@@ -307,9 +299,8 @@ impl Engine {
             *backend.key.pool == *rollout.pool && rollout.canary.contains(&*backend.key.backend)
         });
         let states: Vec<Health> = of_canaries.map(|backend| backend.health).collect();
-        let counts = self.handshakes(rollout);
+        let (opened, completed) = self.handshakes(rollout);
         let handshake_ratio = self.rollouts.current.get_mut(&rollout.pool).and_then(|active| {
-            let (opened, completed) = counts?;
             active.handshakes.note(opened, completed);
             active.handshakes.ratio()
         });
@@ -323,9 +314,10 @@ impl Engine {
 
 impl Engine {
     /// TCP flows of a rollout's canaries that were opened, and those whose handshake was completed, since the maps
-    /// were made; `None` where the data plane does not count them.
-    fn handshakes(&self, _rollout: &Rollout) -> Option<(u64, u64)> {
-        None
+    /// were made.
+    fn handshakes(&self, rollout: &Rollout) -> (u64, u64) {
+        let canaries = rollout.canary.iter().filter_map(|name| self.handshakes_of(&rollout.pool, name));
+        canaries.fold((0, 0), |(opened, completed), one| (opened + one.opened, completed + one.completed))
     }
 }
 

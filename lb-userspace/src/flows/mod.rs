@@ -46,6 +46,7 @@ pub fn memory(maps: &MapSet) -> Memory<'_> {
         scratch: None,
         on_count: &|_, _| {},
         on_forwarded: &|_, _, _| {},
+        on_handshake: &|_, _| {},
     }
 }
 

@@ -15,14 +15,16 @@ use super::command::Targets;
 use super::event::{Applier, BackendKey, Evidence, HealthEvent};
 use super::guard::{Belief, Guard, GuardRules};
 use super::judge::{Failure, Judge, Nature, ProbeRecord, Sequence};
-use super::machine::{Cause, Change, Finding, Health, Pace};
+use super::machine::{Cause, Change, FailureKind, Finding, Health, Pace};
+use super::passive::{PassiveRules, Verdict};
 use super::pool_view::{Admin, Member, PoolRules, PoolView, combine};
 use super::self_check::OwnState;
-use super::snapshot::{self, BackendHealth};
+use super::snapshot::{self, BackendHealth, HandshakeStatus};
 use super::time::Moment;
 use super::watched::{Watched, limits};
 use crate::config::model::{Check, CheckKind};
 
+mod comparison;
 mod doubt;
 mod drill;
 mod split;
@@ -63,6 +65,7 @@ enum Role {
 struct WatchedPool {
     name: Arc<str>,
     rules: PoolRules,
+    passive: PassiveRules,
     members: Vec<Watched>,
     view: PoolView,
     pending: Vec<Pending>,
@@ -210,9 +213,18 @@ impl Board {
                 max_ejected: pool.max_ejected,
                 last_resort: pool.last_resort,
             };
+            let passive = PassiveRules { sample: pool.passive_sample, excess: pool.passive_excess };
             let view = old_views.remove(&name).unwrap_or_default();
             self.by_name.insert(name.clone(), position);
-            self.pools.push(WatchedPool { name, rules, members, view, pending: vec![], dirty: Dirty::Yes });
+            self.pools.push(WatchedPool {
+                name,
+                rules,
+                passive,
+                members,
+                view,
+                pending: vec![],
+                dirty: Dirty::Yes,
+            });
             self.dirty.push(position);
         }
         self.follow_witnesses(targets, &mut changes);
@@ -369,6 +381,11 @@ impl Board {
             since: member.machine.since().to_wall(now, wall),
             held_until: member.machine.held_until().map(|until| until.to_wall(now, wall)),
             why: member.why.clone(),
+            handshakes: HandshakeStatus {
+                window: member.passive.recent(),
+                outlier: matches!(member.passive.verdict(), Verdict::Outlier { .. }),
+                admit: member.passive.cap(),
+            },
             slot: member.applied,
             checks: member
                 .streams
@@ -415,7 +432,10 @@ impl Board {
             (Nature::Silence, Belief::Suspicion, Finding::Bad(_)) => Some(Finding::Doubtful),
             (_, _, finding) => Some(finding),
         };
-        let findings: Vec<Option<Finding>> = streams.map(|stream| counts(&stream.judge)).collect();
+        let passive = self.pools[pool].members[member].passive.is_ejected();
+        let passive = passive.then_some(Some(Finding::Bad(FailureKind::Soft)));
+        let findings: Vec<Option<Finding>> =
+            streams.map(|stream| counts(&stream.judge)).chain(passive).collect();
         let combined = Finding::combine(findings.iter().copied().flatten());
         let withheld = findings.contains(&None);
         (!withheld || matches!(combined, Finding::Doubtful | Finding::Bad(_))).then_some(combined)
@@ -442,6 +462,7 @@ impl Board {
             Cause::HoldDownOver => "hold-down over, checks pass".to_owned(),
             Cause::TrialPassed => "trial passed".to_owned(),
             Cause::Pardon => self.pardon_reason(),
+            Cause::Handshakes => self.comparison_reason(index, member),
             Cause::Checks => self.reason(index, member, change.to, now),
         };
         let pool = &mut self.pools[index];
@@ -464,6 +485,11 @@ impl Board {
     fn reason(&self, pool: usize, member: usize, to: Health, now: Moment) -> String {
         let streams = self.pools[pool].members[member].streams.iter().filter_map(|id| self.stream(*id));
         let telling = streams.max_by_key(|stream| Finding::gravity(stream.judge.finding()));
+        let failed = |stream: &Stream| matches!(stream.judge.finding(), Finding::Bad(_));
+        let passive = self.pools[pool].members[member].passive.is_ejected();
+        if to == Health::Down && passive && !telling.is_some_and(failed) {
+            return self.comparison_reason(pool, member);
+        }
         match telling {
             None => "no check configured".to_owned(),
             Some(stream) => snapshot::reason(stream.address, &stream.check, &stream.judge, to, now),

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::drill::Fail;
 use super::event::BackendKey;
 use super::guard_status::GuardStatus;
+use super::passive::Handshakes;
 use super::pool_view::Admin;
 use super::snapshot::{Adopted, BackendHealth, kind_name};
 use super::split::Split;
@@ -113,6 +114,7 @@ pub(super) enum Command {
     Update(Box<Targets>, oneshot::Sender<Result<(), HealthError>>),
     SetAdmin(BackendKey, Admin, oneshot::Sender<Result<(), HealthError>>),
     SetWeight(BackendKey, u16, oneshot::Sender<Result<(), HealthError>>),
+    Handshakes(Vec<(BackendKey, Handshakes)>),
     SetLostCarriers(Vec<String>),
     GuardStatus(oneshot::Sender<GuardStatus>),
     SetSplit(String, Option<Split>, oneshot::Sender<Result<(), HealthError>>),

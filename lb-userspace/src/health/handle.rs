@@ -16,6 +16,7 @@ use super::command::{Command, HealthError, Targets, Waker};
 use super::drill::Fail;
 use super::event::{Applier, BackendKey, HealthEvent};
 use super::guard_status::GuardStatus;
+use super::passive::Handshakes;
 use super::pool_view::Admin;
 use super::probe::prober::Prober;
 use super::snapshot::BackendHealth;
@@ -126,6 +127,13 @@ impl Health {
     pub fn set_lost_carriers(&self, interfaces: Vec<String>) {
         // Nobody listens any more when the thread has ended.
         let _ = self.thread.commands.send(Command::SetLostCarriers(interfaces));
+        self.thread.waker.wake();
+    }
+
+    /// Hands over the totals of backends' handshakes, to be compared.
+    pub fn compare_handshakes(&self, totals: Vec<(BackendKey, Handshakes)>) {
+        // Nobody listens any more when the thread has ended.
+        let _ = self.thread.commands.send(Command::Handshakes(totals));
         self.thread.waker.wake();
     }
 

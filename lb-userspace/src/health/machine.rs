@@ -134,6 +134,8 @@ pub enum Cause {
     TrialPassed,
     /// The silence that it rested on counts for nothing: weir's own link fails.
     Pardon,
+    /// Its handshakes were compared with the pool's: its share of new flows changed, its health did not.
+    Handshakes,
 }
 
 /// What is kept in each state.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::event::BackendKey;
 use super::judge::{Failure, Judge};
 use super::machine::{FailureKind, Finding, Health};
+use super::passive::Handshakes;
 use super::pool_view::{Admin, Slot};
 use super::time::Moment;
 use crate::config::model::{Check, CheckKind};
@@ -42,6 +43,8 @@ pub struct BackendHealth {
     pub held_until: Option<SystemTime>,
     /// Why.
     pub why: String,
+    /// Its clients' handshakes, compared with the pool's.
+    pub handshakes: HandshakeStatus,
     /// What the data plane was told.
     pub slot: Option<Slot>,
     /// Its checks, in the pool's order; empty where none is configured.
@@ -60,6 +63,17 @@ impl BackendHealth {
     pub fn has_verdict(&self) -> bool {
         self.checks.iter().all(|check| check.finding != Finding::Pending)
     }
+}
+
+/// The handshakes of a backend over the last seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandshakeStatus {
+    /// Counts of the window.
+    pub window: Handshakes,
+    /// Whether it lost more of them than the others of its pool.
+    pub outlier: bool,
+    /// Share of new flows in per mille that the comparison leaves it.
+    pub admit: u16,
 }
 
 /// One check of a backend.

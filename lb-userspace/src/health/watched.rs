@@ -9,6 +9,7 @@ use super::board::StreamId;
 use super::event::{Applier, BackendKey};
 use super::judge::{Limits, Rule};
 use super::machine::{Machine, Pace};
+use super::passive::Passive;
 use super::pool_view::{Admin, Member, Slot};
 use super::snapshot::Adopted;
 use super::time::Moment;
@@ -24,6 +25,7 @@ pub(super) struct Watched {
     pub(super) tier: u8,
     pub(super) streams: Vec<StreamId>,
     pub(super) why: String,
+    pub(super) passive: Passive,
     pub(super) applied: Option<Slot>,
     /// The entry of `Board::deadlines` that counts.
     pub(super) scheduled: Option<Moment>,
@@ -53,6 +55,7 @@ impl Watched {
             tier: backend.tier,
             streams: Vec::new(),
             why,
+            passive: Passive::default(),
             applied: None,
             scheduled: None,
         }
@@ -66,7 +69,7 @@ impl Watched {
             kind: self.machine.failure_kind(),
             weight: self.weight,
             tier: self.tier,
-            admit: self.machine.admit(now),
+            admit: self.machine.admit(now).min(self.passive.cap()),
         }
     }
 

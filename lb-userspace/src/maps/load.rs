@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Map, MapData, PerCpuArray, ProgramArray, xdp::DevMapHash};
 use aya::programs::{ProgramError, ProgramFd, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use lb_common::layout::{Counter, Geometry, LAYOUT_VERSION, MAGIC, Meta};
+use lb_common::layout::{Counter, Geometry, Handshakes, LAYOUT_VERSION, MAGIC, Meta};
 use lb_common::pipeline::{Stage, Variant};
 use thiserror::Error;
 
@@ -284,6 +284,7 @@ pub struct CounterMaps {
     reasons: PerCpuArray<MapData, [u64; 2]>,
     services: PerCpuArray<MapData, [u64; 2]>,
     backends: PerCpuArray<MapData, [u64; 2]>,
+    handshakes: PerCpuArray<MapData, [u64; 4]>,
 }
 
 /// Which counters.
@@ -303,19 +304,11 @@ impl CounterMaps {
     /// # Errors
     /// Where one cannot be opened.
     pub fn open(pins: &Pins) -> Result<Self, PinError> {
-        let open = |name: &str| {
-            let path = pins.map(name);
-            let error = |error: &dyn std::error::Error| PinError::Open {
-                path: path.clone(),
-                cause: innermost(error),
-            };
-            let map = MapData::from_pin(&path).map_err(|cause| error(&cause))?;
-            PerCpuArray::try_from(Map::PerCpuArray(map)).map_err(|cause| error(&cause))
-        };
         Ok(Self {
-            reasons: open("reason_counters")?,
-            services: open("service_counters")?,
-            backends: open("backend_counters")?,
+            reasons: per_cpu(pins, "reason_counters")?,
+            services: per_cpu(pins, "service_counters")?,
+            backends: per_cpu(pins, "backend_counters")?,
+            handshakes: per_cpu(pins, "backend_handshakes")?,
         })
     }
 
@@ -337,6 +330,16 @@ impl CounterMaps {
                 bytes: sum.bytes + bytes,
             })
         })
+    }
+
+    /// The sum over all CPUs of a backend's handshakes; zero for an id that does not exist.
+    #[must_use]
+    pub fn handshakes(&self, backend: u32) -> Handshakes {
+        let values = self.handshakes.get(&backend, 0);
+        let steps = values.map_or([0; 4], |values| {
+            values.iter().fold([0; 4], |sum, one| std::array::from_fn(|step| sum[step] + one[step]))
+        });
+        Handshakes { steps }
     }
 
     /// The sums of all counters, by index.
@@ -374,6 +377,15 @@ impl CounterMaps {
         };
         map.set(index, values, 0).map_err(io::Error::other)
     }
+}
+
+/// Opens a pinned map of one value per CPU.
+fn per_cpu<T: aya::Pod>(pins: &Pins, name: &str) -> Result<PerCpuArray<MapData, T>, PinError> {
+    let path = pins.map(name);
+    let error =
+        |error: &dyn std::error::Error| PinError::Open { path: path.clone(), cause: innermost(error) };
+    let map = MapData::from_pin(&path).map_err(|cause| error(&cause))?;
+    PerCpuArray::try_from(Map::PerCpuArray(map)).map_err(|cause| error(&cause))
 }
 
 /// Opens the pinned map of interfaces that frames may leave by.

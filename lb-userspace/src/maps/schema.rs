@@ -1,8 +1,8 @@
 //! The maps of the packet program: names, kinds, sizes.
 
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, Counter, FragmentLine, IndexLine, MaglevLine, Meta, NextHop, Pool,
-    PoolInfo, RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, Counter, FragmentLine, Handshakes, IndexLine, MaglevLine, Meta, NextHop,
+    Pool, PoolInfo, RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::reason::Reason;
 use lb_common::trace::Trace;
@@ -68,6 +68,7 @@ pub fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         spec::<Counter>("REASON_COUNTERS", "reason_counters", PerCpu, Reason::COUNT as u32),
         spec::<Counter>("SERVICE_COUNTERS", "service_counters", PerCpu, sizes.services),
         spec::<Counter>("BACKEND_COUNTERS", "backend_counters", PerCpu, sizes.backends),
+        spec::<Handshakes>("BACKEND_HANDSHAKES", "backend_handshakes", PerCpu, sizes.backends),
         spec::<[u32; 2]>("TX_PORTS", "tx_ports", Kind::Ports, MAX_TX_PORTS),
     ]
 }

@@ -59,6 +59,9 @@ pub struct Backend {
     pub since: Option<Timestamp>,
     /// Why it is in this state; empty where there is nothing to say.
     pub why: String,
+    /// Its clients' handshakes over the last seconds; null without the daemon.
+    #[serde(default)]
+    pub handshakes: Option<Handshakes>,
     /// Newest probe; null without the daemon.
     pub last_probe: Option<LastProbe>,
 }
@@ -112,6 +115,25 @@ pub enum FailureKind {
     /// A value of a newer version.
     #[serde(other)]
     Other,
+}
+
+/// The opening of a backend's TCP flows over the last seconds, seen in the clients' direction.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Handshakes {
+    /// Length of the window.
+    pub window_s: u64,
+    /// Flows that began with a SYN.
+    pub opened: u64,
+    /// SYNs of those again, before anything else.
+    pub repeated: u64,
+    /// Flows whose client acknowledged the backend's answer.
+    pub completed: u64,
+    /// Share of the SYNs that led to a handshake, 0..=1; null without a SYN.
+    pub ratio: Option<f64>,
+    /// Whether it lost more than the others of its pool.
+    pub outlier: bool,
+    /// Share of new flows that the comparison leaves it, 0..=1000.
+    pub admit_permille: u16,
 }
 
 /// The newest probe of a backend.

@@ -189,6 +189,7 @@ fn backend(
             .filter(|ms| *ms > 0)
             .and_then(|ms| Timestamp::from_millisecond(ms).ok()),
         why: info.why.as_str().to_owned(),
+        handshakes: None,
         last_probe: None,
     }
 }

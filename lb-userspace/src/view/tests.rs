@@ -221,6 +221,7 @@ fn backends_are_json_with_the_promised_fields() {
           "bytes": 245203112,
           "since": "2026-11-18T11:01:40Z",
           "why": "drained by root",
+          "handshakes": null,
           "last_probe": null
         }
       ]

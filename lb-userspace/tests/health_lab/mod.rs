@@ -217,6 +217,8 @@ pub(crate) fn pool(name: &str, checks: Vec<Check>, addresses: impl IntoIterator<
         tier_takeover_below: 0.0,
         last_resort: LastResort::Drop,
         max_ejected: 0.5,
+        passive_sample: 20,
+        passive_excess: 0.5,
         slow_start: Duration::ZERO,
         hold_down: Duration::ZERO,
         hold_down_max: Duration::ZERO,

@@ -6,7 +6,7 @@
 use aya::TestRun as _;
 use aya::programs::TestRunOptions;
 use lb_common::cell::SharedU64;
-use lb_common::layout::{Bucket, Counter, FragmentLine, FragmentWay, Way};
+use lb_common::layout::{Bucket, Counter, FragmentLine, FragmentWay, Handshakes, Way};
 use lb_common::pipeline::Outcome;
 use lb_common::reason::{Reason, Verdict};
 use lb_userspace::maps::load;
@@ -166,7 +166,11 @@ fn sum(before: Option<Totals>, batch: Totals) -> Totals {
         };
         one.into_iter().zip(two).map(pair).collect()
     };
+    let steps = |(one, two): (Handshakes, Handshakes)| Handshakes {
+        steps: std::array::from_fn(|step| one.steps[step] + two.steps[step]),
+    };
     Totals {
+        handshakes: before.handshakes.into_iter().zip(batch.handshakes).map(steps).collect(),
         reasons: add(before.reasons, batch.reasons),
         services: add(before.services, batch.services),
         backends: add(before.backends, batch.backends),

@@ -97,6 +97,7 @@ impl Instance {
             reasons: counters.sums(CounterKind::Reasons),
             services: counters.sums(CounterKind::Services),
             backends: counters.sums(CounterKind::Backends),
+            handshakes: (0..sizes().backends).map(|id| counters.handshakes(id)).collect(),
         }
     }
 }

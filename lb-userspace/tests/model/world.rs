@@ -69,6 +69,8 @@ pub(crate) fn pool(name: &str, block: u8, count: usize) -> Pool {
         tier_takeover_below: 0.0,
         last_resort: LastResort::Drop,
         max_ejected: 0.5,
+        passive_sample: 20,
+        passive_excess: 0.5,
         slow_start: Duration::ZERO,
         hold_down: Duration::ZERO,
         hold_down_max: Duration::ZERO,

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use lb_common::layout::{Counter, Geometry, Scratch};
+use lb_common::layout::{Counter, Geometry, HandshakeStep, Handshakes, Scratch};
 use lb_common::memory::{Frame, Memory, Slices};
 use lb_common::pipeline::{self, Outcome};
 use lb_common::reason::Reason;
@@ -10,7 +10,7 @@ use lb_common::time::Tick;
 
 use crate::scene::{INGRESS, OTHER_PORT};
 
-/// Packets and bytes counted, by reason, service id and backend id.
+/// What was counted, by reason, service id and backend id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Totals {
     /// By reason.
@@ -19,6 +19,8 @@ pub struct Totals {
     pub services: Vec<Counter>,
     /// By backend id.
     pub backends: Vec<Counter>,
+    /// Steps of flows' openings, by backend id.
+    pub handshakes: Vec<Handshakes>,
 }
 
 /// A frame that went through.
@@ -55,6 +57,7 @@ impl<'a> Host<'a> {
             reasons: zeros(Reason::COUNT),
             services: zeros(slices.services.len()),
             backends: zeros(slices.backends.len()),
+            handshakes: vec![Handshakes::default(); slices.backends.len()],
         };
         let now = Tick::from_ns(geometry.fixed_now_ns);
         Self { slices, geometry, now, scratch: Scratch::default(), totals: RefCell::new(totals) }
@@ -74,6 +77,11 @@ impl<'a> Host<'a> {
             add(&mut totals.services, service as usize, bytes);
             add(&mut totals.backends, backend as usize, bytes);
         };
+        let on_handshake = |backend: u32, step: HandshakeStep| {
+            if let Some(handshakes) = self.totals.borrow_mut().handshakes.get_mut(backend as usize) {
+                handshakes.steps[step as usize] += 1;
+            }
+        };
         let tables = Memory {
             slices: self.slices,
             geometry: self.geometry,
@@ -81,6 +89,7 @@ impl<'a> Host<'a> {
             scratch: Some(&self.scratch),
             on_count: &on_count,
             on_forwarded: &on_forwarded,
+            on_handshake: &on_handshake,
         };
         let outcome = pipeline::process(&mut packet, &tables);
         Ran { outcome, output: packet.bytes().to_vec() }

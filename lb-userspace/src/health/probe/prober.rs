@@ -309,6 +309,7 @@ impl Prober {
                     let done = self.board.set_weight(&key, weight, now);
                     drop(reply.send(done.ok_or(HealthError::NoSuchBackend(key))));
                 }
+                Ok(Command::Handshakes(totals)) => self.board.take_handshakes(&totals, now),
                 Ok(Command::SetLostCarriers(interfaces)) => self.board.set_lost_carriers(interfaces, now),
                 Ok(Command::GuardStatus(reply)) => drop(reply.send(self.board.guard_status(now))),
                 Ok(Command::SetSplit(pool, split, reply)) => {
