@@ -1,4 +1,4 @@
-//! What a packet costs, measured in the kernel. Run as `cargo xtask bench packet | gate | live | scale | flood`.
+//! What a packet costs, measured in the kernel. Run as `cargo xtask bench packet | gate | live | scale | flood | tables`.
 //!
 //! Nothing that is measured runs in this process: it loads programs, fills maps, starts batches and reads clocks.
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ mod gate;
 mod instance;
 mod live;
 mod packet;
+mod publish;
 mod report;
 mod scale;
 mod sheet;
@@ -41,6 +42,7 @@ enum Task {
     Live(live::Args),
     Scale(scale::Args),
     Flood(flood::Args),
+    Tables(publish::Args),
     #[command(hide = true)]
     Worker(worker::Args),
 }
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Task::Live(args) => live::run(&args),
         Task::Scale(args) => scale::run(&args),
         Task::Flood(args) => flood::run(&args),
+        Task::Tables(args) => publish::run(&args),
         Task::Worker(args) => worker::run(&args),
     };
     match result {
