@@ -5,7 +5,6 @@
 //! in every case: the ratio to an empty program that returns every frame tells what the balancer costs of a real
 //! driver's path.
 
-use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::engine::FACTOR;
 use crate::frame::{self, Kind, To};
 use crate::instance::Instance;
+use crate::publish::Output;
 use crate::sheet::{Goal, Sheet};
 use crate::veth::{FAR, NEAR, Veth};
 use crate::world;
@@ -38,9 +38,8 @@ pub(crate) struct Args {
     /// Frames of a batch.
     #[arg(long, default_value_t = 1 << 20)]
     frames: u32,
-    /// Writes the result to this file.
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Frames that the kernel sends before it lets them be received: what one poll of a driver takes.
@@ -85,7 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let measured = scope.spawn(|| measure(args));
         measured.join().unwrap_or_else(|_| bail!("the measuring thread panicked"))
     })?;
-    sheet.finish(args.json.as_deref())
+    sheet.finish(&args.output)
 }
 
 fn measure(args: &Args) -> Result<Sheet> {

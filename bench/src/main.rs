@@ -1,4 +1,4 @@
-//! What a packet costs, measured in the kernel. Run as `cargo xtask bench packet | gate | live | scale | flood | failover`.
+//! What a packet costs, measured in the kernel. Run as `cargo xtask bench packet | gate | live | scale | flood | failover | tables`.
 //!
 //! Nothing that is measured runs in this process: it loads programs, fills maps, starts batches and reads clocks.
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ mod gate;
 mod instance;
 mod live;
 mod packet;
+mod publish;
 mod report;
 mod scale;
 mod sheet;
@@ -43,6 +44,7 @@ enum Task {
     Scale(scale::Args),
     Flood(flood::Args),
     Failover(failover::Args),
+    Tables(publish::Args),
     #[command(hide = true)]
     Worker(worker::Args),
 }
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Task::Scale(args) => scale::run(&args),
         Task::Flood(args) => flood::run(&args),
         Task::Failover(args) => failover::run(&args),
+        Task::Tables(args) => publish::run(&args),
         Task::Worker(args) => worker::run(&args),
     };
     match result {

@@ -1,19 +1,20 @@
 //! The result of a run: costs over the empty program, ratios, goals.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cases::{self, BARE, EMPTY, PARSE};
 use crate::statistics::{median, range};
 use crate::worker::Measured;
 
 /// A run.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Report {
-    api: &'static str,
+    api: Cow<'static, str>,
     machine: Machine,
     processes: usize,
     rounds: u32,
@@ -24,7 +25,7 @@ pub(crate) struct Report {
 }
 
 /// What it ran on.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cpus: usize,
@@ -33,7 +34,7 @@ pub(crate) struct Machine {
 }
 
 /// One case: nanoseconds per packet over the empty program.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Line {
     pub(crate) id: String,
     pub(crate) title: String,
@@ -49,9 +50,9 @@ pub(crate) struct Line {
 }
 
 /// A goal and what was reached.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Reached {
-    of: &'static str,
+    of: Cow<'static, str>,
     at_most: f64,
     reached: f64,
 }
@@ -71,7 +72,7 @@ impl Report {
         }
         let lines = keys.iter().filter(|key| *key != EMPTY).filter_map(|key| line(key, &over)).collect();
         Ok(Self {
-            api: "weir/bench/v1",
+            api: "weir/bench/v1".into(),
             machine: Machine::this()?,
             processes: processes.len(),
             rounds,
@@ -204,10 +205,9 @@ fn line(key: &str, over: &[std::collections::BTreeMap<String, f64>]) -> Option<L
     let id = key.trim_end_matches("_other");
     let case = cases::by_id(id)?;
     let title = if id == key { case.title.to_owned() } else { format!("  {key}") };
-    let goals = case
-        .goals
-        .iter()
-        .filter_map(|goal| Some(Reached { of: goal.of, at_most: goal.ratio, reached: ratio(goal.of)? }));
+    let goals = case.goals.iter().filter_map(|goal| {
+        Some(Reached { of: goal.of.into(), at_most: goal.ratio, reached: ratio(goal.of)? })
+    });
     let (lowest, highest) = range(&all);
     Some(Line {
         id: key.to_owned(),

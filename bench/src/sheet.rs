@@ -1,31 +1,31 @@
 //! A result as rows: medians with their spread, and goals.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
 
-use anyhow::{Context as _, Result};
-use serde::Serialize;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
+use crate::publish::Output;
 use crate::report::Machine;
 use crate::statistics::{median, range};
 
 /// The rows of a run.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Sheet {
-    api: &'static str,
-    bench: &'static str,
+    api: Cow<'static, str>,
+    bench: Cow<'static, str>,
     machine: Machine,
     rounds: u32,
     rows: Vec<Row>,
 }
 
 /// One number.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Row {
     id: String,
     title: String,
-    unit: &'static str,
+    unit: Cow<'static, str>,
     median: f64,
     lowest: f64,
     highest: f64,
@@ -34,7 +34,7 @@ pub(crate) struct Row {
 }
 
 /// What a number should be.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Goal {
     AtLeast(f64),
@@ -64,7 +64,8 @@ impl Sheet {
     /// # Errors
     /// Without /proc.
     pub(crate) fn new(bench: &'static str, rounds: u32) -> Result<Self> {
-        Ok(Self { api: "weir/bench/v1", bench, machine: Machine::this()?, rounds, rows: Vec::new() })
+        let api = "weir/bench/v1".into();
+        Ok(Self { api, bench: bench.into(), machine: Machine::this()?, rounds, rows: Vec::new() })
     }
 
     /// Adds a number that was measured `values.len()` times.
@@ -80,7 +81,7 @@ impl Sheet {
         self.rows.push(Row {
             id: id.to_owned(),
             title: title.to_owned(),
-            unit,
+            unit: unit.into(),
             median: round(median(values)),
             lowest: round(lowest),
             highest: round(highest),
@@ -104,15 +105,28 @@ impl Sheet {
         text
     }
 
-    /// Prints the table, and writes the whole as JSON where asked to.
+    /// The table for `docs/performance-scale.md`.
+    pub(crate) fn markdown(&self) -> String {
+        let Machine { cpu, cpus, kernel, load_average } = &self.machine;
+        let mut text = format!(
+            "{cpu} ({cpus} CPUs), Linux {kernel}, load average {load_average}; {} rounds.\n\n\
+             | what | median | spread | unit | goal |\n|---|---|---|---|---|\n",
+            self.rounds
+        );
+        for Row { title, unit, median, lowest, highest, goal, .. } in &self.rows {
+            let goal = goal.map_or(String::new(), |goal| goal.text(*median));
+            let _ = writeln!(text, "| {title} | {median} | {lowest}–{highest} | {unit} | {goal} |");
+        }
+        text
+    }
+
+    /// Prints the table, and writes the whole where asked to.
     ///
     /// # Errors
-    /// Where the file cannot be written.
-    pub(crate) fn finish(&self, json: Option<&Path>) -> Result<()> {
+    /// As for [`Output::write`].
+    pub(crate) fn finish(&self, output: &Output) -> Result<()> {
         print!("{}", self.table());
-        let Some(path) = json else { return Ok(()) };
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        fs::write(path, text).with_context(|| format!("write {}", path.display()))
+        output.write(&self.bench, self)
     }
 }
 

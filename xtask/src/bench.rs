@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{process, setup};
 
-/// Measures what weir costs: `packet`, `live`, `scale`, `flood` and `failover` print tables, `gate` checks ceilings; each has
-/// `--help`.
+/// Measures what weir costs: `packet`, `live`, `scale`, `flood` and `failover` print tables and publish them, `tables` writes the
+/// published ones again, `gate` checks ceilings; each has `--help`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// For the bench.

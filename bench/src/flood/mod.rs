@@ -7,11 +7,10 @@
 mod kernel;
 mod lab;
 
-use std::path::PathBuf;
-
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::frame::Kind;
+use crate::publish::Output;
 use crate::sheet::Sheet;
 
 /// Measures what floods do. Needs root, and nginx for the lab.
@@ -26,9 +25,8 @@ pub(crate) struct Args {
     /// Only these parts.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Kernel, Part::Lab])]
     parts: Vec<Part>,
-    /// Writes the result to this file.
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// A part of the run.
@@ -55,6 +53,8 @@ const FLOODS: [Flood; 4] = [
 
 /// Measures and prints.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    let all = [Part::Kernel, Part::Lab].iter().all(|part| args.parts.contains(part));
+    ensure!(all || args.output.publish.is_none(), "--publish takes all parts");
     let mut sheet = Sheet::new("flood", args.rounds)?;
     if args.parts.contains(&Part::Kernel) {
         kernel::measure(&mut sheet, args.rounds)?;
@@ -62,5 +62,5 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.parts.contains(&Part::Lab) {
         lab::measure(&mut sheet, args.seconds)?;
     }
-    sheet.finish(args.json.as_deref())
+    sheet.finish(&args.output)
 }

@@ -12,8 +12,9 @@ mod tables;
 use std::path::PathBuf;
 use std::thread;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
+use crate::publish::Output;
 use crate::sheet::Sheet;
 
 /// Measures apply times, memory and packet costs at size. Needs root.
@@ -28,9 +29,8 @@ pub(crate) struct Args {
     /// The binary of the daemon; default: `weir` beside this one.
     #[arg(long)]
     weir: Option<PathBuf>,
-    /// Writes the result to this file.
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// A part of the run.
@@ -46,6 +46,8 @@ enum Part {
 
 /// Measures and prints.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    let all = [Part::Tables, Part::Flows, Part::Daemon].iter().all(|part| args.parts.contains(part));
+    ensure!(all || args.output.publish.is_none(), "--publish takes all parts");
     let mut sheet = Sheet::new("scale", args.rounds)?;
     for part in &args.parts {
         eprintln!("part {part:?}");
@@ -59,5 +61,5 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             })?,
         }
     }
-    sheet.finish(args.json.as_deref())
+    sheet.finish(&args.output)
 }

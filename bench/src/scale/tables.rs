@@ -10,9 +10,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use lb_common::layout::{BackendState, NextHopCopy};
 use lb_userspace::apply::{Applier, Summary};
-use lb_userspace::config::model::Config;
+use lb_userspace::config::model::{Backend, Config, Pool};
 use lb_userspace::config::{self, check_report};
-use lb_userspace::desired::{self, BackendView, Desired, Egress, HopKey, HopRecord, Inputs, desired};
+use lb_userspace::desired::{BackendView, Desired, Egress, HopKey, HopRecord, Inputs};
 use lb_userspace::flows::now_ns;
 
 use super::config::{Checks, Size, text};
@@ -59,7 +59,7 @@ pub(super) fn load(file: &Path) -> Result<Config> {
 /// Runs `work` on the inputs that the daemon would have if every backend were up, behind one router.
 fn with_inputs<T>(
     config: &Config,
-    weights: &BTreeMap<(String, String), u16>,
+    weight: &dyn Fn(&Pool, &Backend) -> u16,
     work: impl Fn(&Inputs<'_>) -> T,
 ) -> T {
     let hop = HopKey { ifindex: INGRESS, ip: IpAddr::from(Ipv4Addr::new(10, 0, 0, 1)), mac: None, mtu: 1500 };
@@ -72,16 +72,16 @@ fn with_inputs<T>(
     };
     work(&Inputs {
         config,
-        weights,
+        weight,
         views: &BTreeMap::new(),
         egress: &|_, _| Some(Egress { next_hop: hop, source, entropy_bits: 0 }),
         next_hop: &|_| HopRecord { copy, resolved: true },
-        local: &BTreeSet::new(),
     })
 }
 
 fn everything(config: &Config) -> Arc<Desired> {
-    Arc::new(with_inputs(config, &BTreeMap::new(), desired))
+    let weight = |_: &Pool, backend: &Backend| backend.weight;
+    Arc::new(with_inputs(config, &weight, |inputs| Desired::new(inputs, &BTreeSet::new())))
 }
 
 /// Milliseconds that `work` takes, and what it gives.
@@ -168,7 +168,6 @@ fn change_one(
     rounds: u32,
     times: &mut BTreeMap<&str, Vec<f64>>,
 ) -> Result<()> {
-    let mut now = everything(config);
     for round in 0..rounds {
         let (time, again) =
             timed(|| Ok::<_, anyhow::Error>(applier.apply(&everything(&load(file)?), now_ns())?));
@@ -180,25 +179,23 @@ fn change_one(
         }
         let pool = format!("pool-{}", round % config.pools.len() as u32);
         let name = config.pools[&pool].backends.keys().next().context("the pool is empty")?.clone();
-        let weights = BTreeMap::from([((pool.clone(), name.clone()), 50)]);
+        let now = applier.applied().context("nothing is applied")?.clone();
+        let weight = |of: &Pool, backend: &Backend| match of.name == pool && backend.name == name {
+            true => 50,
+            false => backend.weight,
+        };
         let (time, summary) = timed(|| {
-            let mut next = Desired::clone(&now);
-            let record = with_inputs(config, &weights, |inputs| desired::pool(inputs, &pool));
-            if let Some(record) = record {
-                next.pools.insert(record.name.clone(), Arc::new(record));
-            }
-            now = Arc::new(next);
-            applier.apply(&now, now_ns())
+            let next = with_inputs(config, &weight, |inputs| now.with_pools(inputs, [pool.as_str()]));
+            applier.apply(&Arc::new(next), now_ns())
         });
-        ensure!(summary?.tables_published <= 1, "more than one pool was published");
+        ensure!(summary?.tables_published == 1, "the pool was not published");
         times.entry("one").or_default().push(time);
         let slots = applier.slots();
         let view = BackendView { state: BackendState::Draining, ..BackendView::up() };
         let (time, _) = timed(|| slots.set_state(&pool, &name, &view));
         times.entry("drain").or_default().push(time);
         slots.set_state(&pool, &name, &BackendView::up());
-        now = everything(config);
-        applier.apply(&now, now_ns())?;
+        applier.apply(&everything(config), now_ns())?;
     }
     Ok(())
 }

@@ -137,7 +137,7 @@ pub(super) fn changed_addresses(before: Option<&Desired>, after: &Desired) -> Ha
         one.addresses == two.addresses && one.ports == two.ports && one.protocols == two.protocols
     };
     let mut compare = |one: &Desired, two: &Desired| {
-        for (name, record) in &one.services {
+        for (name, record) in &*one.services {
             let other: Option<&Arc<ServiceRecord>> = two.services.get(name);
             if !other.is_some_and(|other| Arc::ptr_eq(other, record) || same(other, record)) {
                 changed.extend(record.addresses.iter().copied());

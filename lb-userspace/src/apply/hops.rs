@@ -31,7 +31,7 @@ pub(super) fn change(maps: &MapSet, id: u16, record: HopRecord, writes: &mut Vec
 impl Planner<'_> {
     pub(super) fn hops(&mut self, desired: &Desired) -> Result<(), ApplyError> {
         let kept = self.name_hops(desired);
-        for (key, record) in &desired.next_hops {
+        for (key, record) in &*desired.next_hops {
             self.state.leaving.hops.remove(key);
             let (id, holder) = self.state.hops.get_or_take(key)?;
             if let Holder::New = holder {
@@ -56,7 +56,7 @@ impl Planner<'_> {
         let equal =
             |id: u16, record: &HopRecord| maps.next_hops[usize::from(id)].current() == Some(&record.copy);
         let used = self.adopted_hops(desired);
-        for (key, record) in &desired.next_hops {
+        for (key, record) in &*desired.next_hops {
             let Some(&id) = used.get(key) else { continue };
             if !record.resolved || equal(id, record) {
                 self.name_hop(*key, |unnamed| unnamed == id);

@@ -123,11 +123,17 @@ impl Applier {
         hops::change(&self.maps, id, record, &mut writes);
         self.execute(&writes, &mut |_| {});
         if let Some(applied) = &mut self.state.applied
-            && let Some(known) = Arc::make_mut(applied).next_hops.get_mut(key)
+            && let Some(known) = Arc::make_mut(&mut Arc::make_mut(applied).next_hops).get_mut(key)
         {
             *known = record;
         }
         true
+    }
+
+    /// The desired state that the maps were last made to say; `None` until the first time.
+    #[must_use]
+    pub fn applied(&self) -> Option<&Arc<Desired>> {
+        self.state.applied.as_ref()
     }
 
     /// A writer for the slots of the backends as they are now.

@@ -52,19 +52,22 @@ pub(super) fn plan(
         // What an earlier daemon left unused, this apply may be the one that stops using.
         planner.state.retired.iter_mut().for_each(|retired| retired.at_ns = now_ns);
     }
-    planner.hops(desired)?;
+    if before.is_none_or(|before| before.next_hops != desired.next_hops) {
+        planner.hops(desired)?;
+    }
     planner.pools(before, desired)?;
     if before.is_none_or(|before| before.services != desired.services || before.vips != desired.vips) {
         planner.services(before, desired)?;
+        planner.leave_services(desired);
     }
-    planner.leave(before, desired);
+    planner.leave_pools(before, desired);
     planner.state.applied = Some(desired.clone());
     Ok(Plan { writes: planner.stages.into_writes(), state: planner.state, summary: planner.summary })
 }
 
 impl Planner<'_> {
-    /// Marks what is no longer desired.
-    fn leave(&mut self, before: Option<&Desired>, desired: &Desired) {
+    /// Marks pools and backends that are no longer desired.
+    fn leave_pools(&mut self, before: Option<&Desired>, desired: &Desired) {
         let now = self.now_ns;
         for key in self.gone_backends(before, desired) {
             if self.state.leaving.backends.contains_key(&key) {
@@ -75,10 +78,19 @@ impl Planner<'_> {
             self.state.leaving.backends.insert(key, LeavingBackend { since_ns: now, absent_ns: None });
             self.summary.backends_removed += 1;
         }
-        let State { pools, vips, services, leaving, .. } = &mut self.state;
+        if before.is_some_and(|before| before.pools.keys().eq(desired.pools.keys())) {
+            return;
+        }
+        let State { pools, leaving, .. } = &mut self.state;
         for (name, _) in pools.iter().filter(|(name, _)| !desired.pools.contains_key(*name)) {
             leaving.pools.entry(name.clone()).or_insert(now);
         }
+    }
+
+    /// Marks VIPs and services that are no longer desired.
+    fn leave_services(&mut self, desired: &Desired) {
+        let now = self.now_ns;
+        let State { vips, services, leaving, .. } = &mut self.state;
         for (address, _) in vips.iter().filter(|(address, _)| !desired.vips.contains_key(*address)) {
             leaving.vips.entry(*address).or_insert(now);
         }

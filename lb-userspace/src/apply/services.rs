@@ -27,7 +27,7 @@ impl Planner<'_> {
     ) -> Result<HashMap<Arc<str>, u16>, ApplyError> {
         let changed = changed_addresses(before, desired);
         let mut ids = HashMap::with_capacity(desired.services.len());
-        for (name, record) in &desired.services {
+        for (name, record) in &*desired.services {
             let id = self.service(record, desired, &changed)?;
             ids.insert(name.clone(), id);
         }

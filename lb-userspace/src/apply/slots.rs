@@ -50,6 +50,11 @@ impl SlotWriter {
         slots.backends.get(position).map(|(_, id, generation)| (*id, *generation))
     }
 
+    /// A pool's backends, in the order of their names.
+    pub fn names(&self, pool: &str) -> impl Iterator<Item = &Arc<str>> {
+        self.pools.get(pool).into_iter().flat_map(|slots| slots.backends.iter().map(|(name, ..)| name))
+    }
+
     /// A backend's id.
     #[must_use]
     pub fn id(&self, pool: &str, backend: &str) -> Option<u16> {

@@ -47,7 +47,7 @@ impl Planner<'_> {
         }
         let ids = self.service_records(before, desired)?;
         let mut claims = Claims::default();
-        for (name, record) in &desired.services {
+        for (name, record) in &*desired.services {
             for address in &record.addresses {
                 let dangling = || ApplyError::Dangling { service: name.to_string() };
                 let vip = self.state.vips.get(address).ok_or_else(dangling)?;
@@ -55,7 +55,7 @@ impl Planner<'_> {
             }
         }
         let none = VipClaims::default();
-        for (address, record) in &desired.vips {
+        for (address, record) in &*desired.vips {
             let Some(id) = self.state.vips.get(address) else { continue };
             let info = labels::vip(record, *address);
             if self.maps.vip_info[usize::from(id)] != info {

@@ -206,20 +206,21 @@ impl Operations for Daemon {
     }
 
     async fn change(&self, request: BackendRequest, by: String) -> Result<Changed, Failure> {
-        let member = |name: &str, new_flows, flows| Member {
-            backend: BackendName::new("web", name),
-            host: None,
-            file_weight: 100,
-            new_flows,
-            flows,
+        let member = |name| Member { pool: "web", name, host: None, file_weight: 100 };
+        let members = ["web-1", "web-2", "web-3"].map(member);
+        let new_flows = |member: &Member<'_>| match member.name {
+            "web-3" => NewFlows::Refused,
+            _ => NewFlows::Taken,
         };
-        let members = [
-            member("web-1", NewFlows::Taken, 812),
-            member("web-2", NewFlows::Taken, 5),
-            member("web-3", NewFlows::Refused, 0),
-        ];
         let now = jiff::Timestamp::now();
-        change(&members, &Overlay::default(), &request, &by, now).map(|(_, changed)| changed)
+        let change = change(&members, &new_flows, &Overlay::default(), &request, &by, now)?;
+        let flows = |name: BackendName| match name.name.as_str() {
+            "web-1" => 812,
+            "web-2" => 5,
+            _ => 0,
+        };
+        let flows: Vec<u64> = change.backends().map(flows).collect();
+        change.told(&flows)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Collects problems while the configuration is read, so that one run reports all of them.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
 use super::problem::{Problem, Problems, Severity};
 use super::source::Place;
@@ -8,7 +9,8 @@ use super::source::Place;
 /// Problems found so far. Shared by every reader, hence the cell.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    problems: RefCell<Vec<Problem>>,
+    /// By the order in which they were found.
+    problems: RefCell<HashMap<Problem, usize>>,
 }
 
 impl Findings {
@@ -35,19 +37,20 @@ impl Findings {
             source_line: Some(place.source.line(place.line).to_owned()),
         };
         let mut problems = self.problems.borrow_mut();
-        if !problems.contains(&problem) {
-            problems.push(problem);
-        }
+        let order = problems.len();
+        problems.entry(problem).or_insert(order);
     }
 
     /// Whether the configuration is unusable.
     pub(crate) fn has_errors(&self) -> bool {
-        self.problems.borrow().iter().any(|problem| problem.severity == Severity::Error)
+        self.problems.borrow().keys().any(|problem| problem.severity == Severity::Error)
     }
 
     /// Everything found, by file and place; files in the order in which they were first named.
     pub(crate) fn into_problems(self) -> Problems {
-        let mut problems = self.problems.into_inner();
+        let mut problems: Vec<(Problem, usize)> = self.problems.into_inner().into_iter().collect();
+        problems.sort_by_key(|(_, order)| *order);
+        let mut problems: Vec<Problem> = problems.into_iter().map(|(problem, _)| problem).collect();
         let mut files = Vec::new();
         for problem in &problems {
             if !files.contains(&problem.file) {

@@ -22,6 +22,8 @@ pub(crate) struct Places {
     pub(crate) services: BTreeMap<String, ServicePlaces>,
     /// Every service written, also those left out.
     service_names: BTreeMap<String, Place>,
+    /// Names of VIPs by address.
+    vip_names: BTreeMap<IpAddr, String>,
 }
 
 /// Where a pool is written.
@@ -98,6 +100,9 @@ fn add_vips(drafts: Vec<vip::VipDraft>, config: &mut Config, places: &mut Places
         match places.vips.get(&name) {
             Some(first) => duplicate(findings, &draft.place, &subject, first),
             None => {
+                for address in &draft.vip.addresses {
+                    places.vip_names.entry(*address).or_insert_with(|| name.clone());
+                }
                 places.vips.insert(name.clone(), draft.place);
                 config.vips.insert(name, draft.vip);
             }
@@ -242,7 +247,7 @@ fn look_up_vip(
         }
         VipRef::Address(address) => address,
     };
-    match config.vips.values().find(|vip| vip.addresses.contains(&address)) {
+    match places.vip_names.get(&address).and_then(|name| config.vips.get(name)) {
         Some(owner) if owner.addresses.len() == 1 => Ok(owner.name.clone()),
         Some(owner) => Err(format!(
             "vip {address} is one of several addresses of vip {:?}: name that, or give the address a [[vip]] of its own",
@@ -252,6 +257,7 @@ fn look_up_vip(
             let name = address.to_string();
             let vip::Settings { icmp_echo, unmatched } = settings;
             let vip = Vip { name: name.clone(), addresses: vec![address], icmp_echo, unmatched };
+            places.vip_names.insert(address, name.clone());
             places.vips.insert(name.clone(), place.clone());
             config.vips.insert(name.clone(), vip);
             Ok(name)

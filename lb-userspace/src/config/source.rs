@@ -44,7 +44,8 @@ impl Source {
     /// The text of a line (from 1).
     pub(crate) fn line(&self, line: u32) -> &str {
         let index = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
-        self.text.lines().nth(index).unwrap_or_default()
+        let rest = self.line_starts.get(index).and_then(|start| self.text.get(*start..));
+        rest.and_then(|rest| rest.lines().next()).unwrap_or_default()
     }
 
     /// A path of this file's text, relative to its directory.

@@ -1,6 +1,8 @@
 //! Slots of a pool's Maglev table.
 
-use super::model::Config;
+use std::collections::BTreeMap;
+
+use super::model::{Config, Pool};
 
 /// Sizes that pools get by themselves: primes.
 const SIZES: [u32; 4] = [1021, 4093, 16381, 65537];
@@ -8,14 +10,28 @@ const SIZES: [u32; 4] = [1021, 4093, 16381, 65537];
 /// Slots per backend that the default gives: a backend's share is then within about 1 % of its weight.
 const SLOTS_PER_BACKEND: u32 = 100;
 
+/// Sizes of the tables of all pools.
+pub struct TableSizes<'a> {
+    /// What services ask for, by pool.
+    asked: BTreeMap<&'a str, u32>,
+}
+
 impl Config {
-    /// Slots of a pool's Maglev table: what a service of the pool asks for, else the smallest default
-    /// size that gives 100 slots per backend (the largest where none does).
+    /// Sizes of the tables of all pools.
     #[must_use]
-    pub fn table_size(&self, pool: &str) -> u32 {
-        let users = self.services.values().filter(|service| service.pool == pool);
-        let asked = users.filter_map(|service| service.table_size).next();
-        asked.unwrap_or_else(|| default_size(self.pools.get(pool).map_or(0, |pool| pool.backends.len())))
+    pub fn table_sizes(&self) -> TableSizes<'_> {
+        let services = self.services.values();
+        let asked = services.filter_map(|service| Some((service.pool.as_str(), service.table_size?)));
+        TableSizes { asked: asked.collect() }
+    }
+}
+
+impl TableSizes<'_> {
+    /// Slots of a pool's Maglev table: what the services of the pool ask for, else the smallest default size that
+    /// gives 100 slots per backend (the largest where none does).
+    #[must_use]
+    pub fn of(&self, pool: &Pool) -> u32 {
+        self.asked.get(pool.name.as_str()).copied().unwrap_or_else(|| default_size(pool.backends.len()))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,27 +16,29 @@ use super::journal::{self, Journal};
 use super::network::{Network, record};
 use super::place::{self, Place};
 use super::rollouts::Rollouts;
-use super::slots::Sink;
+use super::slots::{Others, Sink};
 use super::views::{self, Known, Views};
+use super::wanted::Wanted;
 use super::{attachments, changes};
 use crate::admin::answers::Reloaded;
-use crate::apply::{Applier, Summary};
+use crate::apply::{Applier, SlotWriter, Summary};
 use crate::cli::args::Global;
-use crate::config::model::Config;
+use crate::config::model::{Backend, Config, Pool};
 use crate::config::{self, Loaded};
-use crate::desired::{Desired, Inputs, desired};
 use crate::events::History;
 use crate::failure::{Code, Failure};
 use crate::flows;
 use crate::health::passive::Handshakes;
-use crate::health::{BackendHealth, BackendKey, GuardEvent, GuardStatus, Health, HealthEvent, Targets};
+use crate::health::{BackendHealth, BackendKey, GuardEvent, GuardStatus, Health, HealthEvent, Which, Wish};
 use crate::maps::attach;
 use crate::maps::load::{self, CounterMaps};
 use crate::maps::pins::Pins;
 use crate::maps::set::MapSet;
 use crate::net::preflight::{self, Finding, Severity};
 use crate::net::{HopChange, Observed, facts};
+use crate::state::change::{self, Change, Member, NewFlows};
 use crate::state::overlay::{BackendName, Overlay};
+use crate::state::request::BackendRequest;
 use crate::state::store::SetAside;
 use crate::view::status::Interface;
 
@@ -118,13 +119,12 @@ impl Engine {
         let (tiers_out, tiers) = mpsc::unbounded_channel();
         let (guard_out, guard) = mpsc::unbounded_channel();
         let sink = Sink::new(applier.slots(), tiers_out, guard_out);
-        sink.replace(applier.slots(), views);
+        sink.replace(applier.slots(), &views, Others::Gone);
         let (health_out, health) = mpsc::unbounded_channel();
-        let mut targets = targets(&config, &loaded.overlay, &known, network.witnesses(&config), now);
-        targets.splits = rollouts.splits();
-        let state =
-            journal::state(&config, &loaded.overlay, &known, &sink.tiers(), &attachments.interfaces(), now);
-        let state = journal::with_rollouts(state, &rollouts);
+        let wanted =
+            Wanted { config: &config, overlay: &loaded.overlay, network: &network, rollouts: &rollouts, now };
+        let targets = wanted.targets(&known);
+        let state = wanted.state(&Which::All, &known, &sink.tiers(), &attachments.interfaces());
         let journal = Journal::new(recorder, state);
         let runtime = tokio::runtime::Handle::current();
         let detection = Health::start(&targets, Box::new(sink.clone()), health_out, runtime)
@@ -203,7 +203,7 @@ impl Engine {
         );
         self.network.resolve(&self.config);
         let synced = match attached {
-            Ok(()) => self.sync().await.map(drop),
+            Ok(()) => self.sync(&Which::All).await.map(drop),
             Err(failure) => Err(failure),
         };
         if let Err(failure) = synced {
@@ -218,29 +218,69 @@ impl Engine {
         Ok(Reloaded { changes, warnings, ..Reloaded::default() })
     }
 
+    /// What a request would change. Nothing is changed yet.
+    pub(super) fn plan(&self, request: &BackendRequest, by: &str) -> Result<Change, Failure> {
+        let now = Timestamp::now();
+        let slots = self.sink.writer();
+        let new_flows = |member: &Member<'_>| self.new_flows(&slots, member, now);
+        change::change(&self.members(), &new_flows, &self.overlay, request, by, now)
+    }
+
+    /// The backends of the config.
+    pub(super) fn members(&self) -> Vec<Member<'_>> {
+        let members = self.config.pools.values().flat_map(|pool| {
+            pool.backends.values().map(|backend| Member {
+                pool: &pool.name,
+                name: &backend.name,
+                host: backend.host.as_deref(),
+                file_weight: backend.weight,
+            })
+        });
+        members.collect()
+    }
+
+    /// Whether a backend takes new flows, by its slot.
+    pub(super) fn new_flows(&self, slots: &SlotWriter, member: &Member<'_>, now: Timestamp) -> NewFlows {
+        let name = BackendName::new(member.pool, member.name);
+        let weight = self.overlay.weight(&name, member.file_weight, now);
+        let hot = slots.hot(member.pool, member.name);
+        match hot.is_some_and(|hot| weight > 0 && views::takes_new_flows(hot)) {
+            true => NewFlows::Taken,
+            false => NewFlows::Refused,
+        }
+    }
+
+    /// The writer of the slots in force, which knows the backends' ids.
+    pub(super) fn slots(&self) -> SlotWriter {
+        self.sink.writer()
+    }
+
     /// Puts new runtime changes in force. They are in the state directory already.
     pub(super) async fn set_overlay(&mut self, overlay: Overlay) -> Result<(), Failure> {
         let now = Timestamp::now();
         let before = std::mem::replace(&mut self.overlay, overlay);
-        let changed: Vec<BackendName> = self.overlay.differing(&before).cloned().collect();
-        for name in changed.iter().filter(|name| file_weight(&self.config, name).is_some()) {
-            let BackendName { pool, name: backend } = name;
-            let admin = views::admin(&self.overlay, pool, backend, now);
-            let key = BackendKey::new(pool.as_str(), backend.as_str());
-            // The slot tells what was in force: by the clock a timed change was over before it was taken back.
-            if self.sink.admin(&key) == Some(views::admin_bits(admin)) {
-                continue;
-            }
-            // The slot first, then what takes longer.
+        let mut pools = BTreeSet::new();
+        for name in self.overlay.differing(&before) {
+            let Some((pool, backend)) = configured(&self.config, name) else { continue };
+            self.set_wish(name, views::wish(&self.overlay, pool, backend, now), now).await;
+            pools.insert(pool.name.clone());
+        }
+        self.sync(&Which::Pools(pools)).await.map(drop)
+    }
+
+    /// Lets the slot follow what the operator wants, ahead of everything that takes longer.
+    async fn set_wish(&self, name: &BackendName, wish: Wish, now: Timestamp) {
+        let key = BackendKey::new(name.pool.as_str(), name.name.as_str());
+        // The slot tells what was in force: by the clock a timed change was over before it was taken back.
+        if self.sink.admin(&key) != Some(views::admin_bits(wish.admin)) {
             let note = self.overlay.admin(name, now);
             let why = note.map_or("back in service".to_owned(), |change| change.note.reason.clone());
-            self.sink.set_admin(&key, views::admin_bits(admin), &why);
-            if let Err(error) = self.health.set_admin(key.clone(), admin).await {
-                error!("{key}: {error}");
-            }
-            info!(backend = %key, admin = admin.name(), reason = why, "admin state changed");
+            self.sink.set_admin(&key, views::admin_bits(wish.admin), &why);
+            info!(backend = %key, admin = wish.admin.name(), reason = why, "admin state changed");
         }
-        self.sync().await.map(drop)
+        if let Err(error) = self.health.set_wish(key.clone(), wish).await {
+            error!("{key}: {error}");
+        }
     }
 
     /// The file that runtime changes are kept in.
@@ -248,51 +288,49 @@ impl Engine {
         Ok(self.place.store.save(overlay)?)
     }
 
-    /// Makes maps and detection follow config, runtime changes and routes.
-    async fn sync(&mut self) -> Result<Summary, Failure> {
+    /// Makes maps and detection follow config, runtime changes and routes; of all pools, or of some where nothing else
+    /// has changed and these have the backends that they had.
+    async fn sync(&mut self, which: &Which) -> Result<Summary, Failure> {
         let now = Timestamp::now();
-        let snapshot = self.snapshot().await?;
-        let known: HashMap<BackendKey, Known> =
-            snapshot.iter().map(|health| (health.key.clone(), Known::from_health(health))).collect();
-        let views = views::views(
-            &self.config,
-            &self.overlay,
-            &known,
-            &self.sink.tiers(),
-            &self.rollouts.splits(),
+        let snapshot = self.snapshot(which.clone()).await?;
+        let known = snapshot.iter().map(|health| (health.key.clone(), Known::from_health(health))).collect();
+        let wanted = Wanted {
+            config: &self.config,
+            overlay: &self.overlay,
+            network: &self.network,
+            rollouts: &self.rollouts,
             now,
-        );
-        let wanted = Arc::new(wanted(&self.config, &self.overlay, &views, &self.network, now));
+        };
+        let views = wanted.views(which, &known, &self.sink.tiers());
+        let desired = Arc::new(wanted.desired(which, &views, self.applier.applied()));
         let applier = &mut self.applier;
         let summary =
-            tokio::task::block_in_place(|| applier.apply(&wanted, flows::now_ns())).map_err(does_not_fit)?;
-        self.sink.replace(self.applier.slots(), views);
-        let mut targets =
-            targets(&self.config, &self.overlay, &HashMap::new(), self.network.witnesses(&self.config), now);
-        targets.splits = self.rollouts.splits();
-        self.health
-            .update(targets)
-            .await
-            .map_err(|error| Failure::new(Code::Failed, format!("detection: {error}")))?;
-        let interfaces = self.attachments.interfaces();
-        let tiers = self.sink.tiers();
-        let state = journal::state(&self.config, &self.overlay, &known, &tiers, &interfaces, now);
-        self.journal.settle(state, now);
+            tokio::task::block_in_place(|| applier.apply(&desired, flows::now_ns())).map_err(does_not_fit)?;
+        match which {
+            Which::All => {
+                self.sink.replace(self.applier.slots(), &views, Others::Gone);
+                let updated = self.health.update(wanted.targets(&HashMap::new())).await;
+                updated.map_err(|error| Failure::new(Code::Failed, format!("detection: {error}")))?;
+            }
+            Which::Pools(_) => self.sink.replace(self.applier.slots(), &views, Others::Unchanged),
+        }
+        let state = wanted.state(which, &known, &self.sink.tiers(), &self.attachments.interfaces());
+        self.journal.settle(which, state, now);
         if summary.writes > 0 {
             info!("applied: {summary:?}");
         }
         Ok(summary)
     }
 
-    /// Detection's state of all backends.
-    pub(super) async fn snapshot(&self) -> Result<Vec<BackendHealth>, Failure> {
-        self.health.snapshot().await.map_err(|error| Failure::new(Code::Failed, error.to_string()))
+    /// Detection's state of backends.
+    pub(super) async fn snapshot(&self, which: Which) -> Result<Vec<BackendHealth>, Failure> {
+        self.health.snapshot(which).await.map_err(|error| Failure::new(Code::Failed, error.to_string()))
     }
 
     /// Rebuilds the tables of pools whose tier changed.
-    pub(super) async fn tiers_changed(&mut self, pools: &BTreeSet<String>) {
+    pub(super) async fn tiers_changed(&mut self, pools: BTreeSet<String>) {
         pools.iter().for_each(|pool| info!(pool, "active tier changed"));
-        self.sync_logged().await;
+        self.sync_logged(&Which::Pools(pools)).await;
     }
 
     /// What the guard against weir's own trouble is at.
@@ -317,7 +355,7 @@ impl Engine {
         self.follow_interfaces();
         let changes = self.network.resolve(&self.config);
         self.follow_hops(changes);
-        self.sync_logged().await;
+        self.sync_logged(&Which::All).await;
     }
 
     fn follow_hops(&mut self, changes: Vec<HopChange>) {
@@ -328,8 +366,8 @@ impl Engine {
         }
     }
 
-    async fn sync_logged(&mut self) {
-        if let Err(failure) = self.sync().await {
+    async fn sync_logged(&mut self, which: &Which) {
+        if let Err(failure) = self.sync(which).await {
             error!("follow a change: {}", failure.message);
         }
     }
@@ -419,13 +457,14 @@ fn bring_into_force(
     network.resolve(config);
     let mut applier = Applier::adopt(instance.maps.clone(), flows::now_ns());
     let known = views::known_in_maps(instance.predecessor_maps().unwrap_or(&instance.maps));
-    let views = views::views(config, overlay, &known, &HashMap::new(), &rollouts.splits(), now);
-    let wanted = Arc::new(wanted(config, overlay, &views, network, now));
+    let wanted = Wanted { config, overlay, network, rollouts, now };
+    let views = wanted.views(&Which::All, &known, &HashMap::new());
+    let desired = Arc::new(wanted.desired(&Which::All, &views, None));
     let replaces_maps = instance.predecessor_maps().is_some();
     if !replaces_maps {
         attachments.attach_all(&config.interfaces, instance, network)?;
     }
-    let summary = applier.apply(&wanted, flows::now_ns()).map_err(does_not_fit)?;
+    let summary = applier.apply(&desired, flows::now_ns()).map_err(does_not_fit)?;
     info!("applied the config: {summary:?}");
     if replaces_maps {
         instance.carry_over()?;
@@ -439,48 +478,15 @@ fn bring_into_force(
     Ok(InForce { applier, views, known })
 }
 
+/// A backend of the config, and its pool.
+fn configured<'c>(config: &'c Config, name: &BackendName) -> Option<(&'c Pool, &'c Backend)> {
+    let pool = config.pools.get(&name.pool)?;
+    pool.backends.get(&name.name).map(|backend| (pool, backend))
+}
+
 /// The weight that the config gives a backend.
 pub(super) fn file_weight(config: &Config, name: &BackendName) -> Option<u16> {
-    config.pools.get(&name.pool)?.backends.get(&name.name).map(|backend| backend.weight)
-}
-
-fn wanted(config: &Config, overlay: &Overlay, views: &Views, network: &Network, now: Timestamp) -> Desired {
-    let names =
-        config.pools.values().flat_map(|pool| pool.backends.values().map(move |backend| (pool, backend)));
-    let weights = names.map(|(pool, backend)| {
-        let weight = overlay.weight(&BackendName::new(&pool.name, &backend.name), backend.weight, now);
-        ((pool.name.clone(), backend.name.clone()), weight)
-    });
-    let inputs = Inputs {
-        config,
-        weights: &weights.collect(),
-        views: &views.pools,
-        egress: &|address, mac| network.egress(config, address, mac),
-        next_hop: &|key| network.record(key),
-        local: &network.local(config),
-    };
-    desired(&inputs)
-}
-
-fn targets(
-    config: &Config,
-    overlay: &Overlay,
-    known: &HashMap<BackendKey, Known>,
-    witnesses: Vec<IpAddr>,
-    now: Timestamp,
-) -> Targets {
-    let guard = config.guard.clone();
-    let mut targets = Targets { pools: config.pools.clone(), guard, witnesses, ..Targets::default() };
-    for pool in targets.pools.values_mut() {
-        for backend in pool.backends.values_mut() {
-            backend.weight =
-                overlay.weight(&BackendName::new(&pool.name, &backend.name), backend.weight, now);
-            let key = BackendKey::new(pool.name.as_str(), backend.name.as_str());
-            targets.admin.insert(key, views::admin(overlay, &pool.name, &backend.name, now));
-        }
-    }
-    targets.adopted = known.iter().map(|(key, known)| (key.clone(), known.adopted())).collect();
-    targets
+    configured(config, name).map(|(_, backend)| backend.weight)
 }
 
 /// Looks at the host before anything is changed; refuses where weir must not run.

@@ -9,11 +9,11 @@ use super::place::Place;
 use super::rollouts::Rollouts;
 use super::views::{self, Known};
 use crate::admin::answers::Reloaded;
-use crate::config::model::Config;
+use crate::config::model as config;
 use crate::events::state::{Backend, Note, Pool, State, difference};
 use crate::events::{Event, Kind, Recorder};
 use crate::failure::{Code, Failure};
-use crate::health::BackendKey;
+use crate::health::{BackendKey, Which};
 use crate::state::overlay::{BackendName, Overlay};
 use crate::view::status::Interface;
 
@@ -36,15 +36,25 @@ impl Journal {
         Self { recorder, known: state }
     }
 
-    /// Records what differs from the last state, and logs it where nobody else does.
-    pub(super) fn settle(&mut self, state: State, now: Timestamp) {
-        for event in difference(&self.known, &state, now, CONFIG_CHANGED) {
+    /// Records what differs from the last state, and logs it where nobody else does; `state` is of these pools.
+    pub(super) fn settle(&mut self, which: &Which, state: State, now: Timestamp) {
+        let known = match which {
+            Which::All => std::mem::take(&mut self.known),
+            Which::Pools(names) => {
+                let pools = names.iter().filter_map(|name| self.known.pools.remove_entry(name));
+                State { pools: pools.collect(), ..State::default() }
+            }
+        };
+        for event in difference(&known, &state, now, CONFIG_CHANGED) {
             if matches!(event.kind, Kind::Weight) {
                 info!(backend = event.subject(), reason = event.reason, "weight changed: {}", event.change());
             }
             self.recorder.record(event);
         }
-        self.known = state;
+        match which {
+            Which::All => self.known = state,
+            Which::Pools(_) => self.known.pools.extend(state.pools),
+        }
     }
 
     /// Records a reload.
@@ -72,7 +82,7 @@ impl Journal {
 }
 
 /// Opens the record of what happens.
-pub(super) fn open(place: &Place, config: &Config) -> Result<Recorder, Failure> {
+pub(super) fn open(place: &Place, config: &config::Config) -> Result<Recorder, Failure> {
     let (directory, limit) = (place.store.directory(), config.events.max_bytes);
     let started = Recorder::start(directory, limit, &config.hooks, tokio::runtime::Handle::current());
     started.map_err(|error| {
@@ -91,39 +101,40 @@ pub(super) fn interface(name: &str, to: &str) -> Event {
     Event { interface: Some(name.to_owned()), ..Event::new(Kind::Interface, Timestamp::now()).is(to) }
 }
 
-/// The state as events tell it.
-pub(super) fn state(
-    config: &Config,
+/// The state of pools, and of the interfaces, as events tell it.
+pub(super) fn state<'c>(
+    pools: impl Iterator<Item = &'c config::Pool>,
     overlay: &Overlay,
     known: &HashMap<BackendKey, Known>,
     tiers: &HashMap<String, u8>,
     interfaces: &[Interface],
     now: Timestamp,
 ) -> State {
-    let backend = |pool: &str, backend: &crate::config::model::Backend| {
-        let name = BackendName::new(pool, backend.name.as_str());
-        let known = known.get(&BackendKey::new(pool, backend.name.as_str()));
+    let backend = |pool: &config::Pool, backend: &config::Backend| {
+        let name = BackendName::new(&pool.name, &backend.name);
+        let known = known.get(&BackendKey::new(pool.name.as_str(), backend.name.as_str()));
         let known = known.cloned().unwrap_or_else(Known::nothing);
         let since = i64::try_from(known.since_ms).ok();
+        let wish = views::wish(overlay, pool, backend, now);
         Backend {
             health: known.health.name().to_owned(),
             since: since.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(now),
             why: known.why,
-            admin: views::admin(overlay, pool, &backend.name, now).name().to_owned(),
-            weight: overlay.weight(&name, backend.weight, now),
+            admin: wish.admin.name().to_owned(),
+            weight: wish.weight,
             note: overlay
                 .note(&name, backend.weight, now)
                 .map(|note| Note { by: note.by.clone(), reason: note.reason.clone() }),
         }
     };
-    let pool = |pool: &crate::config::model::Pool| Pool {
+    let pool = |pool: &config::Pool| Pool {
         active_tier: tiers.get(&pool.name).copied(),
         rollout: None,
-        backends: pool.backends.values().map(|b| (b.name.clone(), backend(&pool.name, b))).collect(),
+        backends: pool.backends.values().map(|b| (b.name.clone(), backend(pool, b))).collect(),
     };
     let attached = interfaces.iter().filter(|interface| interface.attached);
     State {
-        pools: config.pools.values().map(|of| (of.name.clone(), pool(of))).collect(),
+        pools: pools.map(|of| (of.name.clone(), pool(of))).collect(),
         interfaces: attached.map(|interface| (interface.name.clone(), interface.mode.clone())).collect(),
         frozen: None,
     }

@@ -23,6 +23,7 @@ mod report;
 mod rollouts;
 mod slots;
 mod views;
+mod wanted;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -97,7 +98,7 @@ async fn serve(paths: &Global) -> Result<(), Failure> {
                 while let Ok(pool) = feeds.tiers.try_recv() {
                     pools.insert(pool);
                 }
-                daemon.engine().await.tiers_changed(&pools).await;
+                daemon.engine().await.tiers_changed(pools).await;
             }
             _ = tick.tick() => {
                 let mut engine = daemon.engine().await;

@@ -1,6 +1,6 @@
 //! The admin API's view of the daemon.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,14 +13,12 @@ use super::process::{counters, explain_frames, flow_rows};
 use crate::admin::answers::{DrainProgress, Readiness, Reloaded};
 use crate::admin::operations::Operations;
 use crate::cli::args::Global;
-use crate::config::model::Config;
 use crate::events::{EventFilter, History};
 use crate::explain::{ExplainedFrames, Frames};
 use crate::failure::Failure;
-use crate::health::{BackendHealth, HandshakeStatus, passive};
+use crate::health::{BackendHealth, HandshakeStatus, Which, passive};
 use crate::maps::set::MapSet;
 use crate::rollout::request::RolloutRequest;
-use crate::state::change::{self, Member, NewFlows};
 use crate::state::overlay::BackendName;
 use crate::state::request::{BackendRequest, Changed, ChangedBackend};
 use crate::view::backends::{Backend, Backends, Handshakes, LastProbe};
@@ -123,11 +121,18 @@ impl Operations for Daemon {
         let (maps, counters) = self.maps().await?;
         let flows = count(&maps);
         let engine = self.engine().await;
-        let health = engine.snapshot().await?;
-        let mut status = from_maps::status(&maps, &counters, &flows, engine.interfaces());
+        let health = engine.snapshot(Which::All).await?;
+        let (interfaces, mut problems, mut notes) = (engine.interfaces(), engine.problems(), engine.notes());
+        problems.extend(engine.rollouts.sentences(Grade::Problem));
+        notes.extend(engine.rollouts.sentences(Grade::Note));
+        let changes = engine.overlay.changes(Timestamp::now(), |name| file_weight(&engine.config, name));
+        let (config_loaded, guard) = (engine.config_loaded, engine.guard().await?);
+        // Changes need not wait for what the maps are read for.
+        drop(engine);
+        let read = || from_maps::status(&maps, &counters, &flows, interfaces);
+        let mut status = tokio::task::block_in_place(read);
         with_probes(&mut status.backends, &health);
-        status.problems.extend(engine.problems());
-        let guard = engine.guard().await?;
+        status.problems.extend(problems);
         if let Some(frozen) = &guard.frozen {
             status.problems.insert(0, frozen.to_string());
         }
@@ -140,18 +145,15 @@ impl Operations for Daemon {
             silent: guard.silent as u64,
             counted: guard.counted as u64,
         });
-        status.notes = engine.notes();
+        (status.notes, status.changes) = (notes, changes);
         status.notes.extend(self.drills.notes());
-        status.problems.extend(engine.rollouts.sentences(Grade::Problem));
-        status.notes.extend(engine.rollouts.sentences(Grade::Note));
-        status.changes = engine.overlay.changes(Timestamp::now(), |name| file_weight(&engine.config, name));
         status.daemon = status::Daemon {
             running: true,
             pid: Some(std::process::id()),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             started: Some(self.started),
             config: Some(self.config.display().to_string()),
-            config_loaded: Some(engine.config_loaded),
+            config_loaded: Some(config_loaded),
         };
         Ok(status)
     }
@@ -164,7 +166,7 @@ impl Operations for Daemon {
     async fn backends(&self, filter: BackendFilter) -> Result<Backends, Failure> {
         let (maps, counters) = self.maps().await?;
         let mut backends = from_maps::backends(&maps, &counters, &count(&maps));
-        let health = self.engine().await.snapshot().await?;
+        let health = self.engine().await.snapshot(Which::All).await?;
         with_probes(&mut backends.backends, &health);
         filter.apply(backends)
     }
@@ -184,7 +186,9 @@ impl Operations for Daemon {
 
     async fn drill(&self, request: DrillRequest, by: String) -> Result<DrillReport, Failure> {
         let engine = self.engine().await;
-        let all: Vec<Backend> = configured(&engine.maps(), &FlowCounts::default()).collect();
+        let maps = engine.maps();
+        let mut all = from_maps::backends(&maps, &Counters::default(), &FlowCounts::default()).backends;
+        all.retain(|backend| !backend.removed);
         let target = drills::target(&engine.config, &all, &request)?;
         let (health, recorder) = (engine.health.clone(), engine.journal().recorder.clone());
         self.drills.start(health, recorder, target, &request, &by).await
@@ -200,8 +204,7 @@ impl Operations for Daemon {
 
     async fn rollout(&self, request: RolloutRequest, by: String) -> Result<Rollouts, Failure> {
         let mut engine = self.engine().await;
-        let members = members(&engine.config, &engine.maps());
-        let rollouts = engine.change_rollout(&request, &members, &by).await?;
+        let rollouts = engine.change_rollout(&request, &by).await?;
         Ok(Rollouts { rollouts, ..Rollouts::default() })
     }
 
@@ -210,7 +213,7 @@ impl Operations for Daemon {
         let interfaces = engine.interfaces().into_iter().filter(|interface| !interface.attached);
         let mut reasons: Vec<String> =
             interfaces.map(|interface| format!("{}: not attached", interface.name)).collect();
-        let waiting = engine.snapshot().await?;
+        let waiting = engine.snapshot(Which::All).await?;
         let waiting = waiting.iter().filter(|health| !health.has_verdict());
         reasons.extend(waiting.map(|health| format!("{}: no verdict yet", health.key)));
         Ok(Readiness { ready: reasons.is_empty(), reasons, ..Readiness::default() })
@@ -247,36 +250,19 @@ impl Operations for Daemon {
     /// Puts the change in force, then counts the flows that the answer tells of: that takes longer.
     async fn change(&self, request: BackendRequest, by: String) -> Result<Changed, Failure> {
         let mut engine = self.engine().await;
-        let (maps, now, before) = (engine.maps(), Timestamp::now(), engine.overlay.clone());
-        let mut members = members(&engine.config, &maps);
-        if let Ok((overlay, _)) = change::change(&members, &before, &request, &by, now) {
-            engine.save(&overlay)?;
-            engine.set_overlay(overlay).await?;
+        let change = engine.plan(&request, &by)?;
+        if change.is_allowed() {
+            engine.save(&change.overlay)?;
+            engine.set_overlay(change.overlay.clone()).await?;
         }
+        let (maps, slots) = (engine.maps(), engine.slots());
         drop(engine);
-        let flows: BTreeMap<BackendName, u64> = configured(&maps, &count(&maps))
-            .map(|backend| (BackendName::new(backend.pool, backend.name), backend.flows))
-            .collect();
-        for member in &mut members {
-            member.flows = flows.get(&member.backend).copied().unwrap_or_default();
-        }
-        change::change(&members, &before, &request, &by, now).map(|(_, changed)| changed)
+        let counts = count(&maps).backends;
+        let flows = |name: BackendName| {
+            let id = slots.id(&name.pool, &name.name);
+            id.and_then(|id| counts.get(usize::from(id)).copied()).unwrap_or_default()
+        };
+        let flows: Vec<u64> = change.backends().map(flows).collect();
+        change.told(&flows)
     }
-}
-
-/// The backends that have not left the config.
-fn configured(maps: &MapSet, flows: &FlowCounts) -> impl Iterator<Item = Backend> + use<> {
-    let backends = from_maps::backends(maps, &Counters::default(), flows).backends;
-    backends.into_iter().filter(|backend| !backend.removed)
-}
-
-/// What a change goes by; flows are not counted.
-fn members(config: &Config, maps: &MapSet) -> Vec<Member> {
-    let member = |backend: Backend| {
-        let new_flows = if backend.takes_new_flows() { NewFlows::Taken } else { NewFlows::Refused };
-        let name = BackendName::new(backend.pool, backend.name);
-        let file_weight = file_weight(config, &name)?;
-        Some(Member { backend: name, host: backend.host, file_weight, new_flows, flows: 0 })
-    };
-    configured(maps, &FlowCounts::default()).filter_map(member).collect()
 }

@@ -1,6 +1,6 @@
 //! Rollouts at work: measured every second, stepped or taken back, kept over a restart.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use super::engine::Engine;
 use crate::command;
 use crate::events::{Event, Kind};
 use crate::failure::{Code, Failure};
-use crate::health::BackendHealth;
 use crate::health::machine::Health;
 use crate::health::split::Split;
 use crate::health::timings::percentile_99;
+use crate::health::{BackendHealth, Which};
 use crate::rollout::guard::Measures;
 use crate::rollout::plan::{External, Next, Rollout, Stage};
 use crate::rollout::request::RolloutRequest;
@@ -177,12 +177,13 @@ impl Engine {
     pub(super) async fn change_rollout(
         &mut self,
         request: &RolloutRequest,
-        members: &[Member],
         by: &str,
     ) -> Result<Vec<RolloutRow>, Failure> {
         let pool = request.pool.as_str();
         let existing = self.rollouts.current.get(pool).map(|active| active.rollout.clone());
-        let next = request.apply(members, existing.as_ref(), by, Timestamp::now())?;
+        let (slots, now) = (self.slots(), Timestamp::now());
+        let new_flows = |member: &Member<'_>| self.new_flows(&slots, member, now);
+        let next = request.apply(&self.members(), &new_flows, existing.as_ref(), by, now)?;
         self.rollouts.save(pool, next.as_ref())?;
         self.put_in_force(pool, next, &request.reason, Some(by)).await?;
         Ok(self.rollouts.rows(Some(pool)))
@@ -193,11 +194,11 @@ impl Engine {
         if self.rollouts.current.is_empty() {
             return;
         }
-        let health = match self.snapshot().await {
+        let pools: BTreeSet<String> = self.rollouts.current.keys().cloned().collect();
+        let health = match self.snapshot(Which::Pools(pools.clone())).await {
             Ok(health) => health,
             Err(failure) => return error!("rollouts: {}", failure.message),
         };
-        let pools: Vec<String> = self.rollouts.current.keys().cloned().collect();
         for pool in pools {
             let Some(rollout) = self.rollouts.current.get(&pool).map(|active| active.rollout.clone()) else {
                 continue;

@@ -1,6 +1,7 @@
 //! Between detection and the slots: states go in at once, then labels, from the probe thread.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lb_common::layout::AdminBits;
@@ -8,8 +9,8 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::views::{self, Views};
 use crate::apply::SlotWriter;
-use crate::desired::BackendView;
-use crate::health::pool_view::{PoolView, Slot};
+use crate::desired::{BackendView, PoolView};
+use crate::health::pool_view::{self, Slot};
 use crate::health::{Applier, BackendKey, GuardEvent, HealthEvent};
 
 /// The views of all backends as the slots have them.
@@ -19,7 +20,37 @@ pub(super) struct Slots {
     tiers: HashMap<String, u8>,
 }
 
-/// Shared by the probe thread and the daemon; held for single stores only.
+/// What a replacement of writer and views means for the pools that it has no views of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    /// They are as they were.
+    Unchanged,
+    /// They left the config.
+    Gone,
+}
+
+impl Slots {
+    /// Takes a pool's views, which are older than a transition since: a backend that keeps its id keeps the view that
+    /// is here.
+    fn replace_pool(&mut self, before: &SlotWriter, pool: &str, view: &PoolView) {
+        let Self { writer, views, tiers } = self;
+        let pool: Arc<str> = pool.into();
+        for (name, view) in writer.names(&pool).zip(&view.backends) {
+            let kept = writer.id(&pool, name) == before.id(&pool, name);
+            let key = BackendKey { pool: pool.clone(), backend: name.clone() };
+            let held = match views.entry(key) {
+                Entry::Occupied(held) if kept => held.into_mut(),
+                entry => entry.insert_entry(view.clone()).into_mut(),
+            };
+            writer.set_state(&pool, name, held);
+        }
+        if !tiers.contains_key(&*pool) {
+            tiers.insert(pool.to_string(), view.active_tier);
+        }
+    }
+}
+
+/// Shared by the probe thread and the daemon; held for a pool's stores at most.
 #[derive(Clone)]
 pub(super) struct Sink {
     slots: Arc<Mutex<Slots>>,
@@ -43,33 +74,30 @@ impl Sink {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the writer of a config that was just applied, with the views that it was applied with.
-    ///
-    /// Those are older than a transition since: a backend that keeps its id keeps the view that is here.
-    pub(super) fn replace(&self, writer: SlotWriter, views: Views) {
-        let mut slots = self.lock();
-        let Slots { writer: current, views: held, tiers } = &mut *slots;
-        let old = std::mem::replace(current, writer);
-        let kept = |key: &BackendKey| current.id(&key.pool, &key.backend) == old.id(&key.pool, &key.backend);
-        tiers.retain(|pool, _| views.pools.contains_key(pool));
-        for (pool, view) in views.pools {
-            tiers.entry(pool).or_insert(view.active_tier);
+    /// Takes the writer of a config that was just applied, with the views that its pools were applied with.
+    pub(super) fn replace(&self, writer: SlotWriter, views: &Views, others: Others) {
+        let before = std::mem::replace(&mut self.lock().writer, writer.clone());
+        for (pool, view) in views {
+            self.lock().replace_pool(&before, pool, view);
         }
-        let mut before = std::mem::take(held);
-        *held = views
-            .backends
-            .into_iter()
-            .map(|(key, view)| {
-                let view = before.remove(&key).filter(|_| kept(&key)).unwrap_or(view);
-                current.set_state(&key.pool, &key.backend, &view);
-                (key, view)
-            })
-            .collect();
+        if others == Others::Gone {
+            let mut slots = self.lock();
+            slots.tiers.retain(|pool, _| views.contains_key(pool));
+            let stays = |key: &BackendKey| {
+                views.contains_key(&*key.pool) && writer.id(&key.pool, &key.backend).is_some()
+            };
+            slots.views.retain(|key, _| stays(key));
+        }
     }
 
     /// What the operator wants of a backend, as its slot says.
     pub(super) fn admin(&self, key: &BackendKey) -> Option<AdminBits> {
         self.lock().views.get(key).map(|view| view.admin)
+    }
+
+    /// The writer in force.
+    pub(super) fn writer(&self) -> SlotWriter {
+        self.lock().writer.clone()
     }
 
     /// Labels a backend with what the operator wants; its state follows from detection.
@@ -120,7 +148,7 @@ impl Applier for Sink {
         let _ = self.guard.send(event.clone());
     }
 
-    fn pool_changed(&mut self, pool: &str, view: &PoolView) {
+    fn pool_changed(&mut self, pool: &str, view: &pool_view::PoolView) {
         let mut slots = self.lock();
         slots.writer.set_usable(pool, &view.usable);
         if let Some(tier) = view.active_tier
@@ -181,16 +209,13 @@ mod tests {
     fn a_transition_while_a_config_is_applied_outlives_it() {
         let (maps, applier) = maps();
         let key = BackendKey::new("web", "a");
-        let views = || Views {
-            pools: BTreeMap::new(),
-            backends: ["a", "b"].map(|name| (BackendKey::new("web", name), BackendView::up())).into(),
-        };
+        let views = Views::from([("web".into(), PoolView::all_up(&[(0, 100), (0, 100)]))]);
         let ((tiers, _), (guard, _)) = (unbounded_channel(), unbounded_channel());
         let mut sink = Sink::new(applier.slots(), tiers, guard);
-        sink.replace(applier.slots(), views());
+        sink.replace(applier.slots(), &views, Others::Gone);
         // Detection acts after the views of the next config were drawn up, before they are taken.
         sink.apply(&key, Slot { state: SlotState::Down, admit: 1000 });
-        sink.replace(applier.slots(), views());
+        sink.replace(applier.slots(), &views, Others::Gone);
         let id = applier.slots().id("web", "a").expect("an id");
         let hot = HotWord(maps.backends[usize::from(id)].hot.get());
         assert_eq!(hot.state(), BackendState::Down);

@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use lb_common::layout::{AdminBits, BackendState, FailureBits, HealthBits, HotWord};
 
-use crate::config::model::Config;
-use crate::desired::{self, BackendView};
+use crate::config::model::{Backend, Pool};
+use crate::desired::{BackendView, PoolView};
 use crate::health::machine::{FULL_ADMIT, FailureKind, Health, TRIAL_ADMIT};
 use crate::health::pool_view::{self, Admin, Member, PoolRules, SlotState};
 use crate::health::split::Split;
-use crate::health::{Adopted, BackendHealth, BackendKey};
+use crate::health::{Adopted, BackendHealth, BackendKey, Wish};
 use crate::maps::set::MapSet;
 use crate::state::overlay::{BackendName, Out, Overlay};
 
@@ -84,89 +84,95 @@ pub(super) fn known_in_maps(maps: &MapSet) -> HashMap<BackendKey, Known> {
     known.collect()
 }
 
-/// The operator's wish for a backend.
-pub(super) fn admin(overlay: &Overlay, pool: &str, backend: &str, now: Timestamp) -> Admin {
-    match overlay.admin(&BackendName::new(pool, backend), now).map(|change| change.state) {
+/// What the operator wants of a backend: the config's weight and service, unless a runtime change says otherwise.
+pub(super) fn wish(overlay: &Overlay, pool: &Pool, backend: &Backend, now: Timestamp) -> Wish {
+    let name = BackendName::new(&pool.name, &backend.name);
+    let admin = match overlay.admin(&name, now).map(|change| change.state) {
         None => Admin::Active,
         Some(Out::Draining) => Admin::Draining,
         Some(Out::Maintenance) => Admin::Maintenance,
-    }
+    };
+    Wish { admin, weight: overlay.weight(&name, backend.weight, now) }
 }
 
-/// The views of all pools, and of their backends by key.
-pub(super) struct Views {
-    pub(super) pools: BTreeMap<String, desired::PoolView>,
-    pub(super) backends: HashMap<BackendKey, BackendView>,
-}
+/// Views of pools, by name.
+pub(super) type Views = BTreeMap<String, PoolView>;
 
-/// Combines what is known into what the slots should say, by the rules that detection itself uses.
-pub(super) fn views(
-    config: &Config,
+/// Combines what is known of these pools into what the slots should say, by the rules that detection itself uses.
+pub(super) fn views<'c>(
+    pools: impl Iterator<Item = &'c Pool>,
     overlay: &Overlay,
     known: &HashMap<BackendKey, Known>,
     tiers: &HashMap<String, u8>,
     splits: &BTreeMap<String, Split>,
     now: Timestamp,
 ) -> Views {
-    let mut views = Views { pools: BTreeMap::new(), backends: HashMap::new() };
-    for pool in config.pools.values() {
-        let known = |name: &str| {
-            known.get(&BackendKey::new(pool.name.as_str(), name)).cloned().unwrap_or_else(Known::nothing)
-        };
-        let found: Vec<Known> = pool.backends.keys().map(|name| known(name)).collect();
-        let admins: Vec<Admin> =
-            pool.backends.keys().map(|name| admin(overlay, &pool.name, name, now)).collect();
-        let members: Vec<Member> = pool
-            .backends
-            .values()
-            .zip(found.iter().zip(&admins))
-            .map(|(backend, (known, admin))| Member {
-                admin: *admin,
-                health: known.health,
-                kind: known.kind,
-                weight: overlay.weight(&BackendName::new(&pool.name, &backend.name), backend.weight, now),
-                tier: backend.tier,
-                // A slot of a divided pool shows the division, too: it is made anew below.
-                admit: match (splits.get(&pool.name), known.health) {
-                    (None, _) => known.admit,
-                    (Some(_), Health::Trial) => TRIAL_ADMIT,
-                    (Some(_), _) => FULL_ADMIT,
-                },
-            })
-            .collect();
-        let rules = PoolRules {
-            tier_takeover_below: pool.tier_takeover_below,
-            max_ejected: pool.max_ejected,
-            last_resort: pool.last_resort,
-        };
-        let mut combined = pool_view::combine(&rules, &members, tiers.get(&pool.name).copied());
-        if let Some(split) = splits.get(&pool.name) {
-            split.apply(&members, pool.backends.keys().map(String::as_str), &mut combined);
-        }
-        let backends: Vec<BackendView> = combined
-            .slots
-            .iter()
-            .zip(found.iter().zip(&admins))
-            .map(|(slot, (known, admin))| BackendView {
-                state: state(slot.state),
-                admit: slot.admit,
-                admin: admin_bits(*admin),
-                health: health_bits(known.health),
-                failure: failure_bits(known.kind),
-                since_ms: known.since_ms,
-                why: known.why.clone(),
-            })
-            .collect();
-        for (name, view) in pool.backends.keys().zip(&backends) {
-            views.backends.insert(BackendKey::new(pool.name.as_str(), name.as_str()), view.clone());
-        }
-        let lowest = pool.backends.values().map(|backend| backend.tier).min().unwrap_or(0);
-        let active_tier = combined.active_tier.unwrap_or(lowest);
-        views
-            .pools
-            .insert(pool.name.clone(), desired::PoolView { active_tier, backends, usable: combined.usable });
+    let view = |pool: &Pool| {
+        let (tier, split) = (tiers.get(&pool.name).copied(), splits.get(&pool.name));
+        view(pool, overlay, known, tier, split, now)
+    };
+    pools.map(|pool| (pool.name.clone(), view(pool))).collect()
+}
+
+fn view(
+    pool: &Pool,
+    overlay: &Overlay,
+    known: &HashMap<BackendKey, Known>,
+    tier: Option<u8>,
+    split: Option<&Split>,
+    now: Timestamp,
+) -> PoolView {
+    let known = |name: &str| {
+        known.get(&BackendKey::new(pool.name.as_str(), name)).cloned().unwrap_or_else(Known::nothing)
+    };
+    let found: Vec<Known> = pool.backends.keys().map(|name| known(name)).collect();
+    let wishes: Vec<Wish> = pool.backends.values().map(|backend| wish(overlay, pool, backend, now)).collect();
+    let members: Vec<Member> = pool
+        .backends
+        .values()
+        .zip(found.iter().zip(&wishes))
+        .map(|(backend, (known, wish))| Member {
+            admin: wish.admin,
+            health: known.health,
+            kind: known.kind,
+            weight: wish.weight,
+            tier: backend.tier,
+            // A slot of a divided pool shows the division, too: it is made anew below.
+            admit: match (split, known.health) {
+                (None, _) => known.admit,
+                (Some(_), Health::Trial) => TRIAL_ADMIT,
+                (Some(_), _) => FULL_ADMIT,
+            },
+        })
+        .collect();
+    let rules = PoolRules {
+        tier_takeover_below: pool.tier_takeover_below,
+        max_ejected: pool.max_ejected,
+        last_resort: pool.last_resort,
+    };
+    let mut combined = pool_view::combine(&rules, &members, tier);
+    if let Some(split) = split {
+        split.apply(&members, pool.backends.keys().map(String::as_str), &mut combined);
     }
-    views
+    let backends = combined.slots.iter().zip(found.into_iter().zip(&wishes));
+    let backends = backends.map(|(slot, (known, wish))| BackendView {
+        state: state(slot.state),
+        admit: slot.admit,
+        admin: admin_bits(wish.admin),
+        health: health_bits(known.health),
+        failure: failure_bits(known.kind),
+        since_ms: known.since_ms,
+        why: known.why,
+    });
+    let lowest = pool.backends.values().map(|backend| backend.tier).min().unwrap_or(0);
+    let active_tier = combined.active_tier.unwrap_or(lowest);
+    PoolView { active_tier, backends: backends.collect(), usable: combined.usable }
+}
+
+/// Whether a slot's admin state and health let new flows come; the guard on a pool's last backends goes by it.
+pub(super) fn takes_new_flows(hot: HotWord) -> bool {
+    hot.admin() == AdminBits::Active
+        && matches!(hot.health(), HealthBits::Up | HealthBits::Trial | HealthBits::Unknown)
 }
 
 pub(super) fn state(state: SlotState) -> BackendState {

@@ -18,57 +18,69 @@ use super::{
 };
 use crate::config::model::{self, Config};
 
-/// Everything that the desired state is made from.
+/// Everything that pools of the desired state are made from.
 pub struct Inputs<'a> {
     /// The validated config.
     pub config: &'a Config,
-    /// Runtime weights by pool and backend.
-    pub weights: &'a BTreeMap<(String, String), u16>,
+    /// The weight in force of a backend of a pool.
+    pub weight: &'a dyn Fn(&model::Pool, &model::Backend) -> u16,
     /// Detection's view by pool; a pool without one has every backend up.
     pub views: &'a BTreeMap<String, PoolView>,
     /// The way out to a backend, given its address and configured MAC; `None` without a route.
     pub egress: &'a dyn Fn(IpAddr, Option<model::Mac>) -> Option<Egress>,
     /// The record of a next hop that `egress` named.
     pub next_hop: &'a dyn Fn(&HopKey) -> HopRecord,
-    /// Addresses of the host, for `unmatched = "auto"`.
-    pub local: &'a BTreeSet<IpAddr>,
 }
 
-/// The desired state.
-#[must_use]
-pub fn desired(inputs: &Inputs<'_>) -> Desired {
-    let config = inputs.config;
-    let mut asked: BTreeMap<&str, u32> = BTreeMap::new();
-    for service in config.services.values() {
-        if let Some(size) = service.table_size {
-            let largest = asked.entry(&service.pool).or_default();
-            *largest = size.max(*largest);
+impl Desired {
+    /// The desired state; `local` are addresses of the host, for `unmatched = "auto"`.
+    #[must_use]
+    pub fn new(inputs: &Inputs<'_>, local: &BTreeSet<IpAddr>) -> Self {
+        let config = inputs.config;
+        let (vips, services) = (Arc::new(vips(config, local)), Arc::new(services(config)));
+        let mut desired = Self { vips, services, ..Self::default() };
+        desired.make_pools(inputs, config.pools.values());
+        desired
+    }
+
+    /// This state with some pools as they are to be now: a change that concerns no other leaves those untouched.
+    /// Names that are not in the config are passed over.
+    #[must_use]
+    pub fn with_pools<'n>(&self, inputs: &Inputs<'_>, names: impl IntoIterator<Item = &'n str>) -> Self {
+        let mut desired = self.clone();
+        let pools = names.into_iter().filter_map(|name| inputs.config.pools.get(name));
+        desired.make_pools(inputs, pools);
+        desired
+    }
+
+    /// Makes pools, and the next hops that they name.
+    fn make_pools<'c>(&mut self, inputs: &Inputs<'_>, pools: impl Iterator<Item = &'c model::Pool>) {
+        let sizes = inputs.config.table_sizes();
+        for pool in pools {
+            let record = pool_record(inputs, pool, sizes.of(pool));
+            for egress in record.backends.values().filter_map(|backend| backend.egress) {
+                if !self.next_hops.contains_key(&egress.next_hop) {
+                    let hop = (inputs.next_hop)(&egress.next_hop);
+                    Arc::make_mut(&mut self.next_hops).insert(egress.next_hop, hop);
+                }
+            }
+            self.pools.insert(record.name.clone(), Arc::new(record));
         }
     }
-    let record = |pool: &model::Pool| pool_record(inputs, pool, asked.get(pool.name.as_str()).copied());
-    let pools: BTreeMap<Arc<str>, Arc<PoolRecord>> =
-        config.pools.values().map(record).map(|pool| (pool.name.clone(), Arc::new(pool))).collect();
-    let next_hops = pools
-        .values()
-        .flat_map(|pool| pool.backends.values())
-        .filter_map(|backend| backend.egress)
-        .map(|egress| (egress.next_hop, (inputs.next_hop)(&egress.next_hop)))
-        .collect();
-    Desired { vips: vips(inputs), services: services(config), pools, next_hops }
 }
 
-fn vips(inputs: &Inputs<'_>) -> BTreeMap<IpAddr, VipRecord> {
+fn vips(config: &Config, local: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, VipRecord> {
     let record = |vip: &model::Vip, address: IpAddr| VipRecord {
         name: vip.name.as_str().into(),
         unmatched: match vip.unmatched {
-            model::Unmatched::Auto if inputs.local.contains(&address) => layout::Unmatched::Pass,
+            model::Unmatched::Auto if local.contains(&address) => layout::Unmatched::Pass,
             model::Unmatched::Auto | model::Unmatched::Reject => layout::Unmatched::Reject,
             model::Unmatched::Pass => layout::Unmatched::Pass,
             model::Unmatched::Drop => layout::Unmatched::Drop,
         },
         icmp_echo: vip.icmp_echo,
     };
-    let vips = inputs.config.vips.values();
+    let vips = config.vips.values();
     vips.flat_map(|vip| vip.addresses.iter().map(move |&address| (address, record(vip, address)))).collect()
 }
 
@@ -113,21 +125,10 @@ pub fn ticks(duration: Duration) -> u16 {
     u16::try_from(duration.as_nanos().div_ceil(u128::from(TICK_NS))).unwrap_or(u16::MAX)
 }
 
-/// One pool of the desired state, for a change that touches no other; `None` for a name not in the config.
-///
-/// Its next hops must be in [`Desired::next_hops`].
-#[must_use]
-pub fn pool(inputs: &Inputs<'_>, name: &str) -> Option<PoolRecord> {
-    let of_pool = inputs.config.services.values().filter(|service| service.pool == name);
-    let asked = of_pool.filter_map(|service| service.table_size).max();
-    inputs.config.pools.get(name).map(|pool| pool_record(inputs, pool, asked))
-}
-
-/// `asked` is the largest table size that a service of the pool asks for.
-fn pool_record(inputs: &Inputs<'_>, pool: &model::Pool, asked: Option<u32>) -> PoolRecord {
+fn pool_record(inputs: &Inputs<'_>, pool: &model::Pool, table_size: u32) -> PoolRecord {
     let view = inputs.views.get(&pool.name);
     let tiers_weights: Vec<(u8, u16)> =
-        pool.backends.values().map(|backend| (backend.tier, weight(inputs, pool, backend))).collect();
+        pool.backends.values().map(|backend| (backend.tier, (inputs.weight)(pool, backend))).collect();
     let all_up;
     let view = match view {
         Some(view) => view,
@@ -159,29 +160,11 @@ fn pool_record(inputs: &Inputs<'_>, pool: &model::Pool, asked: Option<u32>) -> P
             model::LastResort::Reset => layout::LastResort::Reset,
             model::LastResort::Drop => layout::LastResort::Drop,
         },
-        table_size: asked.unwrap_or_else(|| default_table_size(pool.backends.len())),
+        table_size,
         active_tier: view.active_tier,
         backends: backends.collect(),
         usable: view.usable.clone(),
     }
-}
-
-fn weight(inputs: &Inputs<'_>, pool: &model::Pool, backend: &model::Backend) -> u16 {
-    if inputs.weights.is_empty() {
-        return backend.weight;
-    }
-    let key = (pool.name.clone(), backend.name.clone());
-    inputs.weights.get(&key).copied().unwrap_or(backend.weight)
-}
-
-/// Default table sizes: the smallest that gives this many slots a backend.
-const TABLE_SIZES: [u32; 4] = [1021, 4093, 16381, 65537];
-const SLOTS_PER_BACKEND: usize = 100;
-
-fn default_table_size(backends: usize) -> u32 {
-    let [.., largest] = TABLE_SIZES;
-    let enough = |size: &u32| *size as usize >= backends * SLOTS_PER_BACKEND;
-    TABLE_SIZES.into_iter().find(enough).unwrap_or(largest)
 }
 
 #[cfg(test)]
@@ -196,12 +179,5 @@ mod tests {
             assert_eq!(ticks(Duration::from_millis(milliseconds)), expected, "{milliseconds} ms");
         }
         assert_eq!(ticks(Duration::from_secs(1_000_000)), u16::MAX);
-    }
-
-    #[test]
-    fn default_tables_have_100_slots_a_backend() {
-        for (backends, size) in [(1, 1021), (10, 1021), (11, 4093), (40, 4093), (41, 16381), (164, 65537)] {
-            assert_eq!(default_table_size(backends), size, "{backends} backends");
-        }
     }
 }

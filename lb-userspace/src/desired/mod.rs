@@ -1,7 +1,7 @@
 //! What the maps should say: config, runtime weights, detection's view, routes.
 //!
-//! Records have stable keys (names, addresses) and no ids. Pools and services are shared pointers, so that a change of
-//! one leaves the others recognisably as they were.
+//! Records have stable keys (names, addresses) and no ids. Everything is behind shared pointers, so that a change of one
+//! pool leaves the others, the services, VIPs and next hops recognisably as they were.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use lb_common::layout::{LastResort, Mode, OnDown, TimeoutsWord, Unmatched};
 
 pub use crate::net::HopKey;
-pub use build::{Inputs, desired, pool, ticks};
+pub use build::{Inputs, ticks};
 pub use next_hop::{Egress, HopRecord};
 pub use view::{BackendView, PoolView};
 
@@ -26,13 +26,13 @@ use crate::config::model::{Ports, Protocol};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     /// One record an address.
-    pub vips: BTreeMap<IpAddr, VipRecord>,
+    pub vips: Arc<BTreeMap<IpAddr, VipRecord>>,
     /// By name.
-    pub services: BTreeMap<Arc<str>, Arc<ServiceRecord>>,
+    pub services: Arc<BTreeMap<Arc<str>, Arc<ServiceRecord>>>,
     /// By name.
     pub pools: BTreeMap<Arc<str>, Arc<PoolRecord>>,
     /// Every next hop that a backend's [`Egress`] names, and no others.
-    pub next_hops: BTreeMap<HopKey, HopRecord>,
+    pub next_hops: Arc<BTreeMap<HopKey, HopRecord>>,
 }
 
 /// A VIP's address.

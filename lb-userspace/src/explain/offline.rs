@@ -13,7 +13,7 @@ use lb_common::trace::Trace;
 
 use crate::apply::Applier;
 use crate::config::model::{Config, Mac};
-use crate::desired::{self, Egress, HopKey, HopRecord, Inputs};
+use crate::desired::{Desired, Egress, HopKey, HopRecord, Inputs};
 use crate::failure::{Code, Failure};
 use crate::maps::load::{self, Loaded};
 use crate::maps::mapping::{Access, Mapping};
@@ -48,18 +48,14 @@ pub(super) fn instance(config: &Config) -> Result<Instance, Failure> {
     load::describe(&maps, &config.limits, geometry);
 
     let maps = Arc::new(maps);
-    let weights = config.pools.values().flat_map(|pool| {
-        let weight = |name: &String, weight| ((pool.name.clone(), name.clone()), weight);
-        pool.backends.iter().map(move |(name, backend)| weight(name, backend.weight))
-    });
-    let desired = desired::desired(&Inputs {
+    let inputs = Inputs {
         config,
-        weights: &weights.collect(),
+        weight: &|_, backend| backend.weight,
         views: &BTreeMap::new(),
         egress: &|address, mac| Some(egress(config, address, mac)),
         next_hop: &next_hop,
-        local: &BTreeSet::new(),
-    });
+    };
+    let desired = Desired::new(&inputs, &BTreeSet::new());
     let mut applier = Applier::adopt(maps.clone(), NOW_NS);
     applier.apply(&Arc::new(desired), NOW_NS).map_err(|error| {
         Failure::new(Code::Usage, format!("the config does not fit its [limits]: {error}"))

@@ -11,13 +11,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::command::Targets;
+use super::command::{Targets, Which, Wish};
 use super::event::{Applier, BackendKey, Evidence, HealthEvent};
 use super::guard::{Belief, Guard, GuardRules};
 use super::judge::{Failure, Judge, Nature, ProbeRecord, Sequence};
 use super::machine::{Cause, Change, FailureKind, Finding, Health, Pace};
 use super::passive::{PassiveRules, Verdict};
-use super::pool_view::{Admin, Member, PoolRules, PoolView, combine};
+use super::pool_view::{Member, PoolRules, PoolView, combine};
 use super::self_check::OwnState;
 use super::snapshot::{self, BackendHealth, HandshakeStatus};
 use super::time::Moment;
@@ -245,18 +245,11 @@ impl Board {
         changes
     }
 
-    /// Sets admin state; `None` if there is no such backend.
-    pub(super) fn set_admin(&mut self, key: &BackendKey, admin: Admin, now: Moment) -> Option<()> {
+    /// Sets what the operator wants of a backend; `None` if there is no such backend.
+    pub(super) fn set_wish(&mut self, key: &BackendKey, wish: Wish, now: Moment) -> Option<()> {
         let (pool, member) = self.find(key)?;
-        self.pools[pool].members[member].admin = admin;
-        self.flush_pool(pool, now);
-        Some(())
-    }
-
-    /// Sets a weight; `None` if there is no such backend.
-    pub(super) fn set_weight(&mut self, key: &BackendKey, weight: u16, now: Moment) -> Option<()> {
-        let (pool, member) = self.find(key)?;
-        self.pools[pool].members[member].weight = weight;
+        let member = &mut self.pools[pool].members[member];
+        (member.admin, member.weight) = (wish.admin, wish.weight);
         self.flush_pool(pool, now);
         Some(())
     }
@@ -369,10 +362,17 @@ impl Board {
         }
     }
 
-    /// Everything, for views.
-    pub(super) fn snapshot(&self, now: Moment) -> Vec<BackendHealth> {
+    /// The backends of some pools, for views.
+    pub(super) fn snapshot(&self, which: &Which, now: Moment) -> Vec<BackendHealth> {
         let wall = SystemTime::now();
-        let members = self.pools.iter().flat_map(|pool| pool.members.iter());
+        let pools: Vec<&WatchedPool> = match which {
+            Which::All => self.pools.iter().collect(),
+            Which::Pools(names) => {
+                let positions = names.iter().filter_map(|name| self.by_name.get(name.as_str()));
+                positions.filter_map(|position| self.pools.get(*position)).collect()
+            }
+        };
+        let members = pools.into_iter().flat_map(|pool| pool.members.iter());
         let view = |member: &Watched| BackendHealth {
             key: member.key.clone(),
             admin: member.admin,

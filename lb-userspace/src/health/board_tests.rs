@@ -11,8 +11,7 @@ use super::*;
 use crate::config::model::{Backend, LastResort, Pool, Through};
 use crate::health::event::GuardEvent;
 use crate::health::machine::FailureKind;
-use crate::health::pool_view::Slot;
-use crate::health::pool_view::SlotState;
+use crate::health::pool_view::{Admin, Slot, SlotState};
 use crate::health::snapshot::Adopted;
 
 #[path = "board_tests/doubt.rs"]
@@ -122,7 +121,7 @@ impl Board {
     }
 
     fn health_of(&self, name: &str) -> Health {
-        let all = self.snapshot(at(0));
+        let all = self.snapshot(&Which::All, at(0));
         all.iter().find(|one| one.key.to_string() == name).map(|one| one.health).expect("a backend")
     }
 }
@@ -218,10 +217,11 @@ fn adopted_health_and_admin_state_hold_from_the_first_store() {
     let told = recorder.take();
     let wanted = [("x/a", SlotState::Active), ("x/b", SlotState::Down), ("x/c", SlotState::Draining)];
     assert_eq!(told, wanted.map(|(name, state)| (name.to_owned(), state)));
-    assert_eq!(board.set_admin(&key("c"), Admin::Active, at(1)), Some(()));
+    let wish = |weight| Wish { admin: Admin::Active, weight };
+    assert_eq!(board.set_wish(&key("c"), wish(100), at(1)), Some(()));
     assert_eq!(recorder.take(), [("x/c".to_owned(), SlotState::Active)]);
-    assert_eq!(board.set_admin(&key("z"), Admin::Active, at(1)), None);
-    assert_eq!(board.set_weight(&key("a"), 0, at(1)), Some(()));
+    assert_eq!(board.set_wish(&key("z"), wish(100), at(1)), None);
+    assert_eq!(board.set_wish(&key("a"), wish(0), at(1)), Some(()));
     assert_eq!(recorder.take(), [("x/a".to_owned(), SlotState::Draining)]);
 }
 

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -35,6 +35,24 @@ pub struct Targets {
     pub guard: config::Guard,
     /// Neighbours that vouch for weir's own link; backends among them do not count.
     pub witnesses: Vec<IpAddr>,
+}
+
+/// What the operator wants of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Admin state.
+    pub admin: Admin,
+    /// Weight in force, 0 being the only one that the slot shows.
+    pub weight: u16,
+}
+
+/// Which pools are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Every one.
+    All,
+    /// Those of these names; names of no pool mean nothing.
+    Pools(BTreeSet<String>),
 }
 
 /// Why detection cannot do what was asked.
@@ -112,15 +130,14 @@ impl Targets {
 #[derive(Debug)]
 pub(super) enum Command {
     Update(Box<Targets>, oneshot::Sender<Result<(), HealthError>>),
-    SetAdmin(BackendKey, Admin, oneshot::Sender<Result<(), HealthError>>),
-    SetWeight(BackendKey, u16, oneshot::Sender<Result<(), HealthError>>),
+    SetWish(BackendKey, Wish, oneshot::Sender<Result<(), HealthError>>),
     Handshakes(Vec<(BackendKey, Handshakes)>),
     SetLostCarriers(Vec<String>),
     GuardStatus(oneshot::Sender<GuardStatus>),
     SetSplit(String, Option<Split>, oneshot::Sender<Result<(), HealthError>>),
     SetDrill(IpAddr, Option<(Fail, Duration)>, oneshot::Sender<SystemTime>),
     Timings(String, oneshot::Sender<Vec<Duration>>),
-    Snapshot(oneshot::Sender<Vec<BackendHealth>>),
+    Snapshot(Which, oneshot::Sender<Vec<BackendHealth>>),
     Stop,
 }
 

@@ -12,12 +12,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::board::Board;
-use super::command::{Command, HealthError, Targets, Waker};
+use super::command::{Command, HealthError, Targets, Waker, Which, Wish};
 use super::drill::Fail;
 use super::event::{Applier, BackendKey, HealthEvent};
 use super::guard_status::GuardStatus;
 use super::passive::Handshakes;
-use super::pool_view::Admin;
 use super::probe::prober::Prober;
 use super::snapshot::BackendHealth;
 use super::split::Split;
@@ -69,20 +68,12 @@ impl Health {
         self.ask(|reply| Command::Update(Box::new(targets), reply)).await?
     }
 
-    /// Sets a backend's admin state; it is stored when this returns.
+    /// Sets what the operator wants of a backend; it is stored when this returns.
     ///
     /// # Errors
     /// No such backend, or the thread has ended.
-    pub async fn set_admin(&self, backend: BackendKey, admin: Admin) -> Result<(), HealthError> {
-        self.ask(|reply| Command::SetAdmin(backend, admin, reply)).await?
-    }
-
-    /// Sets a backend's weight, 0 being the only one that its slot shows.
-    ///
-    /// # Errors
-    /// No such backend, or the thread has ended.
-    pub async fn set_weight(&self, backend: BackendKey, weight: u16) -> Result<(), HealthError> {
-        self.ask(|reply| Command::SetWeight(backend, weight, reply)).await?
+    pub async fn set_wish(&self, backend: BackendKey, wish: Wish) -> Result<(), HealthError> {
+        self.ask(|reply| Command::SetWish(backend, wish, reply)).await?
     }
 
     /// Divides a pool's new flows, or no longer; it is stored when this returns.
@@ -115,12 +106,12 @@ impl Health {
         self.ask(|reply| Command::Timings(pool.to_owned(), reply)).await
     }
 
-    /// All backends, by pool and name.
+    /// The backends of these pools, by pool and name.
     ///
     /// # Errors
     /// The thread has ended.
-    pub async fn snapshot(&self) -> Result<Vec<BackendHealth>, HealthError> {
-        self.ask(Command::Snapshot).await
+    pub async fn snapshot(&self, which: Which) -> Result<Vec<BackendHealth>, HealthError> {
+        self.ask(|reply| Command::Snapshot(which, reply)).await
     }
 
     /// Tells which interfaces towards backends have no carrier.

@@ -29,7 +29,7 @@ mod tripwire;
 mod watched;
 
 pub use board::StreamId;
-pub use command::{HealthError, Targets};
+pub use command::{HealthError, Targets, Which, Wish};
 pub use event::{Applier, BackendKey, Evidence, GuardEvent, GuardEventKind, HealthEvent};
 pub use guard_status::{FrozenStatus, GuardStatus};
 pub use handle::Health;

@@ -89,25 +89,27 @@ impl RolloutRequest {
         }
     }
 
-    /// The pool's rollout after the request; `None` is none. `members` are all backends of the config, `existing` is
+    /// The pool's rollout after the request; `None` is none. `members` are all backends of the config, of which
+    /// `new_flows` tells who takes new flows, `existing` is
     /// the pool's rollout, `by` the user on record.
     ///
     /// # Errors
     /// Usage, not found, or refused where it would leave one side without anybody, or a rollout is in the way.
     pub fn apply(
         &self,
-        members: &[Member],
+        members: &[Member<'_>],
+        new_flows: &dyn Fn(&Member<'_>) -> NewFlows,
         existing: Option<&Rollout>,
         by: &str,
         now: Timestamp,
     ) -> Result<Option<Rollout>, Failure> {
         self.check()?;
-        if !members.iter().any(|member| member.backend.pool == self.pool) {
-            let pools = members.iter().map(|member| member.backend.pool.as_str());
+        if !members.iter().any(|member| member.pool == self.pool) {
+            let pools = members.iter().map(|member| member.pool);
             return Err(not_found("pool", &self.pool, pools));
         }
         match self.action {
-            Action::Start => self.start(members, existing, by, now).map(Some),
+            Action::Start => self.start(members, new_flows, existing, by, now).map(Some),
             _ => {
                 let message = format!("no rollout of pool {:?}; `weir rollout start` begins one", self.pool);
                 let rollout = existing.ok_or_else(|| Failure::new(Code::NotFound, message))?;
@@ -145,7 +147,8 @@ impl RolloutRequest {
 
     fn start(
         &self,
-        members: &[Member],
+        members: &[Member<'_>],
+        new_flows: &dyn Fn(&Member<'_>) -> NewFlows,
         existing: Option<&Rollout>,
         by: &str,
         now: Timestamp,
@@ -155,27 +158,26 @@ impl RolloutRequest {
         if existing.is_some_and(|rollout| rollout.stage == Stage::Running) {
             return refused(format!("a rollout of pool {pool} is running: promote or abort it first"));
         }
-        let in_pool = || members.iter().filter(|member| member.backend.pool == *pool);
+        let in_pool = || members.iter().filter(|member| member.pool == pool);
         let mut canary = BTreeSet::new();
         for name in &self.canary {
             let name = name.strip_prefix(&format!("{pool}/")).unwrap_or(name);
-            if !in_pool().any(|member| member.backend.name == name) {
-                return Err(not_found("backend", name, in_pool().map(|member| member.backend.name.as_str())));
+            if !in_pool().any(|member| member.name == name) {
+                return Err(not_found("backend", name, in_pool().map(|member| member.name)));
             }
             canary.insert(name.to_owned());
         }
         if canary.is_empty() {
             return Err(Failure::new(Code::Usage, "--canary: name at least one backend"));
         }
-        if in_pool().all(|member| canary.contains(&member.backend.name)) {
+        if in_pool().all(|member| canary.contains(member.name)) {
             return refused(format!(
                 "--canary: all backends of pool {pool} are canaries; leave at least one out"
             ));
         }
         let takes = |wanted: bool| {
-            in_pool().any(|member| {
-                member.new_flows == NewFlows::Taken && canary.contains(&member.backend.name) == wanted
-            })
+            in_pool()
+                .any(|member| new_flows(member) == NewFlows::Taken && canary.contains(member.name) == wanted)
         };
         if !self.force && !takes(true) {
             return refused(format!("no canary of pool {pool} takes new flows; --force starts all the same"));
@@ -238,24 +240,17 @@ impl RolloutRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::overlay::BackendName;
 
     const NOW: Timestamp = Timestamp::constant(1_795_000_000, 0);
 
-    fn members() -> Vec<Member> {
-        let member = |pool: &str, name: &str, new_flows| Member {
-            backend: BackendName::new(pool, name),
-            host: None,
-            file_weight: 100,
-            new_flows,
-            flows: 0,
-        };
-        vec![
-            member("api", "api-1", NewFlows::Taken),
-            member("web", "web-1", NewFlows::Taken),
-            member("web", "web-2", NewFlows::Taken),
-            member("web", "web-3", NewFlows::Refused),
-        ]
+    fn members() -> [Member<'static>; 4] {
+        let member = |pool, name| Member { pool, name, host: None, file_weight: 100 };
+        [member("api", "api-1"), member("web", "web-1"), member("web", "web-2"), member("web", "web-3")]
+    }
+
+    /// All take new flows but `web-3`.
+    fn new_flows(member: &Member<'_>) -> NewFlows {
+        if member.name == "web-3" { NewFlows::Refused } else { NewFlows::Taken }
     }
 
     fn start(canary: &[&str]) -> RolloutRequest {
@@ -264,7 +259,7 @@ mod tests {
     }
 
     fn run(request: &RolloutRequest, existing: Option<&Rollout>) -> Result<Option<Rollout>, Failure> {
-        request.apply(&members(), existing, "alice", NOW)
+        request.apply(&members(), &new_flows, existing, "alice", NOW)
     }
 
     fn running() -> Rollout {

@@ -1,8 +1,9 @@
 //! From a request to new runtime changes: which backends are meant, what the effect is, whether a guard refuses.
 //!
-//! Pure: members, time and overlay in; a new overlay and its description out. Nothing is applied here.
+//! Pure: members, time and overlay in; a new overlay and its description out. Nothing is applied here. Flows are asked
+//! for last, when the effect is told: counting them takes longer than everything else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -22,18 +23,16 @@ const LONGEST_REASON: usize = 500;
 const MAX_WEIGHT: u16 = 1000;
 
 /// A configured backend as selection and guards see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Which.
-    pub backend: BackendName,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Member<'a> {
+    /// Name of its pool.
+    pub pool: &'a str,
+    /// Its name in the pool.
+    pub name: &'a str,
     /// Host label.
-    pub host: Option<String>,
+    pub host: Option<&'a str>,
     /// The config's weight.
     pub file_weight: u16,
-    /// Whether new flows are sent to it at present.
-    pub new_flows: NewFlows,
-    /// Live flows.
-    pub flows: u64,
 }
 
 /// Whether a backend takes new flows.
@@ -49,95 +48,129 @@ pub enum NewFlows {
 ///
 /// # Errors
 /// Usage when nothing is named; not found, with the nearest name.
-pub fn select<'a>(members: &'a [Member], targets: &Targets) -> Result<Vec<&'a Member>, Failure> {
+pub fn select<'a>(members: &[Member<'a>], targets: &Targets) -> Result<Vec<Member<'a>>, Failure> {
     let Targets { names, pool, host } = targets;
     if names.is_empty() && pool.is_none() && host.is_none() {
         return Err(Failure::new(Code::Usage, "no backend named: give names, --pool or --host"));
     }
-    let all = || members.iter();
-    if let Some(pool) = pool.as_deref().filter(|pool| !all().any(|member| member.backend.pool == **pool)) {
-        return Err(not_found("pool", pool, all().map(|member| member.backend.pool.as_str())));
+    let (pool, host) = (pool.as_deref(), host.as_deref());
+    let all = || members.iter().copied();
+    if let Some(pool) = pool.filter(|pool| !all().any(|member| member.pool == *pool)) {
+        return Err(not_found("pool", pool, all().map(|member| member.pool)));
     }
-    if let Some(host) =
-        host.as_deref().filter(|host| !all().any(|member| member.host.as_deref() == Some(*host)))
-    {
-        return Err(not_found("host", host, all().filter_map(|member| member.host.as_deref())));
+    if let Some(host) = host.filter(|host| !all().any(|member| member.host == Some(*host))) {
+        return Err(not_found("host", host, all().filter_map(|member| member.host)));
     }
-    let within = |member: &&Member| {
-        pool.as_ref().is_none_or(|pool| member.backend.pool == *pool)
-            && host.as_ref().is_none_or(|host| member.host.as_ref() == Some(host))
+    let within = |member: &Member<'_>| {
+        pool.is_none_or(|pool| member.pool == pool) && host.is_none_or(|host| member.host == Some(host))
     };
     for name in names {
-        let candidates = all().filter(within).map(|m| (m.backend.pool.as_str(), m.backend.name.as_str()));
+        let candidates = all().filter(within).map(|member| (member.pool, member.name));
         Pattern::new(name).must_match(candidates)?;
     }
-    let named = |member: &&Member| {
-        let matches = |name: &String| Pattern::new(name).matches(&member.backend.pool, &member.backend.name);
-        names.is_empty() || names.iter().any(matches)
+    let named = |member: &Member<'_>| {
+        names.is_empty() || names.iter().any(|name| Pattern::new(name).matches(member.pool, member.name))
     };
-    let chosen: Vec<&Member> = all().filter(within).filter(named).collect();
+    let chosen: Vec<Member<'a>> = all().filter(within).filter(named).collect();
     if chosen.is_empty() {
-        let (pool, host) = (pool.as_deref().unwrap_or_default(), host.as_deref().unwrap_or_default());
+        let (pool, host) = (pool.unwrap_or_default(), host.unwrap_or_default());
         return Err(Failure::new(Code::NotFound, format!("no backend of pool {pool:?} is on host {host:?}")));
     }
     Ok(chosen)
 }
 
-/// The overlay after `request`, and what to tell the caller. `by` is the user on record.
+/// What a request means: decided, not yet in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The runtime changes with it.
+    pub overlay: Overlay,
+    effects: Vec<Effect>,
+    /// As they are after it; flows are not counted.
+    backends: Vec<ChangedBackend>,
+    force: Force,
+}
+
+/// Decides on `request`. `by` is the user on record; `new_flows` is asked about the pools concerned alone.
 ///
 /// # Errors
-/// Usage, not found, or refused by the guard on a pool's last backends.
+/// Usage, not found.
 pub fn change(
-    members: &[Member],
+    members: &[Member<'_>],
+    new_flows: &dyn Fn(&Member<'_>) -> NewFlows,
     overlay: &Overlay,
     request: &BackendRequest,
     by: &str,
     now: Timestamp,
-) -> Result<(Overlay, Changed), Failure> {
+) -> Result<Change, Failure> {
     check(request)?;
     let chosen = select(members, &request.targets)?;
-    let effects = effects(members, &chosen, request.action);
-    let empties: Vec<&Effect> = effects.iter().filter(|effect| effect.empties_pool).collect();
-    if let (false, Force::Unforced) = (empties.is_empty(), request.force) {
-        let told: Vec<String> = empties.iter().map(|effect| effect.told.clone()).collect();
-        return Err(Failure::new(
-            Code::Refused,
-            format!("{}: no backend would be left for new flows; --force overrides", told.join("; ")),
-        ));
-    }
     let until = request.for_s.map(|seconds| now + Duration::from_secs(seconds));
     let note = || Note { by: by.to_owned(), since: now, reason: request.reason.clone() };
     let mut next = overlay.clone();
+    let mut backends = Vec::with_capacity(chosen.len());
     for member in &chosen {
-        let backend = &member.backend;
+        let backend = BackendName::new(member.pool, member.name);
         match request.action {
             Action::Drain => {
-                next.set_admin(backend, Some(AdminChange { state: Out::Draining, until, note: note() }))
+                next.set_admin(&backend, Some(AdminChange { state: Out::Draining, until, note: note() }))
             }
             Action::Maintenance => {
-                next.set_admin(backend, Some(AdminChange { state: Out::Maintenance, until, note: note() }));
+                next.set_admin(&backend, Some(AdminChange { state: Out::Maintenance, until, note: note() }));
             }
-            Action::Ready => next.set_admin(backend, None),
-            Action::Weight { weight: None } => next.set_weight(backend, None),
+            Action::Ready => next.set_admin(&backend, None),
+            Action::Weight { weight: None } => next.set_weight(&backend, None),
             Action::Weight { weight: Some(weight) } => next.set_weight(
-                backend,
+                &backend,
                 Some(WeightChange { weight, file_weight: member.file_weight, until, note: note() }),
             ),
         }
+        backends.push(ChangedBackend {
+            admin: next.admin(&backend, now).map_or("active", |change| change.state.name()).to_owned(),
+            weight: next.weight(&backend, member.file_weight, now),
+            pool: backend.pool,
+            name: backend.name,
+            flows: 0,
+        });
     }
-    let backends = chosen.iter().map(|member| ChangedBackend {
-        pool: member.backend.pool.clone(),
-        name: member.backend.name.clone(),
-        admin: next.admin(&member.backend, now).map_or("active", |change| change.state.name()).to_owned(),
-        weight: next.weight(&member.backend, member.file_weight, now),
-        flows: member.flows,
-    });
-    let changed = Changed {
-        api: Api,
-        effects: effects.iter().map(|effect| effect.told.clone()).collect(),
-        backends: backends.collect(),
-    };
-    Ok((next, changed))
+    let effects = effects(members, &chosen, request.action, new_flows);
+    Ok(Change { overlay: next, effects, backends, force: request.force })
+}
+
+impl Change {
+    /// Whether no guard stands against it.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        self.force == Force::Forced || !self.effects.iter().any(|effect| effect.empties_pool)
+    }
+
+    /// The backends that it means.
+    pub fn backends(&self) -> impl Iterator<Item = BackendName> {
+        self.backends.iter().map(|backend| BackendName::new(&backend.pool, &backend.name))
+    }
+
+    /// What to tell the caller, with the live flows of each backend, in the order of [`Self::backends`].
+    ///
+    /// # Errors
+    /// Refused by the guard on a pool's last backends.
+    pub fn told(mut self, flows: &[u64]) -> Result<Changed, Failure> {
+        for (backend, flows) in self.backends.iter_mut().zip(flows) {
+            backend.flows = *flows;
+        }
+        let told = |effect: &Effect| {
+            let of_pool = self.backends.iter().filter(|backend| backend.pool == effect.pool);
+            effect.told(of_pool.map(|backend| backend.flows).sum())
+        };
+        if !self.is_allowed() {
+            let empties: Vec<String> =
+                self.effects.iter().filter(|effect| effect.empties_pool).map(told).collect();
+            return Err(Failure::new(
+                Code::Refused,
+                format!("{}: no backend would be left for new flows; --force overrides", empties.join("; ")),
+            ));
+        }
+        let effects = self.effects.iter().map(told).collect();
+        Ok(Changed { api: Api, effects, backends: self.backends })
+    }
 }
 
 fn check(request: &BackendRequest) -> Result<(), Failure> {
@@ -161,43 +194,54 @@ fn check(request: &BackendRequest) -> Result<(), Failure> {
 }
 
 /// What a request does to one pool.
+#[derive(Clone, Debug, PartialEq)]
 struct Effect {
-    /// `drains 1 of 3 backends of pool web, 812 live flows`.
-    told: String,
+    pool: String,
+    action: Action,
+    /// Backends of the pool that it means, and all.
+    meant: usize,
+    of: usize,
     /// Whether it takes the last backends that take new flows.
     empties_pool: bool,
 }
 
-fn effects(members: &[Member], chosen: &[&Member], action: Action) -> Vec<Effect> {
-    let mut pools: BTreeMap<&str, Vec<&Member>> = BTreeMap::new();
-    for member in chosen {
-        pools.entry(&member.backend.pool).or_default().push(member);
+impl Effect {
+    /// `drains 1 of 3 backends of pool web, 812 live flows`.
+    fn told(&self, flows: u64) -> String {
+        let verb = match self.action {
+            Action::Drain => "drains".to_owned(),
+            Action::Maintenance => "takes out for maintenance".to_owned(),
+            Action::Ready => "readies".to_owned(),
+            Action::Weight { weight: None } => "gives back its configured weight to".to_owned(),
+            Action::Weight { weight: Some(weight) } => format!("sets weight {weight} for"),
+        };
+        let Self { pool, meant, of, .. } = self;
+        format!("{verb} {meant} of {of} backends of pool {pool}, {} live flows", number(flows))
     }
-    pools
-        .into_iter()
-        .map(|(pool, taken)| {
-            let in_pool = || members.iter().filter(|member| member.backend.pool == pool);
-            let takes = |member: &&Member| member.new_flows == NewFlows::Taken;
-            let left = in_pool().filter(takes).filter(|member| !taken.contains(member)).count();
-            let verb = match action {
-                Action::Drain => "drains".to_owned(),
-                Action::Maintenance => "takes out for maintenance".to_owned(),
-                Action::Ready => "readies".to_owned(),
-                Action::Weight { weight: None } => "gives back its configured weight to".to_owned(),
-                Action::Weight { weight: Some(weight) } => format!("sets weight {weight} for"),
-            };
-            let flows: u64 = taken.iter().map(|member| member.flows).sum();
-            Effect {
-                told: format!(
-                    "{verb} {} of {} backends of pool {pool}, {} live flows",
-                    taken.len(),
-                    in_pool().count(),
-                    number(flows)
-                ),
-                empties_pool: takes_out(action) && left == 0 && taken.iter().any(takes),
-            }
-        })
-        .collect()
+}
+
+fn effects(
+    members: &[Member<'_>],
+    chosen: &[Member<'_>],
+    action: Action,
+    new_flows: &dyn Fn(&Member<'_>) -> NewFlows,
+) -> Vec<Effect> {
+    // Of each pool concerned, the members that are meant and the others.
+    let mut pools: BTreeMap<&str, [Vec<&Member<'_>>; 2]> =
+        chosen.iter().map(|member| (member.pool, [Vec::new(), Vec::new()])).collect();
+    let chosen: HashSet<&Member<'_>> = chosen.iter().collect();
+    for member in members {
+        if let Some([meant, others]) = pools.get_mut(member.pool) {
+            if chosen.contains(member) { meant } else { others }.push(member);
+        }
+    }
+    let takes = |member: &&Member<'_>| new_flows(member) == NewFlows::Taken;
+    let effect = |(pool, [meant, others]): (&str, [Vec<&Member<'_>>; 2])| {
+        let empties = takes_out(action) && !others.iter().any(takes) && meant.iter().any(takes);
+        let (meant, of) = (meant.len(), meant.len() + others.len());
+        Effect { pool: pool.to_owned(), action, meant, of, empties_pool: empties }
+    };
+    pools.into_iter().map(effect).collect()
 }
 
 fn takes_out(action: Action) -> bool {
@@ -210,18 +254,31 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::constant(1_795_000_000, 0);
 
-    fn member(pool: &str, name: &str, host: &str, new_flows: NewFlows, flows: u64) -> Member {
-        let host = Some(host.to_owned());
-        Member { backend: BackendName::new(pool, name), host, file_weight: 100, new_flows, flows }
+    fn member(pool: &'static str, name: &'static str, host: &'static str) -> Member<'static> {
+        Member { pool, name, host: Some(host), file_weight: 100 }
     }
 
-    fn members() -> Vec<Member> {
-        vec![
-            member("api", "web-1", "h1", NewFlows::Taken, 5),
-            member("web", "web-1", "h1", NewFlows::Taken, 812),
-            member("web", "web-2", "h2", NewFlows::Taken, 1_000),
-            member("web", "web-3", "h3", NewFlows::Refused, 0),
+    fn members() -> [Member<'static>; 4] {
+        [
+            member("api", "web-1", "h1"),
+            member("web", "web-1", "h1"),
+            member("web", "web-2", "h2"),
+            member("web", "web-3", "h3"),
         ]
+    }
+
+    /// All take new flows but `web-3`.
+    fn new_flows(member: &Member<'_>) -> NewFlows {
+        if member.name == "web-3" { NewFlows::Refused } else { NewFlows::Taken }
+    }
+
+    fn flows(backend: &BackendName) -> u64 {
+        match (&*backend.pool, &*backend.name) {
+            ("api", _) => 5,
+            (_, "web-1") => 812,
+            (_, "web-2") => 1_000,
+            _ => 0,
+        }
     }
 
     fn targets(names: &[&str]) -> Targets {
@@ -240,13 +297,20 @@ mod tests {
     }
 
     fn run(request: &BackendRequest) -> Result<(Overlay, Changed), Failure> {
-        change(&members(), &Overlay::default(), request, "root", NOW)
+        run_on(&Overlay::default(), request)
+    }
+
+    fn run_on(overlay: &Overlay, request: &BackendRequest) -> Result<(Overlay, Changed), Failure> {
+        let change = change(&members(), &new_flows, overlay, request, "root", NOW)?;
+        let (overlay, flows) = (change.overlay.clone(), change.backends().map(|name| flows(&name)));
+        let flows: Vec<u64> = flows.collect();
+        change.told(&flows).map(|changed| (overlay, changed))
     }
 
     fn chosen(targets: &Targets) -> String {
         let members = members();
         let chosen = select(&members, targets).expect("found");
-        chosen.iter().map(|member| member.backend.to_string()).collect::<Vec<_>>().join(" ")
+        chosen.iter().map(|member| format!("{}/{}", member.pool, member.name)).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -304,9 +368,9 @@ mod tests {
     #[test]
     fn draining_what_takes_no_new_flows_anyway_is_not_refused() {
         run(&request(Action::Drain, &["web/web-3"])).expect("drains");
-        let nobody: Vec<Member> =
-            members().into_iter().map(|member| Member { new_flows: NewFlows::Refused, ..member }).collect();
-        change(&nobody, &Overlay::default(), &request(Action::Drain, &["*"]), "root", NOW).expect("drains");
+        let all = request(Action::Drain, &["*"]);
+        let nobody = change(&members(), &|_| NewFlows::Refused, &Overlay::default(), &all, "root", NOW);
+        assert!(nobody.expect("found").is_allowed());
     }
 
     #[test]
@@ -314,13 +378,13 @@ mod tests {
         let web_1 = BackendName::new("web", "web-1");
         let (overlay, _) = run(&request(Action::Drain, &["web/web-1"])).expect("drains");
         let weight = request(Action::Weight { weight: Some(7) }, &["web/web-1"]);
-        let (overlay, _) = change(&members(), &overlay, &weight, "root", NOW).expect("weighs");
+        let (overlay, _) = run_on(&overlay, &weight).expect("weighs");
         let ready = request(Action::Ready, &["web/web-1"]);
-        let (overlay, changed) = change(&members(), &overlay, &ready, "root", NOW).expect("readies");
+        let (overlay, changed) = run_on(&overlay, &ready).expect("readies");
         assert_eq!((overlay.admin(&web_1, NOW), overlay.weight(&web_1, 100, NOW)), (None, 7));
         assert_eq!(changed.backends[0].weight, 7);
         let back = request(Action::Weight { weight: None }, &["web/web-1"]);
-        let (overlay, _) = change(&members(), &overlay, &back, "root", NOW).expect("weighs");
+        let (overlay, _) = run_on(&overlay, &back).expect("weighs");
         assert_eq!(overlay, Overlay::default());
     }
 

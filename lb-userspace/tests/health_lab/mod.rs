@@ -145,7 +145,7 @@ impl Detection {
     /// What a view would show.
     pub(crate) fn snapshot(&self) -> Vec<lb_userspace::health::BackendHealth> {
         let (Some(health), Some(runtime)) = (&self.health, &self.runtime) else { return Vec::new() };
-        runtime.block_on(health.snapshot()).expect("a snapshot")
+        runtime.block_on(health.snapshot(lb_userspace::health::Which::All)).expect("a snapshot")
     }
 
     /// The events so far.

@@ -15,7 +15,7 @@ use lb_userspace::config::model::{
     Backend, Config, Guard, LastResort, Limits, Mode, OnDown, Pool, Ports, Protocol, Scheduler, Service,
     Timeouts, Tunnel, Unmatched, Vip,
 };
-use lb_userspace::desired::{self, Desired, Egress, HopKey, HopRecord, Inputs, PoolView};
+use lb_userspace::desired::{Desired, Egress, HopKey, HopRecord, Inputs, PoolView};
 use lb_userspace::flows;
 use lb_userspace::maps::set::MapSet;
 use lb_userspace::maps::sizes::Sizes;
@@ -135,14 +135,22 @@ fn egress(address: IpAddr) -> Egress {
 }
 
 pub(crate) fn desired_with(config: &Config, views: &BTreeMap<String, PoolView>) -> Arc<Desired> {
-    Arc::new(desired::desired(&Inputs {
+    Arc::new(with_inputs(config, views, |inputs| Desired::new(inputs, &BTreeSet::new())))
+}
+
+/// Runs `work` on the inputs of a desired state.
+pub(crate) fn with_inputs<T>(
+    config: &Config,
+    views: &BTreeMap<String, PoolView>,
+    work: impl FnOnce(&Inputs<'_>) -> T,
+) -> T {
+    work(&Inputs {
         config,
-        weights: &BTreeMap::new(),
+        weight: &|_, backend| backend.weight,
         views,
         egress: &|address, _| Some(egress(address)),
         next_hop: &hop_record,
-        local: &BTreeSet::new(),
-    }))
+    })
 }
 
 pub(crate) fn desired(config: &Config) -> Arc<Desired> {

@@ -245,7 +245,7 @@ table_size = 4093
     let config = accepted(text).config;
     assert_eq!((config.services["a"].vip.as_str(), config.vips.len()), ("edge", 1));
     assert_eq!(config.pools["web"].checks[0].port, Some(80));
-    assert_eq!(config.table_size("web"), 4093);
+    assert_eq!(config.table_sizes().of(&config.pools["web"]), 4093);
 }
 
 #[test]

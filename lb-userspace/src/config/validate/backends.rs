@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::config::findings::Findings;
-use crate::config::model::{Config, Ports};
+use crate::config::model::{Config, Pool, Ports, Vip};
 use crate::config::resolve::{Places, PoolPlaces};
+use crate::config::validate::users::Users;
 
 /// Reports pools and backends that cannot work.
-pub(crate) fn validate(config: &Config, places: &Places, findings: &Findings) {
+pub(crate) fn validate(config: &Config, users: &Users<'_>, places: &Places, findings: &Findings) {
+    let vips = config.vips.values().flat_map(|vip| vip.addresses.iter().map(move |address| (*address, vip)));
+    let vips: BTreeMap<IpAddr, &Vip> = vips.collect();
     let mut pools: Vec<_> = places.pools.iter().collect();
     pools.sort_by_key(|(_, place)| place.order);
     let mut by_name: BTreeMap<&str, (IpAddr, String)> = BTreeMap::new();
@@ -33,7 +36,7 @@ pub(crate) fn validate(config: &Config, places: &Places, findings: &Findings) {
                 );
                 findings.error(&at.address, &at.subject, "address", message);
             }
-            if let Some(vip) = config.vips.values().find(|vip| vip.addresses.contains(&address)) {
+            if let Some(vip) = vips.get(&address) {
                 let message = format!(
                     "address {address} is an address of vip {:?}: give the server's own address",
                     vip.name
@@ -42,7 +45,7 @@ pub(crate) fn validate(config: &Config, places: &Places, findings: &Findings) {
             }
         }
         repeated_addresses(config, name, place, findings);
-        ports(config, name, place, findings);
+        ports(&config.pools[name], users, place, findings);
     }
     table_sizes(config, places, findings);
 }
@@ -65,13 +68,16 @@ fn repeated_addresses(config: &Config, pool: &str, place: &PoolPlaces, findings:
 }
 
 /// A backend's port is a promise to rewrite, which the modes of this version do not.
-fn ports(config: &Config, pool: &str, place: &PoolPlaces, findings: &Findings) {
-    for (name, backend) in &config.pools[pool].backends {
+fn ports(pool: &Pool, users: &Users<'_>, place: &PoolPlaces, findings: &Findings) {
+    // Among all users, the first that differs from a backend is the first of all or the first that differs from that.
+    let users = users.of_pool(&pool.name);
+    let first = users.first();
+    let other = users.iter().find(|service| first.is_some_and(|first| first.ports != service.ports));
+    for (name, backend) in &pool.backends {
         let at = &place.backends[name];
         let (Some(port), Some(port_place)) = (backend.port, &at.port) else { continue };
         let kept = Ports::Ranges(vec![(port, port)]);
-        let mut users = config.services.values().filter(|service| service.pool == pool);
-        if let Some(service) = users.find(|service| service.ports != kept) {
+        if let Some(service) = first.into_iter().chain(other).find(|service| service.ports != kept) {
             let message = format!(
                 "port {port} is for mode \"nat\"; mode {:?} of service {:?} keeps the packet's port: remove it",
                 service.mode.name(),

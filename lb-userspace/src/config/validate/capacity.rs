@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::config::findings::Findings;
-use crate::config::model::{Config, Ports};
+use crate::config::model::{Config, Pool, Ports};
 use crate::config::resolve::Places;
+use crate::config::validate::users::Users;
 
 /// Port ranges that one VIP's record holds, all protocols together.
 const RANGES_PER_VIP: usize = 32;
@@ -19,10 +20,10 @@ const MOST_VIP_ADDRESSES: usize = 16_383;
 const SLOTS_PER_LINE: u32 = 32;
 
 /// Reports what exceeds a limit, at the table that crosses it.
-pub(crate) fn validate(config: &Config, places: &Places, findings: &Findings) {
+pub(crate) fn validate(config: &Config, users: &Users<'_>, places: &Places, findings: &Findings) {
     vips(config, places, findings);
     services(config, places, findings);
-    pools(config, places, findings);
+    pools(config, users, places, findings);
 }
 
 fn vips(config: &Config, places: &Places, findings: &Findings) {
@@ -76,17 +77,24 @@ fn services(config: &Config, places: &Places, findings: &Findings) {
     }
 }
 
-fn pools(config: &Config, places: &Places, findings: &Findings) {
+fn pools(config: &Config, users: &Users<'_>, places: &Places, findings: &Findings) {
     let limits = &config.limits;
     let total: usize = config.pools.values().map(|pool| pool.backends.len()).sum();
-    let needed = slots_needed(config);
+    let sizes = config.table_sizes();
+    // Tables in use, each with room for its replacement.
+    let pool_slots = |pool: &Pool| match users.of_pool(&pool.name) {
+        [] => 0,
+        _ => 2 * u64::from(sizes.of(pool).next_multiple_of(SLOTS_PER_LINE)),
+    };
+    let needed: u64 = config.pools.values().map(pool_slots).sum();
     let (mut backends, mut slots) = (0, 0);
     let mut ordered: Vec<_> = places.pools.iter().collect();
     ordered.sort_by_key(|(_, place)| place.order);
     for (name, place) in ordered {
         let before = (backends, slots);
-        backends += config.pools[name].backends.len();
-        slots += pool_slots(config, name);
+        let pool = &config.pools[name];
+        backends += pool.backends.len();
+        slots += pool_slots(pool);
         let limit = to_usize(limits.backends);
         if before.0 <= limit && backends > limit {
             let message = format!(
@@ -103,16 +111,6 @@ fn pools(config: &Config, places: &Places, findings: &Findings) {
             findings.error(&place.place, &place.subject, "table_size", message);
         }
     }
-}
-
-/// Slots of all tables in use, with room for the replacement of each.
-pub(crate) fn slots_needed(config: &Config) -> u64 {
-    config.pools.keys().map(|pool| pool_slots(config, pool)).sum()
-}
-
-fn pool_slots(config: &Config, pool: &str) -> u64 {
-    let used = config.services.values().any(|service| service.pool == pool);
-    if used { 2 * u64::from(config.table_size(pool).next_multiple_of(SLOTS_PER_LINE)) } else { 0 }
 }
 
 /// Lossless on every target that runs Linux.

@@ -1,22 +1,26 @@
 //! Ports of checks that give none, and the checks of pools that give none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::findings::Findings;
-use crate::config::model::{Check, CheckKind, Config, Protocol, Service};
+use crate::config::model::{Check, CheckKind, Pool, Protocol, Service};
 use crate::config::resolve::{Places, PoolPlaces};
+use crate::config::validate::users::Users;
 
 /// Gives every check of every pool its port, and every pool its checks.
-pub(crate) fn fill(config: &mut Config, places: &Places, findings: &Findings) {
+pub(crate) fn fill(
+    pools: &mut BTreeMap<String, Pool>,
+    users: &Users<'_>,
+    places: &Places,
+    findings: &Findings,
+) {
     for (name, place) in &places.pools {
-        let users: Vec<&Service> = config.services.values().filter(|service| service.pool == *name).collect();
-        let checks = match config.pools[name].checks.as_slice() {
-            [] => default_checks(&users, places, place, findings),
-            given => with_ports(given, &users, places, place, findings),
+        let Some(pool) = pools.get_mut(name) else { continue };
+        let users = users.of_pool(name);
+        pool.checks = match pool.checks.as_slice() {
+            [] => default_checks(users, places, place, findings),
+            given => with_ports(given, users, places, place, findings),
         };
-        if let Some(pool) = config.pools.get_mut(name) {
-            pool.checks = checks;
-        }
     }
 }
 

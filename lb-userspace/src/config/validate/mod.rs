@@ -7,21 +7,24 @@ mod check_ports;
 mod family;
 mod overlap;
 mod unused;
+mod users;
 
 use super::findings::Findings;
 use super::model::Config;
 use super::resolve::Places;
+use users::Users;
 
 /// Runs every check, and fills in what checks take from services.
 pub(crate) fn validate(config: &mut Config, places: &Places, findings: &Findings) {
-    backends::validate(config, places, findings);
+    let users = Users::of(&config.services);
+    backends::validate(config, &users, places, findings);
     bfd::validate(config, places, findings);
     family::validate(config, places, findings);
     overlap::validate(config, places, findings);
-    capacity::validate(config, places, findings);
-    check_ports::fill(config, places, findings);
+    capacity::validate(config, &users, places, findings);
+    check_ports::fill(&mut config.pools, &users, places, findings);
     // A table with an error may be the one that uses the others.
     if !findings.has_errors() {
-        unused::warn(config, places, findings);
+        unused::warn(&users, places, findings);
     }
 }

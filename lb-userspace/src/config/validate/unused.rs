@@ -1,18 +1,18 @@
 //! Tables that nothing refers to.
 
 use crate::config::findings::Findings;
-use crate::config::model::Config;
 use crate::config::resolve::Places;
+use crate::config::validate::users::Users;
 
 /// Warns of pools and VIPs without a service.
-pub(crate) fn warn(config: &Config, places: &Places, findings: &Findings) {
+pub(crate) fn warn(users: &Users<'_>, places: &Places, findings: &Findings) {
     for (name, place) in &places.pools {
-        if !config.services.values().any(|service| service.pool == *name) {
+        if users.of_pool(name).is_empty() {
             findings.warning(&place.place, &place.subject, "", "no service uses this pool");
         }
     }
     for (name, place) in &places.vips {
-        if !config.services.values().any(|service| service.vip == *name) {
+        if !users.has_vip(name) {
             findings.warning(place, &format!("vip {name:?}"), "", "no service uses this VIP");
         }
     }

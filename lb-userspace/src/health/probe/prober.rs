@@ -301,12 +301,8 @@ impl Prober {
             // A reply that nobody waits for any more is dropped.
             match self.commands.try_recv() {
                 Ok(Command::Update(targets, reply)) => drop(reply.send(self.update(&targets, now))),
-                Ok(Command::SetAdmin(key, admin, reply)) => {
-                    let done = self.board.set_admin(&key, admin, now);
-                    drop(reply.send(done.ok_or(HealthError::NoSuchBackend(key))));
-                }
-                Ok(Command::SetWeight(key, weight, reply)) => {
-                    let done = self.board.set_weight(&key, weight, now);
+                Ok(Command::SetWish(key, wish, reply)) => {
+                    let done = self.board.set_wish(&key, wish, now);
                     drop(reply.send(done.ok_or(HealthError::NoSuchBackend(key))));
                 }
                 Ok(Command::Handshakes(totals)) => self.board.take_handshakes(&totals, now),
@@ -322,7 +318,7 @@ impl Prober {
                     let _ = reply.send(SystemTime::now());
                 }
                 Ok(Command::Timings(pool, reply)) => drop(reply.send(self.board.timings(&pool, now))),
-                Ok(Command::Snapshot(reply)) => drop(reply.send(self.board.snapshot(now))),
+                Ok(Command::Snapshot(which, reply)) => drop(reply.send(self.board.snapshot(&which, now))),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Next::Stop,
                 Err(TryRecvError::Empty) => return Next::Continue,
             }
