@@ -6,7 +6,7 @@ use super::installer::Installer;
 use crate::process;
 
 /// A program, and the package that brings it.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("curl", "curl"),
@@ -14,6 +14,9 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("ethtool", "ethtool"),
     ("bpftool", "bpftool"),
     ("tshark", "tshark"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("openssl", "openssl"),
+    ("update-ca-certificates", "ca-certificates"),
     ("iperf3", "iperf3"),
     ("bird", "bird2"),
     ("python3", "python3"),
