@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use health_lab::{Lab, SERVER_V4, SERVER_V6, address, check, pool, print_distribution};
-use lb_userspace::config::model::{Check, CheckKind, HttpCheck};
+use lb_userspace::config::model::{Check, CheckKind, HttpCheck, PhaseLimits};
 use lb_userspace::health::machine::{FailureKind, Health};
 use lb_userspace::health::pool_view::SlotState;
 
@@ -23,6 +23,7 @@ fn http(path: &str, expect_body: Option<&str>) -> CheckKind {
         host: Some("health.example".to_owned()),
         expect_status: vec![(200, 299)],
         expect_body: expect_body.map(ToOwned::to_owned),
+        phases: PhaseLimits::default(),
     })
 }
 

@@ -1,10 +1,14 @@
 //! `[[pool.health]]`: health checks and their defaults.
 
+mod datagram;
+mod exec;
+mod http;
+
 use std::time::Duration;
 
 use super::keys;
-use super::model::{Check, CheckKind, HttpCheck, Through};
-use super::reader::{Node, Table};
+use super::model::{Check, CheckKind, Through};
+use super::reader::Table;
 use super::scalar::{DAY, show};
 use super::source::Place;
 
@@ -31,9 +35,13 @@ enum Kind {
     Tcp,
     Syn,
     Http,
+    Https,
     Ping,
     Tripwire,
     Bfd,
+    Udp,
+    Dns,
+    Exec,
 }
 
 /// Largest `fall` of a `bfd` check, whose multiplier is a byte on the wire.
@@ -44,11 +52,11 @@ const KINDS: &[(&str, Option<Kind>)] = &[
     ("tcp", Some(Kind::Tcp)),
     ("syn", Some(Kind::Syn)),
     ("http", Some(Kind::Http)),
+    ("https", Some(Kind::Https)),
     ("ping", Some(Kind::Ping)),
-    ("https", None),
-    ("udp", None),
-    ("dns", None),
-    ("exec", None),
+    ("udp", Some(Kind::Udp)),
+    ("dns", Some(Kind::Dns)),
+    ("exec", Some(Kind::Exec)),
     ("tripwire", Some(Kind::Tripwire)),
     ("bfd", Some(Kind::Bfd)),
 ];
@@ -62,16 +70,36 @@ impl CheckKind {
             Self::Tcp => "tcp",
             Self::Syn => "syn",
             Self::Http(_) => "http",
+            Self::Https(..) => "https",
             Self::Ping => "ping",
             Self::Tripwire => "tripwire",
             Self::Bfd => "bfd",
+            Self::Udp(_) => "udp",
+            Self::Dns(_) => "dns",
+            Self::Exec(_) => "exec",
         }
     }
 
-    /// Whether probes go to a port.
+    /// Whether probes go to a port, or may: an `exec` check is told it.
     #[must_use]
     pub fn has_port(&self) -> bool {
-        matches!(self, Self::Tcp | Self::Syn | Self::Http(_) | Self::Tripwire)
+        !matches!(self, Self::None | Self::Ping | Self::Bfd)
+    }
+
+    /// The shortest interval: what a probe costs, and the grain of what runs it.
+    fn shortest_interval(&self) -> Duration {
+        match self {
+            Self::None
+            | Self::Tcp
+            | Self::Syn
+            | Self::Ping
+            | Self::Udp(_)
+            | Self::Dns(_)
+            | Self::Tripwire
+            | Self::Bfd => Duration::from_millis(1),
+            Self::Http(_) | Self::Https(..) => Duration::from_millis(10),
+            Self::Exec(_) => Duration::from_millis(100),
+        }
     }
 }
 
@@ -81,9 +109,10 @@ impl Check {
     pub fn with_defaults(kind: CheckKind) -> Self {
         let ms = Duration::from_millis;
         let (interval, timeout, fall) = match &kind {
-            CheckKind::None | CheckKind::Tcp | CheckKind::Http(_) | CheckKind::Tripwire => {
-                (ms(1000), ms(500), 3)
-            }
+            CheckKind::None | CheckKind::Tcp | CheckKind::Tripwire => (ms(1000), ms(500), 3),
+            CheckKind::Http(_) | CheckKind::Https(..) => (ms(1000), ms(500), 3),
+            CheckKind::Udp(_) | CheckKind::Dns(_) => (ms(1000), ms(500), 3),
+            CheckKind::Exec(_) => (ms(5000), ms(3000), 3),
             CheckKind::Syn => (ms(100), ms(100), 2),
             CheckKind::Bfd => (ms(50), ms(150), 3),
             CheckKind::Ping => (ms(10), ms(30), 3),
@@ -115,7 +144,11 @@ pub(crate) fn read(table: &Table<'_>) -> CheckDraft {
         Some(Kind::Ping) => CheckKind::Ping,
         Some(Kind::Tripwire) => CheckKind::Tripwire,
         Some(Kind::Bfd) => CheckKind::Bfd,
-        Some(Kind::Http) => CheckKind::Http(http(table)),
+        Some(Kind::Http) => CheckKind::Http(http::http(table)),
+        Some(Kind::Https) => CheckKind::Https(http::http(table), http::tls(table)),
+        Some(Kind::Udp) => CheckKind::Udp(datagram::udp(table)),
+        Some(Kind::Dns) => CheckKind::Dns(datagram::dns(table)),
+        Some(Kind::Exec) => CheckKind::Exec(exec::exec(table)),
         Some(Kind::None) | None => CheckKind::None,
     };
     let mut check = Check::with_defaults(kind);
@@ -144,6 +177,7 @@ pub(crate) fn read(table: &Table<'_>) -> CheckDraft {
             |node| table.findings.error(&node.place, &table.subject, "timeout", message.clone()),
         );
     }
+    compare_times(table, &check);
     CheckDraft { check, place: table.place.clone(), subject: table.subject.to_string() }
 }
 
@@ -151,7 +185,36 @@ pub(crate) fn read(table: &Table<'_>) -> CheckDraft {
 pub(crate) fn validate_defaults(defaults: &Table<'_>) {
     defaults.value("type").map(|node| node.word(KINDS));
     settings(defaults);
-    http(defaults);
+    http::http(defaults);
+    http::tls(defaults);
+    for key in ["send", "expect"] {
+        defaults.value(key).map(|node| datagram::payload(&node, key));
+    }
+}
+
+/// Refuses times that do not fit the kind or each other.
+fn compare_times(table: &Table<'_>, check: &Check) {
+    let name = check.kind.name();
+    let shortest = check.kind.shortest_interval();
+    let at = |key: &'static str, message: String| match table.value(key) {
+        Some(node) => table.findings.error(&node.place, &table.subject, key, message),
+        None => table.error(key, message),
+    };
+    if check.interval < shortest {
+        let (interval, shortest) = (show(check.interval), show(shortest));
+        at("interval", format!("interval {interval} is too short for type {name:?}: at least {shortest}"));
+    }
+    match &check.kind {
+        CheckKind::Exec(_) if check.timeout > check.interval => {
+            let (timeout, interval) = (show(check.timeout), show(check.interval));
+            let reason = "programs of one check do not run at the same time";
+            at("timeout", format!("timeout {timeout} is longer than interval {interval}: {reason}"));
+        }
+        CheckKind::Http(http) | CheckKind::Https(http, _) => {
+            http::compare_phases(table, http.phases, check.timeout);
+        }
+        _ => {}
+    }
 }
 
 fn settings(table: &Table<'_>) -> Settings {
@@ -169,12 +232,21 @@ fn settings(table: &Table<'_>) -> Settings {
     }
 }
 
+/// Keys that not every type has, and the types that have them.
+const OWNED: &[(&[&str], &[Kind], &str)] = &[
+    (keys::HTTP, &[Kind::Http, Kind::Https], "\"http\" or \"https\""),
+    (keys::TLS, &[Kind::Https], "\"https\""),
+    (keys::UDP, &[Kind::Udp], "\"udp\""),
+    (keys::DNS, &[Kind::Dns], "\"dns\""),
+    (keys::EXEC, &[Kind::Exec], "\"exec\""),
+];
+
 /// Keys that another type of check has say that something else was meant.
 fn refuse_foreign_keys(table: &Table<'_>, kind: Kind) {
     let name = KINDS.iter().find(|(_, known)| *known == Some(kind)).map_or("", |(name, _)| name);
-    for key in keys::HTTP.iter().filter(|_| kind != Kind::Http) {
-        if let Some(node) = table.own(key) {
-            node.fail(format_args!("is for type \"http\"; this check's type is {name:?}"));
+    for (keys, _, owner) in OWNED.iter().filter(|(_, kinds, _)| !kinds.contains(&kind)) {
+        for node in keys.iter().filter_map(|key| table.own(key)) {
+            node.fail(format_args!("is for type {owner}; this check's type is {name:?}"));
         }
     }
     let unused: &[&str] = match kind {
@@ -199,66 +271,4 @@ fn bfd(table: &Table<'_>, interval: Duration, multiplier: &mut u32) -> (Duration
         *multiplier = MOST_MULTIPLIED;
     }
     (interval * *multiplier, 1)
-}
-
-fn http(table: &Table<'_>) -> HttpCheck {
-    let token = |key, what: &str| {
-        let node = table.value(key)?;
-        let text = node.string(what)?;
-        // Spaces and control characters would end the request line or the header.
-        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            node.fail(format_args!("{text:?} must be printable ASCII without spaces"));
-            return None;
-        }
-        Some((node, text.to_owned()))
-    };
-    let path = token("path", "a path such as \"/healthz\"").and_then(|(node, path)| {
-        let rooted = path.starts_with('/');
-        if !rooted {
-            node.fail(format_args!("{path:?} must begin with /"));
-        }
-        rooted.then_some(path)
-    });
-    let expect_body = table.value("expect_body").and_then(|node| {
-        let text = node.string("a text")?;
-        if text.is_empty() {
-            node.fail("must not be empty: leave it out to accept any body");
-        }
-        Some(text.to_owned())
-    });
-    let listed = table.value("expect_status").map(|list| list.items());
-    let mut expect_status: Vec<_> = listed.into_iter().flatten().flat_map(|node| statuses(&node)).collect();
-    expect_status.sort_unstable();
-    expect_status.dedup();
-    if expect_status.is_empty() {
-        expect_status.push((200, 299));
-    }
-    HttpCheck {
-        path: path.unwrap_or_else(|| "/".to_owned()),
-        host: token("host", "a host name").map(|(_, host)| host),
-        expect_status,
-        expect_body,
-    }
-}
-
-/// `200`, `"200-299"`, `"200,204"`.
-fn statuses(node: &Node<'_>) -> Vec<(u16, u16)> {
-    let text = match (node.as_integer(), node.as_string()) {
-        (Some(number), _) => number.to_string(),
-        (None, Some(text)) => text.to_owned(),
-        (None, None) => String::new(),
-    };
-    let status = |text: &str| text.trim().parse().ok().filter(|code| (100..=599).contains(code));
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        status(first).zip(status(last)).filter(|(first, last)| first <= last)
-    };
-    let ranges: Option<Vec<_>> = text.split(',').map(range).collect();
-    if ranges.is_none() {
-        node.fail(format_args!(
-            "{} must be status codes from 100 to 599, such as 200, \"200-299\" or \"200,204\"",
-            node.written()
-        ));
-    }
-    ranges.unwrap_or_default()
 }

@@ -78,10 +78,39 @@ pub(crate) const HEALTH: &[&str] = &[
     "host",
     "expect_status",
     "expect_body",
+    "connect_timeout",
+    "tls_timeout",
+    "first_byte_timeout",
+    "tls_name",
+    "insecure",
+    "ca_file",
+    "send",
+    "expect",
+    "query",
+    "query_type",
+    "expect_rcode",
+    "expect_answer",
+    "command",
 ];
 
-/// Keys of `[[pool.health]]` that only `type = "http"` has.
-pub(crate) const HTTP: &[&str] = &["path", "host", "expect_status", "expect_body"];
+/// Keys of `[[pool.health]]` that `type = "http"` and `"https"` have.
+pub(crate) const HTTP: &[&str] =
+    &["path", "host", "expect_status", "expect_body", "connect_timeout", "first_byte_timeout"];
+
+/// Keys of `[[pool.health]]` that only `type = "https"` has.
+pub(crate) const TLS: &[&str] = &["tls_name", "insecure", "ca_file", "tls_timeout"];
+
+/// Keys of `[[pool.health]]` that only `type = "udp"` has.
+pub(crate) const UDP: &[&str] = &["send", "expect"];
+
+/// Keys of `[[pool.health]]` that only `type = "dns"` has.
+pub(crate) const DNS: &[&str] = &["query", "query_type", "expect_rcode", "expect_answer"];
+
+/// Keys of `[[pool.health]]` that only `type = "exec"` has.
+pub(crate) const EXEC: &[&str] = &["command"];
+
+/// `send = { hex = … }`.
+pub(crate) const HEX: &[&str] = &["hex"];
 
 /// `[[pool.backend]]`.
 pub(crate) const BACKEND: &[&str] =
@@ -140,6 +169,19 @@ pub(crate) const DEFAULTS: &[&str] = &[
     "host",
     "expect_status",
     "expect_body",
+    "connect_timeout",
+    "tls_timeout",
+    "first_byte_timeout",
+    "tls_name",
+    "insecure",
+    "ca_file",
+    "send",
+    "expect",
+    "query",
+    "query_type",
+    "expect_rcode",
+    "expect_answer",
+    "command",
     // service
     "vip",
     "port",

@@ -3,12 +3,16 @@
 //! Values here have passed every check that does not need the running host. Text, defaults and sugar
 //! (a service's nested pool, `[defaults]`, `include`) are resolved; names are unique; ranges do not overlap.
 
+mod probe;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use probe::{DnsCheck, DnsRcode, DnsType, ExecCheck, HttpCheck, PhaseLimits, TlsCheck, Trust, UdpCheck};
 
 /// A complete, consistent configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -254,25 +258,20 @@ pub enum CheckKind {
     Syn,
     /// A GET over plain HTTP/1.1.
     Http(HttpCheck),
+    /// A GET over TLS.
+    Https(HttpCheck, TlsCheck),
     /// ICMP echo.
     Ping,
     /// An idle connection, watched for its end.
     Tripwire,
     /// A BFD session, single hop.
     Bfd,
-}
-
-/// Details of an `http` check.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct HttpCheck {
-    /// Request target.
-    pub path: String,
-    /// `Host` header; the backend's address where `None`.
-    pub host: Option<String>,
-    /// Inclusive ranges of accepted status codes.
-    pub expect_status: Vec<(u16, u16)>,
-    /// Text that the first 64 KiB of the body must contain.
-    pub expect_body: Option<String>,
+    /// A datagram, and its reply.
+    Udp(UdpCheck),
+    /// A DNS query over UDP.
+    Dns(DnsCheck),
+    /// A program of the operator's.
+    Exec(ExecCheck),
 }
 
 /// Which way a probe takes.

@@ -109,8 +109,12 @@ pub fn detection_bound(check: &Check) -> Option<Duration> {
     match check.kind {
         CheckKind::None | CheckKind::Tripwire => None,
         CheckKind::Bfd => Some(interval * check.fall),
-        CheckKind::Tcp | CheckKind::Http(_) => Some(interval * check.fall + timeout),
-        CheckKind::Ping | CheckKind::Syn => Some(timeout.max(interval * check.fall) + interval),
+        CheckKind::Tcp | CheckKind::Http(_) | CheckKind::Https(..) | CheckKind::Exec(_) => {
+            Some(interval * check.fall + timeout)
+        }
+        CheckKind::Ping | CheckKind::Syn | CheckKind::Udp(_) | CheckKind::Dns(_) => {
+            Some(timeout.max(interval * check.fall) + interval)
+        }
     }
 }
 

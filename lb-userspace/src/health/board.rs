@@ -50,6 +50,8 @@ pub(super) struct Stream {
     /// Backends it concerns: positions of pool and member.
     concerns: Vec<(usize, usize)>,
     generation: u32,
+    /// Whom it asks about, where that makes a difference: an `exec` check is told.
+    backend: Option<Arc<str>>,
 }
 
 /// Whom a stream asks.
@@ -60,6 +62,16 @@ enum Role {
     /// A neighbour that vouches for weir's own link.
     Witness,
 }
+
+impl Stream {
+    /// The backend's name, of an `exec` check.
+    pub(super) fn backend(&self) -> &str {
+        self.backend.as_deref().unwrap_or_default()
+    }
+}
+
+/// What equal probes have in common.
+type Sameness = (IpAddr, Check, Option<Arc<str>>);
 
 /// One pool.
 struct WatchedPool {
@@ -100,7 +112,7 @@ pub(super) struct StreamChanges {
 pub(super) struct Board {
     streams: Vec<Option<Stream>>,
     free: Vec<u32>,
-    by_check: HashMap<(IpAddr, Check), StreamId>,
+    by_check: HashMap<Sameness, StreamId>,
     pools: Vec<WatchedPool>,
     by_name: HashMap<Arc<str>, usize>,
     deadlines: BinaryHeap<Reverse<(Moment, usize, usize)>>,
@@ -199,7 +211,10 @@ impl Board {
                 let checks = pool.checks.iter().filter(|check| check.kind != CheckKind::None);
                 member.streams = checks
                     .map(|check| {
-                        let id = self.subscribe(backend.address, check, Role::Backend, &mut changes);
+                        let told =
+                            matches!(check.kind, CheckKind::Exec(_)).then(|| member.key.backend.clone());
+                        let same = (backend.address, check.clone(), told);
+                        let id = self.subscribe(same, Role::Backend, &mut changes);
                         if let Some(stream) = self.stream_mut(id) {
                             stream.concerns.push((position, index));
                         }
@@ -581,14 +596,8 @@ impl Board {
     }
 
     /// Finds or opens the stream of an address and check.
-    fn subscribe(
-        &mut self,
-        address: IpAddr,
-        check: &Check,
-        role: Role,
-        changes: &mut StreamChanges,
-    ) -> StreamId {
-        if let Some(&id) = self.by_check.get(&(address, check.clone()))
+    fn subscribe(&mut self, same: Sameness, role: Role, changes: &mut StreamChanges) -> StreamId {
+        if let Some(&id) = self.by_check.get(&same)
             && self.stream(id).is_some()
         {
             return id;
@@ -599,10 +608,12 @@ impl Board {
         });
         self.generation = self.generation.wrapping_add(1);
         let id = StreamId { index, generation: self.generation };
+        let (address, check, backend) = same.clone();
         let stream = Stream {
             address,
-            check: check.clone(),
-            judge: Judge::new(limits(check)),
+            judge: Judge::new(limits(&check)),
+            check,
+            backend,
             told: (Finding::Pending, Nature::Answer),
             role,
             concerns: vec![],
@@ -611,7 +622,7 @@ impl Board {
         if let Some(place) = usize::try_from(index).ok().and_then(|index| self.streams.get_mut(index)) {
             *place = Some(stream);
         }
-        self.by_check.insert((address, check.clone()), id);
+        self.by_check.insert(same, id);
         changes.added.push(id);
         id
     }
@@ -628,7 +639,7 @@ impl Board {
                 self.guard.broke_silence(stream.address);
             }
             let index = u32::try_from(index).unwrap_or(u32::MAX);
-            self.by_check.remove(&(stream.address, stream.check));
+            self.by_check.remove(&(stream.address, stream.check, stream.backend));
             self.free.push(index);
             changes.removed.push(StreamId { index, generation: stream.generation });
         }

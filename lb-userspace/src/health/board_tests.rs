@@ -116,7 +116,7 @@ impl Board {
 
     fn stream_of(&self, last: u8) -> StreamId {
         let address = IpAddr::from([10, 0, 0, last]);
-        let found = self.by_check.iter().find(|((of, _), _)| *of == address);
+        let found = self.by_check.iter().find(|((of, ..), _)| *of == address);
         found.map(|(_, id)| *id).expect("a stream of that address")
     }
 

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,9 +16,10 @@ use super::event::BackendKey;
 use super::guard_status::GuardStatus;
 use super::passive::Handshakes;
 use super::pool_view::Admin;
+use super::probe::trust::TlsSettings;
 use super::snapshot::{Adopted, BackendHealth, kind_name};
 use super::split::Split;
-use crate::config::model::{self as config, CheckKind, Pool, Through};
+use crate::config::model::{self as config, Check, CheckKind, Pool, Through, Trust};
 
 /// Everything that is to be checked.
 #[derive(Clone, Debug, Default)]
@@ -90,6 +91,9 @@ pub enum HealthError {
         /// The check's type.
         kind: &'static str,
     },
+    /// Certificates that cannot be used.
+    #[error("tls of https checks: {0}")]
+    Tls(String),
     /// Nobody has that name.
     #[error("no backend {0}")]
     NoSuchBackend(BackendKey),
@@ -109,6 +113,16 @@ impl HealthError {
 }
 
 impl Targets {
+    /// Whose certificates the `https` checks believe.
+    pub(super) fn trusts(&self) -> HashSet<Trust> {
+        let checks = self.pools.values().flat_map(|pool| pool.checks.iter());
+        let trust = |check: &Check| match &check.kind {
+            CheckKind::Https(_, tls) => Some(tls.trust.clone()),
+            _ => None,
+        };
+        checks.filter_map(trust).collect()
+    }
+
     /// Refuses checks that cannot be run.
     pub(super) fn validate(&self) -> Result<(), HealthError> {
         for pool in self.pools.values() {
@@ -117,7 +131,8 @@ impl Targets {
                 if check.through == Through::Tunnel {
                     return Err(HealthError::Tunnel { pool: name, kind });
                 }
-                if check.port.is_none() && check.kind.has_port() {
+                let does_without = matches!(check.kind, CheckKind::Exec(_)) || !check.kind.has_port();
+                if check.port.is_none() && !does_without {
                     return Err(HealthError::NoPort { pool: name, kind });
                 }
             }
@@ -129,7 +144,7 @@ impl Targets {
 /// One request to the probe thread, with the way back.
 #[derive(Debug)]
 pub(super) enum Command {
-    Update(Box<Targets>, oneshot::Sender<Result<(), HealthError>>),
+    Update(Box<Targets>, TlsSettings, oneshot::Sender<Result<(), HealthError>>),
     SetWish(BackendKey, Wish, oneshot::Sender<Result<(), HealthError>>),
     Handshakes(Vec<(BackendKey, Handshakes)>),
     SetLostCarriers(Vec<String>),

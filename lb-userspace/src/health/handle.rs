@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +18,7 @@ use super::event::{Applier, BackendKey, HealthEvent};
 use super::guard_status::GuardStatus;
 use super::passive::Handshakes;
 use super::probe::prober::Prober;
+use super::probe::trust::{self, TlsSettings};
 use super::snapshot::BackendHealth;
 use super::split::Split;
 use super::time::Moment;
@@ -33,6 +34,8 @@ struct ProbeThread {
     commands: Sender<Command>,
     waker: Arc<Waker>,
     join: Mutex<Option<JoinHandle<()>>>,
+    /// Of the `https` checks in force.
+    tls: Mutex<TlsSettings>,
 }
 
 impl Health {
@@ -51,10 +54,11 @@ impl Health {
         let waker = Arc::new(Waker::open().map_err(HealthError::Start)?);
         let board = Board::new(applier, events);
         let mut prober = Prober::new(board, receiver, waker.clone(), runtime).map_err(HealthError::Start)?;
-        prober.update(targets, Moment::now())?;
+        let tls = trust::prepare(targets.trusts(), &TlsSettings::new()).map_err(HealthError::Tls)?;
+        prober.update(targets, tls.clone(), Moment::now())?;
         let thread = std::thread::Builder::new().name("weir-probe".to_owned());
         let join = thread.spawn(move || prober.run()).map_err(HealthError::Start)?;
-        let thread = ProbeThread { commands, waker, join: Mutex::new(Some(join)) };
+        let thread = ProbeThread { commands, waker, join: Mutex::new(Some(join)), tls: Mutex::new(tls) };
         Ok(Self { thread: Arc::new(thread) })
     }
 
@@ -65,7 +69,19 @@ impl Health {
     /// # Errors
     /// As for [`Health::start`]; then nothing has changed.
     pub async fn update(&self, targets: Targets) -> Result<(), HealthError> {
-        self.ask(|reply| Command::Update(Box::new(targets), reply)).await?
+        let (trusts, known) = (targets.trusts(), self.tls().clone());
+        let tls = match trusts.is_empty() {
+            true => TlsSettings::new(),
+            // Certificates are read from files.
+            false => {
+                let work = tokio::task::spawn_blocking(move || trust::prepare(trusts, &known));
+                work.await.map_err(|error| HealthError::Tls(error.to_string()))?.map_err(HealthError::Tls)?
+            }
+        };
+        let update = |reply| Command::Update(Box::new(targets), tls.clone(), reply);
+        self.ask(update).await??;
+        *self.tls() = tls;
+        Ok(())
     }
 
     /// Sets what the operator wants of a backend; it is stored when this returns.
@@ -134,6 +150,10 @@ impl Health {
     /// The thread has ended.
     pub async fn guard(&self) -> Result<GuardStatus, HealthError> {
         self.ask(Command::GuardStatus).await
+    }
+
+    fn tls(&self) -> MutexGuard<'_, TlsSettings> {
+        self.thread.tls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, HealthError> {

@@ -1,10 +1,10 @@
 //! Judges one stream of probes: from probes sent, answered and failed to one [`Finding`].
 //!
-//! Two rules. Probes that are answered by a kernel (`ping`, `syn`) are judged by the *oldest unanswered* one: down
+//! Two rules. Probes whose answers are one packet (`ping`, `syn`, `udp`, `dns`) are judged by the *oldest unanswered* one: down
 //! when it is older than the timeout and `fall` are unanswered, where any answer clears all earlier probes. Probes
-//! with a verdict of their own (`tcp`, `http`) count *consecutive failures*. Under both a probe that stays
-//! unanswered for longer than usual raises doubt before the timeout. A third kind (`tripwire`, `bfd`) reports silence
-//! itself, and its other failures are proof: only the silent ones are counted.
+//! with a verdict of their own (`tcp`, `http`, `https`, `exec`) count *consecutive failures*. Under both a probe that
+//! stays unanswered for longer than usual raises doubt before the timeout. A third kind (`tripwire`, `bfd`) reports
+//! silence itself, and its other failures are proof: only the silent ones are counted.
 //!
 //! The caller drains its sockets before it asks for a judgement, and passes the time at which it began to drain:
 //! then a stall of its own never looks like silence of the backend.
@@ -34,6 +34,8 @@ pub enum Failure {
     Refused,
     /// No way there, in the kernel's words.
     Unreachable(String),
+    /// Nobody takes datagrams at the port, as the backend itself said.
+    PortUnreachable,
     /// The connection was reset before it had proved anything.
     Reset,
     /// An idle connection ended, in this way: a hint, which is never counted.
@@ -52,6 +54,42 @@ pub enum Failure {
     Body,
     /// Not the protocol that was expected.
     Protocol(String),
+    /// No progress in time, in this phase.
+    Stalled(Phase),
+    /// No TLS connection, or with a certificate that is not believed.
+    Tls(String),
+    /// A reply that says something else than expected.
+    Reply(String),
+    /// How the operator's program ended, and its last words.
+    Command(String),
+}
+
+/// A phase of a probe, in which it may stall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The connection was not open.
+    Connect,
+    /// The TLS handshake was not done.
+    Tls,
+    /// Nothing of an answer had come.
+    FirstByte,
+    /// A part of the answer had come.
+    Body,
+    /// The operator's program had not ended.
+    Command,
+}
+
+impl Phase {
+    /// What was waited for.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connection",
+            Self::Tls => "TLS handshake",
+            Self::FirstByte => "first byte",
+            Self::Body => "rest of the answer",
+            Self::Command => "end of the program",
+        }
+    }
 }
 
 impl Failure {
@@ -61,12 +99,17 @@ impl Failure {
         match self {
             Self::Refused
             | Self::Unreachable(_)
+            | Self::PortUnreachable
             | Self::Reset
             | Self::Ended(_)
             | Self::Closed
             | Self::Silent => FailureKind::Hard,
             Self::Session(loss) => loss.kind(),
+            Self::Stalled(Phase::Connect | Phase::Tls | Phase::FirstByte) => FailureKind::Hard,
+            // Who begins to answer is slow, not dead.
+            Self::Stalled(Phase::Body | Phase::Command) => FailureKind::Soft,
             Self::NotHeld | Self::Status(_) | Self::Body | Self::Protocol(_) => FailureKind::Soft,
+            Self::Tls(_) | Self::Reply(_) | Self::Command(_) => FailureKind::Soft,
         }
     }
 
@@ -76,9 +119,14 @@ impl Failure {
     #[must_use]
     pub fn nature(&self) -> Nature {
         match self {
-            Self::Silent | Self::Unreachable(_) => Nature::Silence,
             Self::Session(loss) => loss.nature(),
+            Self::Silent | Self::Unreachable(_) | Self::Stalled(Phase::Connect) => Nature::Silence,
             Self::Refused
+            | Self::PortUnreachable
+            | Self::Stalled(_)
+            | Self::Tls(_)
+            | Self::Reply(_)
+            | Self::Command(_)
             | Self::Reset
             | Self::Ended(_)
             | Self::NotHeld
@@ -104,6 +152,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Refused => f.write_str("connection refused"),
             Self::Unreachable(cause) => write!(f, "unreachable: {cause}"),
+            Self::PortUnreachable => f.write_str("port unreachable"),
             Self::Reset => f.write_str("connection reset"),
             Self::Ended(how) => write!(f, "idle connection ended: {how}"),
             Self::NotHeld => f.write_str("connections are closed at once"),
@@ -113,6 +162,10 @@ impl fmt::Display for Failure {
             Self::Status(status) => write!(f, "status {status}"),
             Self::Body => f.write_str("expected text not in body"),
             Self::Protocol(cause) => write!(f, "invalid answer: {cause}"),
+            Self::Stalled(phase) => write!(f, "no answer in time: no {}", phase.name()),
+            Self::Tls(cause) => write!(f, "tls: {cause}"),
+            Self::Reply(said) => write!(f, "unexpected reply: {said}"),
+            Self::Command(how) => f.write_str(how),
         }
     }
 }

@@ -107,15 +107,7 @@ pub struct LastProbe {
 /// A check's type, as in the config.
 #[must_use]
 pub fn kind_name(kind: &CheckKind) -> &'static str {
-    match kind {
-        CheckKind::None => "none",
-        CheckKind::Tcp => "tcp",
-        CheckKind::Syn => "syn",
-        CheckKind::Http(_) => "http",
-        CheckKind::Ping => "ping",
-        CheckKind::Tripwire => "tripwire",
-        CheckKind::Bfd => "bfd",
-    }
+    kind.name()
 }
 
 /// The status of one check.

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::board::StreamId;
 use super::event::{Applier, BackendKey};
@@ -82,14 +83,19 @@ impl Watched {
     }
 }
 
+/// Probes on the async runtime report their own timeouts, whatever holds this process up. One that does not report
+/// for this long is lost.
+const LOST_AFTER: Duration = Duration::from_secs(60);
+
 /// How a check's results are judged.
 pub(super) fn limits(check: &Check) -> Limits {
     let rule = match check.kind {
-        CheckKind::Ping | CheckKind::Syn => Rule::OldestUnanswered,
+        CheckKind::Ping | CheckKind::Syn | CheckKind::Udp(_) | CheckKind::Dns(_) => Rule::OldestUnanswered,
         CheckKind::Tcp | CheckKind::None => Rule::Consecutive { expire_after: check.timeout },
         CheckKind::Tripwire | CheckKind::Bfd => Rule::Reported,
-        // The request reports its own timeout; this is for one that does not come back.
-        CheckKind::Http(_) => Rule::Consecutive { expire_after: check.timeout * 2 },
+        CheckKind::Http(_) | CheckKind::Https(..) | CheckKind::Exec(_) => {
+            Rule::Consecutive { expire_after: check.timeout * 2 + LOST_AFTER }
+        }
     };
     Limits { timeout: check.timeout, rise: check.rise, fall: check.fall, rule }
 }

@@ -6,7 +6,7 @@ use super::installer::Installer;
 use crate::process;
 
 /// A program, and the package that brings it.
-const PROGRAMS: [(&str, &str); 13] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("curl", "curl"),
@@ -15,6 +15,9 @@ const PROGRAMS: [(&str, &str); 13] = [
     ("bpftool", "bpftool"),
     ("tshark", "tshark"),
     ("traceroute", "traceroute"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("openssl", "openssl"),
+    ("update-ca-certificates", "ca-certificates"),
     ("iperf3", "iperf3"),
     ("bird", "bird2"),
     ("python3", "python3"),

@@ -1,6 +1,7 @@
 //! Whole configurations: what is accepted, and what is said about the rest.
 
 mod accepted;
+mod checks;
 mod conflicts;
 mod examples;
 mod fuzz;

@@ -299,11 +299,11 @@ fn health_checks_say_what_does_not_fit() {
         ("port = 80", "8: service \"web\" health: `type` is missing: add type = \"tcp\""),
         (
             "type = \"htpp\"",
-            "9: service \"web\" health: type \"htpp\" is unknown (did you mean \"http\"?); available: none, tcp, syn, http, ping, tripwire, bfd",
+            "9: service \"web\" health: type \"htpp\" is unknown (did you mean \"http\"?); available: none, tcp, syn, http, https, ping, udp, dns, exec, tripwire, bfd",
         ),
         (
             "type = \"tcp\"\npath = \"/\"",
-            "10: service \"web\" health: path is for type \"http\"; this check's type is \"tcp\"",
+            "10: service \"web\" health: path is for type \"http\" or \"https\"; this check's type is \"tcp\"",
         ),
         (
             "type = \"ping\"\nport = 7",
@@ -422,12 +422,6 @@ fn what_later_versions_take_is_not_called_unknown() {
         ),
     ] {
         refused(from, to, &[expected]);
-    }
-    for kind in ["https", "udp", "dns", "exec"] {
-        let expected = format!(
-            "3: [defaults]: type \"{kind}\" is not available in this version; available: none, tcp, syn, http, ping, tripwire, bfd"
-        );
-        refused("[[service]]", &format!("[defaults]\ntype = \"{kind}\"\n[[service]]"), &[&expected]);
     }
 }
 

@@ -58,15 +58,24 @@ fn with_ports(
     place: &PoolPlaces,
     findings: &Findings,
 ) -> Vec<Check> {
-    let tcp: Vec<_> = users.iter().copied().filter(|service| is_tcp(service)).collect();
-    let users = if tcp.is_empty() { users } else { &tcp };
-    let ports = first_ports(users, places);
     let mut checks = given.to_vec();
     for (check, (subject, at)) in checks.iter_mut().zip(&place.checks) {
         if check.port.is_some() || !check.kind.has_port() {
             continue;
         }
+        let spoken = match check.kind {
+            CheckKind::Udp(_) | CheckKind::Dns(_) => Protocol::Udp,
+            _ => Protocol::Tcp,
+        };
+        let speak: Vec<_> =
+            users.iter().copied().filter(|service| service.protocols.contains(&spoken)).collect();
+        let users = if speak.is_empty() { users } else { &speak };
+        let ports = first_ports(users, places);
         check.port = ports.first().copied().filter(|_| ports.len() == 1);
+        // A program may do without.
+        if matches!(check.kind, CheckKind::Exec(_)) {
+            continue;
+        }
         // A service with an error of its own may be the one that gives the port.
         if check.port.is_none() && (!users.is_empty() || !findings.has_errors()) {
             let why = match (users.is_empty(), ports.is_empty()) {

@@ -23,8 +23,9 @@ impl Board {
     pub(super) fn follow_witnesses(&mut self, targets: &Targets, changes: &mut StreamChanges) {
         let backends: HashSet<IpAddr> = addresses(targets).collect();
         let wanted = targets.witnesses.iter().filter(|address| !backends.contains(address));
-        self.witnesses =
-            wanted.map(|at| (*at, self.subscribe(*at, &WITNESS_CHECK, Role::Witness, changes))).collect();
+        self.witnesses = wanted
+            .map(|at| (*at, self.subscribe((*at, WITNESS_CHECK, None), Role::Witness, changes)))
+            .collect();
     }
 
     /// Has the guard count the addresses that are checked.

@@ -12,7 +12,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, SystemTime};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -20,15 +20,18 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
+use super::asynchronous::{AsyncProbes, Report};
 use super::bfd::Talks;
 use super::connect::{self, ATTEMPT, Connects, Outcome};
+use super::datagram::{DATAGRAM, Datagrams};
 use super::echo::Family;
 use super::half_open::Verdict;
 use super::lane::{Lane, grid};
 use super::raw::RawSockets;
+use super::realtime;
 use super::timers::{Task, Timers};
 use super::tripwire::{TRIPWIRE, Tripwires};
-use super::{http, realtime};
+use super::trust::TlsSettings;
 use crate::config::model::{Check, CheckKind};
 use crate::health::board::{Board, StreamChanges, StreamId};
 use crate::health::command::{Command, HealthError, Targets, Waker};
@@ -49,14 +52,6 @@ const JUDGE_GAP: Duration = Duration::from_micros(100);
 /// Own trouble with sending is logged this often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// A result from the async runtime.
-struct HttpResult {
-    stream: StreamId,
-    seq: Sequence,
-    outcome: http::Outcome,
-    at: Moment,
-}
-
 /// The probe thread's state.
 pub(in crate::health) struct Prober {
     board: Board,
@@ -67,9 +62,8 @@ pub(in crate::health) struct Prober {
     connects: Connects,
     tripwires: Tripwires,
     talks: Talks,
-    http_results: Receiver<HttpResult>,
-    http_done: Sender<HttpResult>,
-    runtime: tokio::runtime::Handle,
+    datagrams: Datagrams,
+    asynchronous: AsyncProbes,
     commands: Receiver<Command>,
     waker: Arc<Waker>,
     epoll: OwnedFd,
@@ -102,7 +96,6 @@ impl Prober {
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN)?;
         epoll::add(&epoll, waker.as_fd(), EventData::new_u64(WAKE), EventFlags::IN)?;
-        let (http_done, http_results) = channel();
         Ok(Self {
             board,
             lanes: HashMap::new(),
@@ -112,9 +105,8 @@ impl Prober {
             connects: Connects::default(),
             tripwires: Tripwires::default(),
             talks: Talks::default(),
-            http_results,
-            http_done,
-            runtime,
+            datagrams: Datagrams::default(),
+            asynchronous: AsyncProbes::new(runtime, waker.clone()),
             commands,
             waker,
             epoll,
@@ -170,7 +162,12 @@ impl Prober {
     }
 
     /// Replaces the set of pools; nothing changes where it fails.
-    pub(in crate::health) fn update(&mut self, targets: &Targets, now: Moment) -> Result<(), HealthError> {
+    pub(in crate::health) fn update(
+        &mut self,
+        targets: &Targets,
+        tls: TlsSettings,
+        now: Moment,
+    ) -> Result<(), HealthError> {
         targets.validate()?;
         for pool in targets.pools.values() {
             for (check, backend) in
@@ -188,6 +185,7 @@ impl Prober {
             let opened = self.raw.open_for(&CheckKind::Ping, *witness, self.epoll.as_fd(), RAW);
             opened.map_err(|source| HealthError::open(&CheckKind::Ping, source))?;
         }
+        self.asynchronous.set_tls(tls);
         let changes = self.board.update(targets, now);
         self.follow(changes, now);
         Ok(())
@@ -200,6 +198,7 @@ impl Prober {
             self.connects.end_stream(id);
             self.tripwires.remove(id);
             self.talks.remove(id);
+            self.datagrams.end_stream(id);
             for targets in self.syn_targets.values_mut() {
                 targets.retain(|target| *target != id);
             }
@@ -265,6 +264,12 @@ impl Prober {
                         self.settle(stream, seq, outcome, now);
                     }
                 }
+                token if token & DATAGRAM != 0 => {
+                    let kind_of = |id| Some(&self.board.stream(id)?.check.kind);
+                    if let Some((stream, seq, outcome)) = self.datagrams.ready(token, kind_of) {
+                        self.settle(stream, seq, outcome, now);
+                    }
+                }
                 _ => {}
             }
         }
@@ -290,17 +295,19 @@ impl Prober {
     /// Takes results of the async runtime, and commands.
     fn take_messages(&mut self, now: Moment) -> Next {
         self.waker.clear();
-        while let Ok(HttpResult { stream, seq, outcome, at }) = self.http_results.try_recv() {
+        while let Some(Report { stream, seq, outcome }) = self.asynchronous.next() {
             match outcome {
-                http::Outcome::Passed => self.board.answered(stream, seq, at, now),
-                http::Outcome::Failed(failure) => self.board.failed(stream, seq, failure, now),
-                http::Outcome::NotTried(error) => self.complain(stream, &error, now),
+                // Whoever ran it has judged its time.
+                Outcome::Open => self.board.answered(stream, seq, Moment::default(), now),
+                outcome => self.settle(stream, seq, outcome, now),
             }
         }
         loop {
             // A reply that nobody waits for any more is dropped.
             match self.commands.try_recv() {
-                Ok(Command::Update(targets, reply)) => drop(reply.send(self.update(&targets, now))),
+                Ok(Command::Update(targets, tls, reply)) => {
+                    drop(reply.send(self.update(&targets, tls, now)));
+                }
                 Ok(Command::SetWish(key, wish, reply)) => {
                     let done = self.board.set_wish(&key, wish, now);
                     drop(reply.send(done.ok_or(HealthError::NoSuchBackend(key))));
@@ -429,7 +436,8 @@ impl Prober {
     fn repeat(&mut self, id: StreamId, seq: Sequence) {
         if self.board.stream(id).is_some_and(|stream| stream.judge.is_outstanding(seq)) {
             match self.emit(id, seq) {
-                Outcome::Waiting => {}
+                // The first packet may still be answered.
+                Outcome::Waiting | Outcome::NotTried(_) => {}
                 settled => self.settle(id, seq, settled, Moment::now()),
             }
         }
@@ -463,16 +471,13 @@ impl Prober {
                 }
                 None => Err(io::ErrorKind::NotConnected.into()),
             },
-            CheckKind::Http(check) => {
-                let (check, limit) = (check.clone(), stream.check.timeout);
-                let (done, waker) = (self.http_done.clone(), self.waker.clone());
-                self.runtime.spawn(async move {
-                    let outcome = http::probe(to, &check, limit).await;
-                    // The prober is gone only when the daemon stops.
-                    let _ = done.send(HttpResult { stream: id, seq, outcome, at: Moment::now() });
-                    waker.wake();
-                });
-                Ok(())
+            kind @ (CheckKind::Udp(_) | CheckKind::Dns(_)) => {
+                let timeout = stream.check.timeout;
+                return self.datagrams.start(self.epoll.as_fd(), to, (id, seq), kind, timeout);
+            }
+            CheckKind::Http(_) | CheckKind::Https(..) | CheckKind::Exec(_) => {
+                let started = self.asynchronous.start(to, (id, seq), &stream.check, stream.backend());
+                return started.map_or_else(Outcome::NotTried, |()| Outcome::Waiting);
             }
         };
         handed.map_or_else(connect::outcome, |()| Outcome::Waiting)
@@ -490,7 +495,10 @@ impl Prober {
                 self.connects.end(id, seq);
                 self.board.failed(id, seq, failure, now);
             }
-            Outcome::NotTried(error) => self.complain(id, &error, now),
+            Outcome::NotTried(error) => {
+                self.board.withdrawn(id, seq);
+                self.complain(id, &error, now);
+            }
         }
     }
 
