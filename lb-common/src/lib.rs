@@ -5,6 +5,7 @@
 #![cfg_attr(not(any(test, loom)), no_std)]
 
 pub mod cell;
+pub mod decap;
 pub mod flow;
 pub mod forward;
 pub mod hash;
