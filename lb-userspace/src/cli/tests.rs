@@ -18,6 +18,7 @@ use crate::admin::operations::Operations;
 use crate::admin::server::Server;
 use crate::events::ring::Ring;
 use crate::events::{Event, EventFilter, History, Kind, Recorder, state};
+use crate::decap;
 use crate::failure::{Code, Exit, Failure};
 use crate::log::LogOptions;
 use crate::maps::set::MapSet;
@@ -73,6 +74,18 @@ impl Host for Memory {
             unpinned: vec!["program".to_owned()],
             ..Detached::default()
         })
+    }
+
+    fn decap(&self, bpffs: &Path, settings: &decap::Settings) -> Result<decap::Status, Failure> {
+        Err(Failure::new(Code::Failed, format!("decap in {}: {settings:?}", bpffs.display())))
+    }
+
+    fn decap_status(&self, bpffs: &Path) -> Result<decap::Status, Failure> {
+        Err(Failure::new(Code::NotFound, format!("nothing is pinned in {}", bpffs.display())))
+    }
+
+    fn decap_detach(&self, bpffs: &Path) -> Result<Detached, Failure> {
+        Ok(Detached { interfaces: vec![bpffs.display().to_string()], ..Detached::default() })
     }
 
     fn pinned(&self, bpffs: &Path) -> Result<Pinned, Failure> {

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::cli::args::Global;
 use crate::cli::host::{Detached, Host, Pinned};
 use crate::config::{self, Loaded};
+use crate::decap;
 use crate::failure::{Code, Failure};
 use crate::flows;
 use crate::log::{self, LogOptions};
@@ -86,6 +87,18 @@ impl Host for Process {
             interfaces.into_iter().map(|name| Interface { name, mode: String::new(), attached: true });
         let counters = counters(&CounterMaps::open(&pins)?);
         Ok(Pinned { maps, counters, interfaces: interfaces.collect() })
+    }
+
+    fn decap(&self, bpffs: &Path, settings: &decap::Settings) -> Result<decap::Status, Failure> {
+        decap::apply(bpffs, settings)
+    }
+
+    fn decap_status(&self, bpffs: &Path) -> Result<decap::Status, Failure> {
+        decap::status(bpffs)
+    }
+
+    fn decap_detach(&self, bpffs: &Path) -> Result<Detached, Failure> {
+        decap::detach(bpffs)
     }
 
     fn flow_rows<'a>(&self, maps: &'a MapSet) -> Box<dyn Iterator<Item = FlowRow> + 'a> {

@@ -329,7 +329,7 @@ fn other(cause: &str) -> LoadError {
     LoadError::Other { cause: cause.to_owned() }
 }
 
-fn ebpf_error(error: EbpfError) -> LoadError {
+pub(crate) fn ebpf_error(error: EbpfError) -> LoadError {
     if is_not_permitted(&error) {
         LoadError::NotPermitted
     } else {
@@ -337,7 +337,7 @@ fn ebpf_error(error: EbpfError) -> LoadError {
     }
 }
 
-fn program_error(error: ProgramError) -> LoadError {
+pub(crate) fn program_error(error: ProgramError) -> LoadError {
     if is_not_permitted(&error) {
         return LoadError::NotPermitted;
     }
