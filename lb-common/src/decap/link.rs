@@ -26,8 +26,7 @@ pub(super) fn read<P: Packet>(packet: &P) -> Option<Link> {
         return Some(untagged);
     }
     let (first, ethertype) = tag(packet, TYPE_AT)?;
-    let tagged =
-        Link { tags: [first, 0], length: ETHERNET_LEN + VLAN_TAG_LEN, ethertype, ..untagged };
+    let tagged = Link { tags: [first, 0], length: ETHERNET_LEN + VLAN_TAG_LEN, ethertype, ..untagged };
     if ethertype != EtherType::Vlan {
         return Some(tagged);
     }

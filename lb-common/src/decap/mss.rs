@@ -3,9 +3,9 @@
 //! Under DSR the answers bypass weir, so the backend does this on its way out. Receives every frame that leaves; reads,
 //! and says what to replace. How is the frame's matter: the kernel alone knows whether a checksum is finished.
 
-use super::prefix::Prefix;
 use super::ip::{Ip, V4, V6};
 use super::link;
+use super::prefix::Prefix;
 use crate::layout::Family;
 use crate::packet::Packet;
 use crate::wire::{EtherType, TcpFlags, TcpStart};

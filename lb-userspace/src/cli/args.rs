@@ -160,8 +160,9 @@ Examples:
     Events(EventArgs),
     /// On a backend: take packets for its VIPs out of weir's tunnels.
     #[command(after_help = "\
-Attaches, and ends; what it attached stays until `weir decap detach` or a reboot. Run again it takes new settings over
-without losing a packet. Without options it reads the config file, which has the same keys.
+Attaches, and ends; what it attached stays until `weir decap detach` or a reboot.
+Run again it takes new settings over without losing a packet.
+Without options it reads the config file, which has the same keys.
 
 Examples:
   weir decap --interface eth0 --vip 198.51.100.10 --vip 2001:db8::10 --source 10.0.0.0/24

@@ -145,7 +145,10 @@ mod tests {
             ("vip = \"198.51.100.10\"", "`interface` is missing"),
             ("interface = \"eth0\"", "`vip` is missing"),
             ("interface = \"eth0\"\nvip = []", "decap.toml:2: vip is empty"),
-            ("interface = \"eth0\"\nvip = [\"::1\"]", "decap.toml:2: vip \"::1\" is refused: it is a loopback"),
+            (
+                "interface = \"eth0\"\nvip = [\"::1\"]",
+                "decap.toml:2: vip \"::1\" is refused: it is a loopback",
+            ),
             (
                 "interface = \"eth0\"\nvip = [\"192.0.2.1\", \"192.0.2.1\"]",
                 "decap.toml:2: vip \"192.0.2.1\" is given twice",

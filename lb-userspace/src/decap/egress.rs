@@ -113,9 +113,12 @@ pub(super) fn by_clsact(
 
 /// The pinned link of the interface, if its device is still the one of that index.
 fn live(pins: &DecapPins, interface: &str, ifindex: u32) -> Option<FdLink> {
-    let link = pinned_link(&pins.egress(interface))?;
-    let id = link.info().ok()?.id();
-    (attach::device(id) == Some(ifindex)).then_some(link)
+    pinned_link(&pins.egress(interface)).filter(|link| is_of(link, ifindex))
+}
+
+/// Whether a link is of the device with this index.
+fn is_of(link: &FdLink, ifindex: u32) -> bool {
+    link.info().is_ok_and(|info| attach::device(info.id()) == Some(ifindex))
 }
 
 /// Puts `program` on a link. The pin keeps the link alive.
@@ -137,11 +140,11 @@ pub(super) fn put_back(pins: &DecapPins, interface: &str, ifindex: u32) -> Resul
 
 /// How the program runs on an interface's way out; `None` where it does not.
 pub(super) fn way(pins: &DecapPins, interface: &str, ifindex: u32) -> Option<Way> {
-    if live(pins, interface, ifindex).is_some() {
-        return Some(Way::Tcx);
+    let path = pins.egress(interface);
+    match pinned_link(&path) {
+        Some(link) => is_of(&link, ifindex).then_some(Way::Tcx),
+        None => path.exists().then_some(Way::Clsact),
     }
-    let program = SchedClassifier::from_pin(pins.egress(interface)).ok()?;
-    program.info().ok().map(|_| Way::Clsact)
 }
 
 /// Takes the program off an interface; one that is not there is none.
@@ -166,4 +169,81 @@ fn pinned_link(path: &Path) -> Option<FdLink> {
     let link = FdLink::from(PinnedLink::from_pin(path).ok()?);
     let kind = link.info().ok()?.link_type().ok()?;
     matches!(kind, LinkType::Tcx).then_some(link)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+    use super::*;
+    use crate::config::model::XdpMode;
+    use crate::decap::{Mss, Programs, Settings};
+
+    fn programs(pins: &DecapPins) -> Programs {
+        let settings = Settings {
+            interfaces: Vec::new(),
+            vips: vec![[198, 51, 100, 10].into()],
+            sources: Vec::new(),
+            gue_port: 6080,
+            mss: Mss::Auto,
+            mode: XdpMode::Native,
+        };
+        Programs::load(pins, &settings, 1500).expect("the programs load")
+    }
+
+    /// Runs `test` with a bpffs and the loopback interface of a network namespace of its own.
+    fn isolated(test: impl FnOnce(&DecapPins) + Send) {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: root (attaching BPF programs)");
+            return;
+        }
+        let root = tempfile::tempdir().expect("directory");
+        mount("bpf", root.path(), "bpf", MountFlags::empty(), None).expect("bpffs mounts");
+        let pins = DecapPins::new(&root.path().join("decap"));
+        pins.create().expect("the bpffs takes directories");
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                // SAFETY: a network namespace of its own takes nothing from under this thread.
+                unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("a namespace");
+                test(&pins);
+            });
+            thread.join().expect("the test passes");
+        });
+        unmount(root.path(), UnmountFlags::DETACH).expect("bpffs unmounts");
+    }
+
+    #[test]
+    fn a_filter_of_clsact_is_attached_replaced_and_taken_off() {
+        isolated(|pins| {
+            let attach = || {
+                let mut programs = programs(pins);
+                by_clsact(pins, programs.classifier().expect("program"), "lo").expect("attaches")
+            };
+            assert_eq!(way(pins, "lo", 1), None);
+            assert_eq!(attach(), Attached::Anew);
+            assert_eq!(way(pins, "lo", 1), Some(Way::Clsact));
+            assert_eq!(attach(), Attached::Replaced);
+            detach(pins, "lo").expect("detaches");
+            assert_eq!(way(pins, "lo", 1), None);
+            assert_eq!(attach(), Attached::Anew, "the filter was taken off");
+        });
+    }
+
+    #[test]
+    fn a_tcx_link_is_replaced_and_one_of_another_device_is_made_anew() {
+        isolated(|pins| {
+            let mut first = programs(pins);
+            let attached = attach(pins, first.classifier().expect("program"), "lo", 1).expect("attaches");
+            assert_eq!((attached, way(pins, "lo", 1)), (Attached::Anew, Some(Way::Tcx)));
+            let mut second = programs(pins);
+            let attached = attach(pins, second.classifier().expect("program"), "lo", 1).expect("attaches");
+            assert_eq!(attached, Attached::Replaced);
+            assert_eq!(way(pins, "lo", 7), None, "the link is of another device");
+            detach(pins, "lo").expect("detaches");
+            assert_eq!(way(pins, "lo", 1), None);
+        });
+    }
 }

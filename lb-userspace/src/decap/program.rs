@@ -64,7 +64,10 @@ impl DecapPins {
     }
 
     /// Makes the directories.
-    pub(super) fn create(&self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Those of mkdir(2).
+    pub fn create(&self) -> io::Result<()> {
         self.common.create()?;
         fs::create_dir_all(self.egress_dir())
     }
@@ -108,7 +111,12 @@ impl Programs {
         Ok(programs)
     }
 
-    fn fill(&mut self, settings: &Settings, sources: &[IpNet], numbers: decap::Settings) -> Result<(), MapError> {
+    fn fill(
+        &mut self,
+        settings: &Settings,
+        sources: &[IpNet],
+        numbers: decap::Settings,
+    ) -> Result<(), MapError> {
         let mut vips: HashMap<_, [u32; 6], u32> = HashMap::try_from(self.map("DECAP_VIPS")?)?;
         for vip in &settings.vips {
             vips.insert(to_prefix(IpNet::from(*vip)).words(), 1, 0)?;
@@ -194,7 +202,8 @@ impl Pinned {
     /// Reads the pinned maps.
     pub(super) fn read(pins: &DecapPins) -> Result<Self, Failure> {
         let at = |name: &str| pins.common.map(name);
-        let open = |name: &str| MapData::from_pin(at(name)).map_err(|error| failed("open", &at(name), &error));
+        let open =
+            |name: &str| MapData::from_pin(at(name)).map_err(|error| failed("open", &at(name), &error));
         let read = |name: &'static str| move |error: MapError| failed("read", &at(name), &error);
         let (vips, sources, settings) =
             (Map::HashMap(open("vips")?), Map::LpmTrie(open("sources")?), Map::Array(open("settings")?));
@@ -224,10 +233,7 @@ impl Pinned {
 }
 
 /// Packets under each name, over all CPUs.
-fn sums(
-    map: &Map,
-    names: impl Iterator<Item = &'static str>,
-) -> Result<Vec<(&'static str, u64)>, MapError> {
+fn sums(map: &Map, names: impl Iterator<Item = &'static str>) -> Result<Vec<(&'static str, u64)>, MapError> {
     let map: PerCpuArray<_, [u64; 2]> = PerCpuArray::try_from(map)?;
     let sum = |(index, name)| {
         let values = map.get(&(index as u32), 0)?;

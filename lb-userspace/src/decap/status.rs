@@ -71,8 +71,10 @@ pub struct Interface {
 pub fn status(root: &Path) -> Result<Status, Failure> {
     let pins = DecapPins::new(root);
     if !pins.exist() {
-        let message =
-            format!("nothing is pinned in {}: `weir decap` has not run here, or was detached", root.display());
+        let message = format!(
+            "nothing is pinned in {}: `weir decap` has not run here, or was detached",
+            root.display()
+        );
         return Err(Failure::new(Code::NotFound, message));
     }
     let network = observe::network()?;
@@ -166,7 +168,11 @@ impl Render for Status {
             None => "off".to_owned(),
         };
         let (vips, sources) = (self.vips.join(", "), self.sources.join(", "));
-        let _ = write!(text, "\nvips      {vips}\nsources   {sources}\ngue port  {}\nmss       {mss}\n\n", self.gue_port);
+        let _ = write!(
+            text,
+            "\nvips      {vips}\nsources   {sources}\ngue port  {}\nmss       {mss}\n\n",
+            self.gue_port
+        );
         let mut counters = Table::new(&[("REASON", Align::Left), ("PACKETS", Align::Right)]);
         for (name, packets) in self.counters.iter().filter(|(_, packets)| **packets > 0) {
             let dropped =

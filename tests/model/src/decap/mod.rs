@@ -83,7 +83,8 @@ impl Backend {
 
     fn with<T>(&self, work: impl FnOnce(&Memory<'_>) -> T) -> T {
         let on_count = |reason: Reason, bytes| add(&self.reasons, reason as usize, Reason::COUNT, bytes);
-        let on_answer = |finding: Finding, bytes| add(&self.findings, finding as usize, Finding::COUNT, bytes);
+        let on_answer =
+            |finding: Finding, bytes| add(&self.findings, finding as usize, Finding::COUNT, bytes);
         work(&Memory {
             vips: &vips(),
             sources: &sources(),

@@ -32,7 +32,8 @@ pub fn replay_decap(data: &[u8]) -> Result<(), String> {
             expect_counted(&backend.findings(), finding.map_or(0, |_| 1)).map_err(told)?;
         } else {
             let (reason, output) = backend.incoming(&frame);
-            check_incoming(&frame, reason, &output).map_err(|broken| told(format!("{reason:?}: {broken}")))?;
+            check_incoming(&frame, reason, &output)
+                .map_err(|broken| told(format!("{reason:?}: {broken}")))?;
             expect_counted(&backend.reasons(), 1).map_err(told)?;
         }
     }
