@@ -291,6 +291,34 @@ fn lists_of_the_daemon_and_of_the_maps_are_the_same() {
 }
 
 #[test]
+fn decap_takes_options_or_a_file_and_has_paths_of_its_own() {
+    let lab = Lab::new();
+    let refused = |line: &str| {
+        let ran = lab.run(line);
+        assert_ne!(ran.exit, Exit::Done, "{line}");
+        (ran.exit, ran.err)
+    };
+    let (exit, told) = refused("decap --interface eth0 --vip 198.51.100.10 --vip 198.51.100.10 --mss 1400");
+    let expected = "decap in DIR: Settings { interfaces: [\"eth0\"], vips: [198.51.100.10], sources: [], gue_port: 6080, mss: Limit(1400), mode: Native }";
+    assert!(exit == Exit::Failed && told.contains(expected), "{told}");
+    assert!(refused("decap --vip 198.51.100.10").1.contains("--interface NAME is missing"));
+    assert!(refused("decap --interface eth0").1.contains("--vip ADDRESS is missing"));
+    let (exit, told) = refused("decap");
+    assert!(exit == Exit::Usage && told.contains("/etc/weir/decap.toml"), "{told}");
+    for wrong in ["--vip 127.0.0.1", "--source 10.0.0.1/8", "--gue-port 0", "--mss 9", "--mode fast"] {
+        assert_eq!(refused(&format!("decap {wrong}")).0, Exit::Usage, "{wrong}");
+    }
+    assert_eq!(lab.run("decap detach").out, "detached from DIR\nremoved 0 pinned objects\n");
+    // Without --bpffs before the verb.
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut streams = Streams { out: &mut out, err: &mut err, audience: Audience::Log };
+    let args = ["weir", "decap", "status"].map(OsString::from);
+    assert_eq!(super::main(&lab.host, args, &mut streams), Exit::NotFound);
+    let told = String::from_utf8(err).expect("text");
+    assert!(told.contains("nothing is pinned in /sys/fs/bpf/weir-decap"), "{told}");
+}
+
+#[test]
 fn status_without_the_daemon_says_so_first() {
     let ran = Lab::new().run("status");
     assert_eq!(ran.exit, Exit::Done);
