@@ -1,5 +1,7 @@
 //! The same frames through a backend's packet logic on the host and through its programs in the kernel.
 
+use std::process::Command;
+
 use aya::TestRun as _;
 use aya::maps::{Map, MapData, PerCpuArray};
 use aya::programs::TestRunOptions;
@@ -8,10 +10,15 @@ use lb_common::decap::{Reason, Verdict};
 use lb_common::layout::Counter;
 use lb_userspace::config::model::XdpMode;
 use lb_userspace::decap::{DecapPins, Mss, Programs, Settings};
+use serde::Deserialize;
 use weir_model::Splitmix;
 use weir_model::decap::{Backend, SETTINGS, SOURCES, VIPS, answer, check_answer, check_incoming, incoming};
 
 use crate::instance::Instance;
+
+/// scapy is a Debian package of the system's Python.
+const PYTHON: &str = "/usr/bin/python3";
+const ORACLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/oracle/decap.py");
 
 const FRAMES: u32 = 60_000;
 /// `XDP_DROP`, `XDP_PASS` (linux/bpf.h).
@@ -116,4 +123,63 @@ fn the_kernel_and_the_host_treat_every_answer_alike() {
         println!("{:>18} {}", finding.name(), counter.packets);
         assert!(counter.packets > 0, "no frame was {}", finding.name());
     }
+}
+
+/// A case as scapy builds it.
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    way: String,
+    frame: String,
+    /// Or what is found of the MSS; empty for nothing.
+    reason: String,
+    output: String,
+}
+
+/// `None`, said so, where there is no scapy.
+fn oracle() -> Option<Vec<Case>> {
+    if !Command::new(PYTHON).args(["-c", "import scapy"]).status().is_ok_and(|status| status.success()) {
+        println!("SKIPPED: scapy (Debian: python3-scapy)");
+        return None;
+    }
+    let output = Command::new(PYTHON).args(["-B", ORACLE]).output().expect("python starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).expect("the oracle writes text");
+    Some(lines.lines().map(|line| serde_json::from_str(line).expect("the oracle writes JSON")).collect())
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("the oracle writes hex");
+    (0..hex.len()).step_by(2).map(digits).collect()
+}
+
+/// The same VIPs and MSS as the scene's; sources are the oracle's.
+#[test]
+fn what_scapy_builds_leaves_a_backend_as_scapy_expects() {
+    let Some(instance) = Instance::new() else { return };
+    let Some(cases) = oracle() else { return };
+    let mut programs = load(&instance);
+    let mut buffer = vec![0; 8192];
+    for Case { name, way, frame, reason, output } in &cases {
+        let backend = Backend::default();
+        let frame = bytes(frame);
+        let (found, left) = if way == "in" {
+            let (reason, left) = backend.incoming(&frame);
+            (reason.name(), left)
+        } else {
+            let (finding, left) = backend.outgoing(&frame);
+            (finding.map_or("", Finding::name), left)
+        };
+        assert_eq!((found, hex(&left)), (reason.as_str(), output.clone()), "{name}");
+        let options =
+            TestRunOptions { data_in: Some(&frame), data_out: Some(&mut buffer), ..Default::default() };
+        let ran = match way.as_str() {
+            "in" => programs.decapsulator().expect("the object has the program").test_run(options),
+            _ => programs.classifier().expect("the object has the program").test_run(options),
+        };
+        let length = ran.expect("the kernel runs the frame").data_size_out as usize;
+        assert_eq!(hex(&buffer[..length]), *output, "{name}");
+    }
+    println!("{} cases", cases.len());
+    assert!(cases.len() > 200);
 }
