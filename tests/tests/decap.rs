@@ -1,8 +1,11 @@
 //! `weir decap` on a backend: what it opens, what it leaves alone, and how it comes and goes.
 
 use std::{
+    fs,
     io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
+    process::{Command, Output},
     thread,
     time::{Duration, Instant},
 };
@@ -11,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use lb_userspace::decap::{Mss, Settings};
 use serde_json::{Value, json};
 use weir_tests::{
-    Backend, Family, Get, Lab, Load, Rate,
+    Backend, Family, Get, Lab, Load, Rate, WeirProc,
     frame::{self, PacketSocket},
 };
 
@@ -59,7 +62,7 @@ fn arrives(lab: &Lab, backend: &Backend, outer_source: IpAddr) -> Result<bool> {
     }
 }
 
-fn document(output: &std::process::Output) -> Result<Value> {
+fn document(output: &Output) -> Result<Value> {
     ensure!(output.status.success(), "{output:?}");
     serde_json::from_slice(&output.stdout).context("read json")
 }
@@ -101,18 +104,49 @@ fn the_verb_attaches_reports_and_detaches() -> Result<()> {
     // The same from a file; counters stay, the clamp goes, a stranger's VIP is remarked on.
     let file = lab.directory().join("decap.toml");
     let text = "interface = \"eth0\"\nvip = [\"198.51.100.10\", \"198.51.100.99\"]\nmss = \"off\"\n";
-    std::fs::write(&file, text)?;
+    fs::write(&file, text)?;
     let path = file.display().to_string();
     let status = document(&decap.cli(&["--config", &path, "-o", "json"])?)?;
     ensure!(status["interfaces"][0]["egress"].is_null() && status["mss"].is_null(), "{status}");
     ensure!(status["counters"]["opened_ipip"] == 1, "{status}");
     let problem = status["problems"][0].as_str().unwrap_or_default();
     ensure!(problem.starts_with("vip 198.51.100.99: not an address of this host"), "{status}");
-    std::fs::write(&file, text.replace("mss", "msss"))?;
+    fs::write(&file, text.replace("mss", "msss"))?;
     let refused = decap.cli(&["--config", &path])?;
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
     ensure!(refused.status.code() == Some(2) && told.contains("did you mean `mss`?"), "{told}");
     Ok(())
+}
+
+#[test]
+fn the_capabilities_that_the_unit_leaves_are_enough() -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/weir-decap.service");
+    let unit = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    ensure!(!unit.contains("ExecStop"), "stopping must not detach");
+    let capabilities = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let capabilities = capabilities.context("the unit bounds capabilities")?.split_whitespace();
+    let kept: String = capabilities
+        .filter_map(|name| name.strip_prefix("CAP_"))
+        .map(|name| format!(",+{}", name.to_lowercase()))
+        .collect();
+    let lab = Lab::builder().direct(1).start()?;
+    let backend = lab.backend("direct-1");
+    let bpffs = backend.decap().bpffs();
+    let confined = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.arg("--no-new-privs").arg(format!("--bounding-set=-all{kept}"));
+        command.arg(WeirProc::binary()?).arg("decap").args(arguments).arg("--bpffs").arg(bpffs);
+        let output = backend.output(&mut command)?;
+        ensure!(output.status.success(), "{arguments:?}: {output:?}");
+        Ok(())
+    };
+    confined(&["detach"])?;
+    // Anew, then over what is pinned.
+    confined(&["--interface", "eth0", "--vip", "198.51.100.10"])?;
+    confined(&["--interface", "eth0", "--vip", "198.51.100.10"])?;
+    confined(&["status"])?;
+    ensure!(arrives(&lab, backend, lab.weir_host().address(Family::V4))?);
+    confined(&["detach"])
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(digits).collect()
 }
 
-/// The same VIPs and MSS as the scene's; sources are the oracle's.
+/// The oracle knows VIPs, sources and MSS of the scene.
 #[test]
 fn what_scapy_builds_leaves_a_backend_as_scapy_expects() {
     let Some(instance) = Instance::new() else { return };
