@@ -147,3 +147,56 @@ pub fn check_answer(input: &[u8], finding: Option<Finding>, output: &[u8]) -> Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::choice::Splitmix;
+    use crate::decap::{Backend, Outer, answer};
+    use crate::packet::PacketSpec;
+
+    #[test]
+    fn a_change_of_any_byte_of_an_opened_packet_is_found() {
+        for (source, tunnel) in [("10.0.0.1", "10.0.1.11"), ("fd00::2", "fd00:1::11")] {
+            for vip in ["198.51.100.10", "2001:db8::10"] {
+                let client = if vip.contains(':') { "2001:db8:c::9" } else { "203.0.113.9" };
+                let [client, vip] = [client, vip].map(|text| text.parse().expect("address"));
+                let packet = PacketSpec { traffic_class: 0xb9, ..PacketSpec::syn(client, vip, (50_000, 80)) };
+                let frame = Outer { traffic_class: 3, ..Outer::ipip(source, tunnel) }.around(&packet.frame());
+                let (reason, output) = Backend::default().incoming(&frame);
+                assert_eq!(check_incoming(&frame, reason, &output), Ok(()));
+                assert!(check_incoming(&frame, Reason::NotVip, &output).is_err());
+                for byte in 0..output.len() {
+                    let mut changed = output.clone();
+                    changed[byte] ^= 0x11;
+                    assert!(check_incoming(&frame, reason, &changed).is_err(), "byte {byte}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_of_any_byte_of_a_lowered_answer_is_found() {
+        let (backend, mut choice, mut seen) = (Backend::default(), Splitmix(7), 0);
+        while seen < 20 {
+            let frame = answer(&mut choice);
+            let (finding, output) = backend.outgoing(&frame);
+            assert_eq!(check_answer(&frame, finding, &output), Ok(()));
+            // A frame that is cut short has no checksum to go by.
+            let claimed = if frame[12] == 8 {
+                number(&frame, 16)
+            } else {
+                number(&frame, 18).map(|length| length + 40)
+            };
+            if finding != Some(Finding::Lowered) || claimed != Ok(frame.len() - 14) {
+                continue;
+            }
+            seen += 1;
+            for byte in 14..output.len() {
+                let mut changed = output.clone();
+                changed[byte] ^= 0x11;
+                assert!(check_answer(&frame, finding, &changed).is_err(), "byte {byte} of {frame:02x?}");
+            }
+        }
+    }
+}
