@@ -188,6 +188,34 @@ fn an_interface_that_refuses_changes_nothing() -> Result<()> {
 }
 
 #[test]
+fn generic_mode_is_taken_where_native_fails_and_packets_are_not_merged() -> Result<()> {
+    let lab = Lab::builder().direct(1).start()?;
+    let backend = lab.backend("direct-1");
+    let decap = backend.decap();
+    document(&decap.cli(&["detach", "-o", "json"])?)?;
+    // The loopback driver has no native XDP.
+    let on_lo =
+        |mode| decap.cli(&["--interface", "lo", "--vip", "198.51.100.10", "--mode", mode, "-o", "json"]);
+    let native = on_lo("native")?;
+    let told = String::from_utf8_lossy(&native.stderr).into_owned();
+    ensure!(native.status.code() == Some(1) && told.contains("use mode auto or generic"), "{told}");
+    backend.exec("ethtool", &["-K", "lo", "gro", "on"])?;
+    for mode in ["auto", "generic"] {
+        let merged = on_lo(mode)?;
+        let told = String::from_utf8_lossy(&merged.stderr).into_owned();
+        ensure!(merged.status.code() == Some(1) && told.contains("ethtool -K lo gro off"), "{mode}: {told}");
+        ensure!(
+            backend.xdp_program("lo")?.is_none() && !decap.bpffs().exists(),
+            "{mode}: nothing was changed"
+        );
+    }
+    backend.exec("ethtool", &["-K", "lo", "gro", "off"])?;
+    let status = document(&on_lo("auto")?)?;
+    ensure!(status["interfaces"][0]["mode"] == "generic", "{status}");
+    Ok(())
+}
+
+#[test]
 fn new_settings_are_taken_over_without_losing_a_packet() -> Result<()> {
     let lab = Lab::builder().direct(1).start()?;
     let _weir = lab.weir(&config(80))?;

@@ -15,9 +15,11 @@ use super::status::{Status, status};
 use crate::cli::host::Detached;
 use crate::config::model::Interface;
 use crate::failure::{Code, Failure};
-use crate::maps::{attach, bpffs};
+use crate::maps::attach::{self, AttachError};
+use crate::maps::bpffs;
+use crate::net::ethtool::{self, Switch};
 use crate::net::preflight::{self, Plan, Severity};
-use crate::net::snapshot::Link;
+use crate::net::snapshot::{Link, XdpPlace};
 use crate::net::{NetState, facts};
 use crate::state::lock::Lock;
 
@@ -100,14 +102,44 @@ fn attach_all(
 ) -> Result<(), Failure> {
     for link in links {
         let attached = attach::attach(&pins.common, programs.decapsulator()?, link, settings.mode);
-        let attached = attached.map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
+        let attached = attached.map_err(refused)?;
         done.push(Done::Xdp(link.clone(), attached));
+        if is_generic(attached) && merges(link) {
+            let name = &link.name;
+            let message = format!(
+                "{name}: generic mode with generic receive offload: xdp would see merged packets; remedy: \
+                 ethtool -K {name} gro off"
+            );
+            return Err(Failure::new(Code::Failed, message));
+        }
         if settings.mss != Mss::Off {
             let attached = egress::attach(pins, programs.classifier()?, &link.name, link.ifindex)?;
             done.push(Done::Egress(link.clone(), attached));
         }
     }
     Ok(())
+}
+
+/// The failure to attach, with this command's names for the remedy.
+fn refused(error: AttachError) -> Failure {
+    let message = match error {
+        AttachError::NotNative { interface } => format!(
+            "attach xdp to {interface} (native mode): the driver has no native XDP; use mode auto or generic, or \
+             another interface"
+        ),
+        error => error.to_string(),
+    };
+    Failure::new(Code::Failed, message)
+}
+
+fn is_generic(attached: attach::Attached) -> bool {
+    use attach::Attached::{Again, Anew};
+    matches!(attached, Anew(XdpPlace::Generic) | Again(XdpPlace::Generic))
+}
+
+/// Whether packets are merged before a generic program sees them.
+fn merges(link: &Link) -> bool {
+    ethtool::features(&link.name).is_ok_and(|features| features.gro == Some(Switch::On))
 }
 
 /// Puts interfaces back to what they were: the programs that were pinned still are. What cannot be put back stays as it
