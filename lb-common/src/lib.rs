@@ -6,6 +6,7 @@
 
 pub mod capture;
 pub mod cell;
+pub mod decap;
 pub mod flow;
 pub mod forward;
 pub mod fragment;

@@ -46,6 +46,8 @@ macro_rules! reasons {
     };
 }
 
+pub(crate) use reasons;
+
 reasons! {
     /// Of a flow that the table knows.
     FlowKnown = "flow_known" => Forward,

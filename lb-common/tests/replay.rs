@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
+use weir_model::decap::replay_decap;
 use weir_model::replay;
 
 proptest! {
@@ -13,6 +14,11 @@ proptest! {
     #[test]
     fn no_frame_breaks_a_promise(data in prop::collection::vec(any::<u8>(), 0..4096)) {
         prop_assert_eq!(replay(&data), Ok(()));
+    }
+
+    #[test]
+    fn no_frame_breaks_a_promise_at_a_backend(data in prop::collection::vec(any::<u8>(), 0..4096)) {
+        prop_assert_eq!(replay_decap(&data), Ok(()));
     }
 }
 
@@ -24,6 +30,7 @@ fn runs_that_once_failed_hold() {
         let path = entry.expect("its entries can be read").path();
         let data = fs::read(&path).expect("a run can be read");
         assert_eq!(replay(&data), Ok(()), "{}", path.display());
+        assert_eq!(replay_decap(&data), Ok(()), "{}", path.display());
         runs += 1;
     }
     assert!(runs > 0, "{} has no runs", folder.display());

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod daemon;
+pub mod decap;
 pub mod desired;
 pub mod events;
 pub mod explain;

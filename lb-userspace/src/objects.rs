@@ -3,7 +3,7 @@
 /// Picks a backend for every packet (program `weir`; the maps are those of [`crate::maps::schema`]).
 pub static XDP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-xdp"));
 
-/// Takes outer headers off on a backend (program `decap`; maps `VIPS_V4`, `VIPS_V6`, `DECAPSULATED`).
+/// What runs on backends (programs `weir_decap`, `weir_mss`; the maps are those of [`crate::decap`]).
 pub static DECAP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-decap"));
 
 /// Switch programs of the test lab (programs `pass`, `gate_in`, `gate_out`, `steer`; maps `FROZEN`,

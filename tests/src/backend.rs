@@ -1,28 +1,27 @@
-//! A backend: a host with VIPs on `lo`, a web server, the decap program, and a switch port that can
+//! A backend: a host with VIPs on `lo`, a web server, `weir decap`, and a switch port that can
 //! cut it off.
 #![forbid(unsafe_code)]
 
 use std::{
     fs,
     ops::Deref,
+    path::{Path, PathBuf},
+    process::{Command, Output},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context, Result};
-use aya::{
-    Ebpf, Pod,
-    maps::{HashMap, MapData, PerCpuArray},
-    programs::{Xdp, XdpMode},
-};
+use lb_userspace::{config::model::XdpMode, decap};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     gate::{Gate, Passage, Witness, monotonic},
     host::Host,
     nginx::{Access, Nginx},
-    plan::Addresses,
+    plan::{Addresses, Family},
     process::Process,
+    weir::WeirProc,
 };
 
 /// How a backend is reached from weir.
@@ -58,9 +57,10 @@ impl Backend {
         attachment: Attachment,
         nginx: Nginx,
         gate: Gate,
+        bpffs: PathBuf,
         vips: &[Addresses],
     ) -> Result<Self> {
-        let decap = Decap::attach(&host, vips)?;
+        let decap = Decap::new(&host, bpffs, vips)?;
         Ok(Self { host, attachment, nginx, process: Mutex::new(None), gate, decap })
     }
 
@@ -172,7 +172,13 @@ impl Backend {
 
     /// Packets that lost an outer header here.
     pub fn decapsulated(&self) -> Result<u64> {
-        self.decap.count()
+        let counters = self.decap.status()?.counters;
+        Ok(["opened_ipip", "opened_gue"].iter().filter_map(|name| counters.get(*name)).sum())
+    }
+
+    /// `weir decap`, which runs from the beginning.
+    pub fn decap(&self) -> &Decap {
+        &self.decap
     }
 
     /// The requests answered so far. Entries are written when the answer is complete.
@@ -181,42 +187,58 @@ impl Backend {
     }
 }
 
-/// The decap program on a backend's interface.
-struct Decap {
-    /// Holds the program and its link.
-    _object: Ebpf,
-    count: PerCpuArray<MapData, u64>,
+/// `weir decap` on a backend.
+pub struct Decap {
+    host: Host,
+    bpffs: PathBuf,
+    vips: Vec<Addresses>,
 }
 
 impl Decap {
-    fn attach(host: &Host, vips: &[Addresses]) -> Result<Self> {
-        let mut object = Ebpf::load(lb_userspace::objects::DECAP).context("load the decap program")?;
-        fill(&mut object, "VIPS_V4", vips.iter().map(|vip| u32::from_ne_bytes(vip.v4.octets())))?;
-        fill(&mut object, "VIPS_V6", vips.iter().map(|vip| words(vip.v6.octets())))?;
-        let program: &mut Xdp = object.program_mut("decap").context("find program decap")?.try_into()?;
-        program.load()?;
-        host.run(|| program.attach("eth0", XdpMode::Driver))
-            .with_context(|| format!("attach decap to eth0 of {} (native mode)", host.name()))?;
-        let count = PerCpuArray::try_from(object.take_map("DECAPSULATED").context("find map DECAPSULATED")?)?;
-        Ok(Self { _object: object, count })
+    fn new(host: &Host, bpffs: PathBuf, vips: &[Addresses]) -> Result<Self> {
+        let decap = Self { host: host.clone(), bpffs, vips: vips.to_vec() };
+        decap.apply(&decap.settings())?;
+        Ok(decap)
     }
 
-    fn count(&self) -> Result<u64> {
-        Ok(self.count.get(&0, 0).context("read map DECAPSULATED")?.iter().sum())
+    /// What backends run with: every VIP, any source, an MSS that fits.
+    pub fn settings(&self) -> decap::Settings {
+        decap::Settings {
+            interfaces: vec!["eth0".to_owned()],
+            vips: self.vips.iter().flat_map(|vip| Family::BOTH.map(|family| vip.of(family))).collect(),
+            sources: Vec::new(),
+            gue_port: 6080,
+            mss: decap::Mss::Auto,
+            mode: XdpMode::Native,
+        }
     }
-}
 
-fn fill<K: Pod>(object: &mut Ebpf, map: &str, keys: impl Iterator<Item = K>) -> Result<()> {
-    let mut map: HashMap<_, K, u32> =
-        HashMap::try_from(object.map_mut(map).with_context(|| format!("find map {map}"))?)?;
-    for key in keys {
-        map.insert(key, 0, 0)?;
+    /// Attaches, or takes new settings over, as the verb does.
+    pub fn apply(&self, settings: &decap::Settings) -> Result<decap::Status> {
+        let applied = self.host.run(|| decap::apply(&self.bpffs, settings));
+        applied.with_context(|| format!("weir decap on {}", self.host.name()))
     }
-    Ok(())
-}
 
-/// An address as the two words, in memory order, that the program compares.
-fn words(octets: [u8; 16]) -> [u64; 2] {
-    let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| octets[at + byte]));
-    [word(0), word(8)]
+    /// What was pinned and counted.
+    pub fn status(&self) -> Result<decap::Status> {
+        let status = self.host.run(|| decap::status(&self.bpffs));
+        status.with_context(|| format!("weir decap status on {}", self.host.name()))
+    }
+
+    /// Frames that left for a reason, or SYN-ACKs of a finding.
+    pub fn counted(&self, name: &str) -> Result<u64> {
+        self.status()?.counters.get(name).copied().with_context(|| format!("find counter {name}"))
+    }
+
+    /// Runs the verb: `decap.cli(&["status", "-o", "json"])`.
+    pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(WeirProc::binary()?);
+        command.arg("decap").args(arguments).arg("--bpffs").arg(&self.bpffs);
+        self.host.output(&mut command)
+    }
+
+    /// Where it pins.
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
 }

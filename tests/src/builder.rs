@@ -163,7 +163,8 @@ impl LabBuilder {
                 Attachment::Routed => router_gates.gate(name)?,
             };
             let nginx = Nginx::new(claim.directory().join(name), name, &self.web, &big)?;
-            Backend::new(host(name, vec![*address]), *attachment, nginx, gate, &vips)
+            let bpffs = claim.bpffs().join(format!("decap-{name}"));
+            Backend::new(host(name, vec![*address]), *attachment, nginx, gate, bpffs, &vips)
         };
         // The verifier checks one program for each backend: that takes most of the set-up time.
         let backends = thread::scope(|scope| {

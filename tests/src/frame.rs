@@ -112,6 +112,13 @@ pub fn tunnel(source: IpAddr, destination: IpAddr, inner: &[u8]) -> Vec<u8> {
     ip(source, destination, protocol, inner)
 }
 
+/// A GUE packet (variant 0, to port 6080) around an IP packet.
+pub fn gue(source: IpAddr, destination: IpAddr, inner: &[u8]) -> Vec<u8> {
+    let protocol = if inner[0] >> 4 == 4 { IPV4 } else { IPV6 };
+    let payload = [&[0, protocol, 0, 0], inner].concat();
+    udp(SocketAddr::new(source, 49_152), SocketAddr::new(destination, 6080), &payload)
+}
+
 /// An Ethernet frame around an IP packet.
 pub fn ethernet(destination: [u8; 6], source: [u8; 6], packet: &[u8]) -> Vec<u8> {
     let ethertype: [u8; 2] = if packet[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };

@@ -1,7 +1,7 @@
 //! The lab: a small network of real hosts for end-to-end tests, the demo and benches.
 //!
 //! Clients, routers, weir's host and backends are network namespaces joined by veths (see [`plan`] for
-//! the drawing and every address). Backends run nginx, carry the VIPs on `lo`, and decapsulate in XDP.
+//! the drawing and every address). Backends run nginx, carry the VIPs on `lo`, and run `weir decap`.
 //! Each lab has names of its own, so that several run at once, and removes what it made when dropped.
 //!
 //! ```no_run
@@ -47,7 +47,7 @@ mod syn_load;
 mod topology;
 mod weir;
 
-pub use backend::{Attachment, Backend};
+pub use backend::{Attachment, Backend, Decap};
 pub use builder::LabBuilder;
 pub use config::{Limits, config};
 pub use connect_load::ConnectLoad;

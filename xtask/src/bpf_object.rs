@@ -10,8 +10,8 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind};
 
 use crate::process;
 
-/// The name of `lb-ebpf`'s binary.
-const PROGRAM: &str = "weir-xdp";
+/// The names of `lb-ebpf`'s binaries that are shipped.
+pub(crate) const PROGRAMS: [&str; 2] = ["weir-xdp", "weir-decap"];
 
 /// `goto -1`: an unconditional jump to itself.
 const ENDLESS_LOOP: [u8; 8] = [0x05, 0, 0xff, 0xff, 0, 0, 0, 0];
@@ -19,15 +19,13 @@ const ENDLESS_LOOP: [u8; 8] = [0x05, 0, 0xff, 0xff, 0, 0, 0, 0];
 /// Parts of the names that rustc gives to what only a panic calls.
 const PANIC_NAMES: [&str; 4] = ["panic", "rust_begin_unwind", "unwrap_failed", "expect_failed"];
 
-/// Builds `lb-userspace`, whose build script compiles the object, and tells where it is.
+/// Builds `lb-userspace`, whose build script compiles the object, and tells its folder.
 pub(crate) fn build() -> Result<PathBuf> {
     let mut cargo = process::cargo();
     cargo.args(["build", "--package", "lb-userspace", "--message-format", "json"]);
     let messages = process::output(&mut cargo)?;
     let out_dir = messages.lines().find_map(build_script_folder);
-    let path = out_dir
-        .context("find the packet program: cargo told no output folder of lb-userspace's build script")?;
-    Ok(path.join(PROGRAM))
+    out_dir.context("find the packet program: cargo told no output folder of lb-userspace's build script")
 }
 
 /// The output folder, if the message tells the one of `lb-userspace`.

@@ -26,10 +26,9 @@ pub(crate) fn add(steps: &mut Steps) -> Result<()> {
     steps.run("format", process::cargo().args(["fmt", "--all", "--check"]))?;
     steps.run("clippy", process::cargo().args(["clippy", "--all-targets", "--", "--deny", "warnings"]))?;
     steps.run("clippy for BPF", &mut bpf_clippy(&BpfToolchain::recorded()))?;
-    steps.check("packet program", || {
-        let path = bpf_object::build()?;
-        bpf_object::check(&std::fs::read(&path)?)
-    });
+    for program in bpf_object::PROGRAMS {
+        steps.check(program, || bpf_object::check(&std::fs::read(bpf_object::build()?.join(program))?));
+    }
     Ok(())
 }
 

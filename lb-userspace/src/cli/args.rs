@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::decap::DecapArgs;
 use super::drill::DrillArgs;
 use super::event_args::EventArgs;
 use super::explain_args::ExplainArgs;
@@ -188,6 +189,18 @@ Examples:
   weir events -f
   weir events --at 2026-11-18T12:00:00Z")]
     Events(EventArgs),
+    /// On a backend: take packets for its VIPs out of weir's tunnels.
+    #[command(after_help = "\
+Attaches, and ends; what it attached stays until `weir decap detach` or a reboot.
+Run again it takes new settings over without losing a packet.
+Without options it reads the config file, which has the same keys.
+
+Examples:
+  weir decap --interface eth0 --vip 198.51.100.10 --vip 2001:db8::10 --source 10.0.0.0/24
+  weir decap --config /etc/weir/decap.toml
+  weir decap status -o json | jq '.counters'
+  weir decap detach")]
+    Decap(DecapArgs),
     /// Take the program off the interfaces and remove everything pinned.
     #[command(
         after_help = "Traffic to the VIPs ends. A running daemon is stopped first, or --force is given."

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::args::Global;
+use crate::decap;
 use crate::explain::{Explained, ExplainedFrames, Frames};
 use crate::failure::Failure;
 use crate::log::LogOptions;
@@ -58,6 +59,24 @@ pub trait Host {
         frames: &[Vec<u8>],
         each: &mut dyn FnMut(Explained) -> Result<(), Failure>,
     ) -> Result<(), Failure>;
+
+    /// Attaches the backend's programs; what is pinned under `bpffs` is taken over.
+    ///
+    /// # Errors
+    /// What keeps an interface from being attached; nothing was changed then.
+    fn decap(&self, bpffs: &Path, settings: &decap::Settings) -> Result<decap::Status, Failure>;
+
+    /// What the backend's programs did.
+    ///
+    /// # Errors
+    /// Not found where nothing is pinned; what keeps it from being read.
+    fn decap_status(&self, bpffs: &Path) -> Result<decap::Status, Failure>;
+
+    /// Takes the backend's programs off and removes everything pinned under `bpffs`. Nothing pinned is an empty answer.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    fn decap_detach(&self, bpffs: &Path) -> Result<Detached, Failure>;
 
     /// The live entries of the flow tables.
     fn flow_rows<'a>(&self, maps: &'a MapSet) -> Box<dyn Iterator<Item = FlowRow> + 'a>;

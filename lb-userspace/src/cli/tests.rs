@@ -16,6 +16,7 @@ use crate::admin::answers::{DrainProgress, Readiness, Reloaded};
 use crate::admin::client::Client;
 use crate::admin::operations::Operations;
 use crate::admin::server::Server;
+use crate::decap;
 use crate::events::ring::Ring;
 use crate::events::{Event, EventFilter, History, Kind, Recorder, state};
 use crate::explain::{Explained, ExplainedFrames, Frames, to_hex};
@@ -94,6 +95,18 @@ impl Host for Memory {
             ..Default::default()
         };
         frames.iter().try_for_each(|frame| each(explained(frame)))
+    }
+
+    fn decap(&self, bpffs: &Path, settings: &decap::Settings) -> Result<decap::Status, Failure> {
+        Err(Failure::new(Code::Failed, format!("decap in {}: {settings:?}", bpffs.display())))
+    }
+
+    fn decap_status(&self, bpffs: &Path) -> Result<decap::Status, Failure> {
+        Err(Failure::new(Code::NotFound, format!("nothing is pinned in {}", bpffs.display())))
+    }
+
+    fn decap_detach(&self, bpffs: &Path) -> Result<Detached, Failure> {
+        Ok(Detached { interfaces: vec![bpffs.display().to_string()], ..Detached::default() })
     }
 
     fn pinned(&self, bpffs: &Path) -> Result<Pinned, Failure> {
@@ -316,6 +329,34 @@ fn lists_of_the_daemon_and_of_the_maps_are_the_same() {
         assert_eq!((served.exit, served.err.as_str()), (Exit::Done, ""));
         assert_eq!(alone.out, served.out, "{list}");
     }
+}
+
+#[test]
+fn decap_takes_options_or_a_file_and_has_paths_of_its_own() {
+    let lab = Lab::new();
+    let refused = |line: &str| {
+        let ran = lab.run(line);
+        assert_ne!(ran.exit, Exit::Done, "{line}");
+        (ran.exit, ran.err)
+    };
+    let (exit, told) = refused("decap --interface eth0 --vip 198.51.100.10 --vip 198.51.100.10 --mss 1400");
+    let expected = "decap in DIR: Settings { interfaces: [\"eth0\"], vips: [198.51.100.10], sources: [], gue_port: 6080, mss: Limit(1400), mode: Native }";
+    assert!(exit == Exit::Failed && told.contains(expected), "{told}");
+    assert!(refused("decap --vip 198.51.100.10").1.contains("--interface NAME is missing"));
+    assert!(refused("decap --interface eth0").1.contains("--vip ADDRESS is missing"));
+    let (exit, told) = refused("decap");
+    assert!(exit == Exit::Usage && told.contains("/etc/weir/decap.toml"), "{told}");
+    for wrong in ["--vip 127.0.0.1", "--source 10.0.0.1/8", "--gue-port 0", "--mss 9", "--mode fast"] {
+        assert_eq!(refused(&format!("decap {wrong}")).0, Exit::Usage, "{wrong}");
+    }
+    assert_eq!(lab.run("decap detach").out, "detached from DIR\nremoved 0 pinned objects\n");
+    // Without --bpffs before the verb.
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut streams = Streams { out: &mut out, err: &mut err, audience: Audience::Log };
+    let args = ["weir", "decap", "status"].map(OsString::from);
+    assert_eq!(super::main(&lab.host, args, &mut streams), Exit::NotFound);
+    let told = String::from_utf8(err).expect("text");
+    assert!(told.contains("nothing is pinned in /sys/fs/bpf/weir-decap"), "{told}");
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn included(top: &Table<'_>) -> Vec<Rc<Source>> {
 }
 
 /// Parses one file; every syntax error is a finding.
-fn parse<'a>(source: &'a Rc<Source>, findings: &Findings) -> Option<Spanned<DeTable<'a>>> {
+pub(super) fn parse<'a>(source: &'a Rc<Source>, findings: &Findings) -> Option<Spanned<DeTable<'a>>> {
     let (tree, errors) = DeTable::parse_recoverable(&source.text);
     for error in &errors {
         let place = source.place(error.span().map_or(0, |span| span.start));

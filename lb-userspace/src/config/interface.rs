@@ -46,7 +46,8 @@ fn add(top: &Table<'_>, found: &mut Vec<(Interface, Place)>, interface: Interfac
     }
 }
 
-fn mode(node: &Node<'_>) -> Option<XdpMode> {
+/// A word for where the program runs.
+pub(super) fn mode(node: &Node<'_>) -> Option<XdpMode> {
     node.word(&[
         ("native", Some(XdpMode::Native)),
         ("auto", Some(XdpMode::Auto)),

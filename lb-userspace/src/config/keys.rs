@@ -198,6 +198,9 @@ pub(crate) const DEFAULTS: &[&str] = &[
     "timeouts",
 ];
 
+/// The top level of `decap.toml`.
+pub(crate) const DECAP: &[&str] = &["interface", "vip", "source", "gue_port", "mss", "mode"];
+
 /// Tables by name, for the hint that a key belongs elsewhere.
 const TABLES: &[(&str, &[&str])] = &[
     ("[limits]", LIMITS),

@@ -9,6 +9,7 @@
 pub mod model;
 
 mod check;
+pub mod decap;
 mod draft;
 mod findings;
 mod global;
@@ -54,9 +55,13 @@ pub struct Loaded {
 /// # Errors
 /// Every problem of the file and of those that it includes.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
-    match Source::read(path) {
-        Ok(source) => build(&source),
-        Err(message) => Err(Problems(vec![Problem {
+    build(&read_source(path)?)
+}
+
+/// Reads a file; one that cannot be read is a problem of its own.
+fn read_source(path: &Path) -> Result<Rc<Source>, Problems> {
+    Source::read(path).map_err(|message| {
+        Problems(vec![Problem {
             severity: Severity::Error,
             file: path.to_owned(),
             line: None,
@@ -65,8 +70,8 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
             key: String::new(),
             message,
             source_line: None,
-        }])),
-    }
+        }])
+    })
 }
 
 /// Validates a config's text; `file` is what messages name, and what `include` and `hash_seed` are

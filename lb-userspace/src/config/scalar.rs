@@ -136,7 +136,7 @@ impl Node<'_> {
 }
 
 /// Why an address can be neither a VIP nor a backend.
-fn unfit(address: IpAddr) -> Option<&'static str> {
+pub(super) fn unfit(address: IpAddr) -> Option<&'static str> {
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     let mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
     if address.is_unspecified() {

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::cli::args::Global;
 use crate::cli::host::{Detached, Host, Pinned};
 use crate::config::{self, Loaded};
+use crate::decap;
 use crate::explain::{Explained, ExplainedFrames, Explainer, Frames, from_hex};
 use crate::failure::{Code, Failure};
 use crate::flows;
@@ -102,6 +103,18 @@ impl Host for Process {
         let Loaded { config, .. } = config::load(config).map_err(super::engine::invalid)?;
         let mut explainer = Explainer::offline(&config)?;
         frames.iter().try_for_each(|frame| each(explainer.explain(frame, None)?))
+    }
+
+    fn decap(&self, bpffs: &Path, settings: &decap::Settings) -> Result<decap::Status, Failure> {
+        decap::apply(bpffs, settings)
+    }
+
+    fn decap_status(&self, bpffs: &Path) -> Result<decap::Status, Failure> {
+        decap::status(bpffs)
+    }
+
+    fn decap_detach(&self, bpffs: &Path) -> Result<Detached, Failure> {
+        decap::detach(bpffs)
     }
 
     fn flow_rows<'a>(&self, maps: &'a MapSet) -> Box<dyn Iterator<Item = FlowRow> + 'a> {

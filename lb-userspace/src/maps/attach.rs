@@ -128,7 +128,7 @@ pub fn attach(pins: &Pins, program: &mut Xdp, link: &Link, mode: XdpMode) -> Res
 
 /// The device of a BPF link that this process has open; 0 once the device has vanished. The kernel's word, which
 /// notifications may lag behind.
-fn device(link_id: u32) -> Option<u32> {
+pub(crate) fn device(link_id: u32) -> Option<u32> {
     let number = |text: &str, key: &str| {
         let value = text.lines().find_map(|line| line.strip_prefix(key))?;
         value.trim().parse::<u32>().ok()
@@ -194,7 +194,8 @@ fn try_attach(program: &mut Xdp, link: &Link, place: XdpPlace) -> Result<FdLink,
     FdLink::try_from(fresh).map_err(|_| AttachError::NoLink { interface: interface() })
 }
 
-fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+/// The number of the system error behind `error`.
+pub(crate) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {

@@ -421,7 +421,7 @@ fn other(cause: &str) -> LoadError {
     LoadError::Other { cause: cause.to_owned() }
 }
 
-fn ebpf_error(error: EbpfError) -> LoadError {
+pub(crate) fn ebpf_error(error: EbpfError) -> LoadError {
     if is_not_permitted(&error) {
         LoadError::NotPermitted
     } else {
@@ -429,7 +429,7 @@ fn ebpf_error(error: EbpfError) -> LoadError {
     }
 }
 
-fn program_error(error: ProgramError) -> LoadError {
+pub(crate) fn program_error(error: ProgramError) -> LoadError {
     match &error {
         // A verifier that refuses says EACCES too, but tells why.
         ProgramError::LoadError { io_error, verifier_log } if !verifier_log.to_string().trim().is_empty() => {

@@ -42,6 +42,15 @@ impl Bytes<'_> {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// A frame byte by byte, from its length on.
+    #[must_use]
+    pub fn frame(&mut self) -> Vec<u8> {
+        let length = self.below(256);
+        let (frame, rest) = self.0.split_at(length.min(self.0.len()));
+        self.0 = rest;
+        frame.to_vec()
+    }
 }
 
 impl Choice for Bytes<'_> {

@@ -4,6 +4,7 @@
 
 mod check;
 mod choice;
+pub mod decap;
 mod generate;
 mod host;
 mod icmp;

@@ -34,7 +34,7 @@ pub fn replay(data: &[u8]) -> Result<(), String> {
             Scene::disturb(&mut tables, choice.word(), now);
             continue;
         }
-        let frame = if kind < 8 { given(&mut choice) } else { frame(&mut choice, step) };
+        let frame = if kind < 8 { choice.frame() } else { frame(&mut choice, step) };
         let headroom = choice.pick(&HEADROOM);
         let host = Host::new(tables.slices(), SceneSizes::SMALL.geometry(now));
         let ran = host.run(&frame, headroom);
@@ -52,12 +52,4 @@ pub fn replay(data: &[u8]) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// A frame byte by byte, from its length on.
-fn given(choice: &mut Bytes<'_>) -> Vec<u8> {
-    let length = choice.below(256);
-    let (frame, rest) = choice.0.split_at(length.min(choice.0.len()));
-    choice.0 = rest;
-    frame.to_vec()
 }

@@ -12,21 +12,29 @@ use weir_tests::{
 use crate::WITHIN;
 
 #[test]
-fn decap_opens_all_four_pairs_of_tunnels_and_replies_bypass_weirs_host() -> Result<()> {
+fn decap_opens_all_four_pairs_of_both_tunnels_and_replies_bypass_weirs_host() -> Result<()> {
     let lab = Lab::builder().direct(1).routed(1).start()?;
     let client = lab.client();
     for backend in lab.backends() {
         for outer in Family::BOTH {
             for inner in Family::BOTH {
-                let before = backend.decapsulated()?;
-                echo_through_tunnel(&lab, client, backend, outer, inner)
-                    .with_context(|| format!("{inner:?} in {outer:?} to {}", backend.name()))?;
-                assert_eq!(backend.decapsulated()? - before, 1);
+                for (tunnel, counter) in
+                    [(frame::tunnel as Wrap, "opened_ipip"), (frame::gue as Wrap, "opened_gue")]
+                {
+                    let before = backend.decap().counted(counter)?;
+                    echo_through_tunnel(&lab, client, backend, (outer, inner), tunnel).with_context(
+                        || format!("{inner:?} in {outer:?} to {}: {counter}", backend.name()),
+                    )?;
+                    assert_eq!(backend.decap().counted(counter)? - before, 1);
+                }
             }
         }
     }
     Ok(())
 }
+
+/// Wraps a packet into a tunnel from an address to another one.
+type Wrap = fn(IpAddr, IpAddr, &[u8]) -> Vec<u8>;
 
 /// Sends a tunnelled UDP packet for the VIP from weir's host; the backend's echo must come back to the
 /// client from the VIP. Weir's host forwards nothing, so what comes back has bypassed it.
@@ -34,8 +42,8 @@ fn echo_through_tunnel(
     lab: &Lab,
     client: &Host,
     backend: &Backend,
-    outer: Family,
-    inner: Family,
+    (outer, inner): (Family, Family),
+    wrap: Wrap,
 ) -> Result<()> {
     let vip = SocketAddr::new(lab.vip().of(inner), 7);
     let server = backend.run(|| UdpSocket::bind(vip))?;
@@ -47,7 +55,7 @@ fn echo_through_tunnel(
     let packet = frame::udp(source, vip, b"through the tunnel");
     let target = backend.address(outer);
     let sender = lab.weir_host();
-    let tunnel = frame::tunnel(sender.address(outer), target, &packet);
+    let tunnel = wrap(sender.address(outer), target, &packet);
     sender.run(|| PacketSocket::open(outer)?.send(target, &tunnel).context("send tunnel packet"))?;
 
     let mut buffer = [0; 64];

@@ -41,3 +41,14 @@ fn the_full_example_and_the_reference_name_every_key() {
         assert!(later || full.contains(key), "examples/weir.toml does not show {key}");
     }
 }
+
+#[test]
+fn the_decap_example_and_its_page_name_every_key() {
+    super::super::decap::load(&example("decap.toml")).unwrap_or_else(|problems| panic!("{problems}"));
+    let text = std::fs::read_to_string(example("decap.toml")).unwrap();
+    let page = std::fs::read_to_string(example("../docs/decap.md")).unwrap();
+    for key in keys::DECAP {
+        assert!(text.contains(&format!("\n{key} = ")), "examples/decap.toml does not show {key}");
+        assert!(page.contains(&format!("| `{key}` |")), "docs/decap.md does not explain `{key}`");
+    }
+}
