@@ -59,6 +59,11 @@ impl Packet for XdpFrame {
     }
 
     #[inline(always)]
+    fn truncate(&mut self, _length: usize) -> Result<(), TooShort> {
+        Err(TooShort)
+    }
+
+    #[inline(always)]
     fn leave_by(&mut self, _port: u32) -> Result<(), NoTxPort> {
         Err(NoTxPort)
     }

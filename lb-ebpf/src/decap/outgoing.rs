@@ -53,6 +53,11 @@ impl Packet for TcFrame {
     }
 
     #[inline(always)]
+    fn truncate(&mut self, _length: usize) -> Result<(), TooShort> {
+        Err(TooShort)
+    }
+
+    #[inline(always)]
     fn leave_by(&mut self, _port: u32) -> Result<(), NoTxPort> {
         Err(NoTxPort)
     }

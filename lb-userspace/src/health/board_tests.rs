@@ -339,6 +339,7 @@ fn handshakes_lost_lower_a_backends_share_and_take_it_out_when_its_check_fails_t
     board.take_handshakes(&totals(3), at(5000));
     board.flush(at(5000));
     assert_eq!(board.health_of("x/b1"), Health::Up);
-    let found = board.snapshot(at(5000)).into_iter().find(|one| &*one.key.backend == "b1").expect("b1");
+    let found =
+        board.snapshot(&Which::All, at(5000)).into_iter().find(|one| &*one.key.backend == "b1").expect("b1");
     assert_eq!((found.handshakes.admit, found.handshakes.window.opened), (125, 270));
 }
