@@ -67,7 +67,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The host side has one CPU, with one allowance of answers.
-fn stay_on_one_cpu() {
+pub(crate) fn stay_on_one_cpu() {
     let mut one = CpuSet::new();
     one.set(sched_getcpu());
     sched_setaffinity(None, &one).expect("a thread may stay where it is");
