@@ -175,8 +175,8 @@ fn without_the_mask_reading_the_key_again_does_not_help() {
 #[test]
 fn a_fragment_follows_only_its_own_packets_first_one() {
     let now = Tick::from_bits(1000);
-    let key = |id| Key::new(7, (0, 0x0a00_0001), 1, id, 17);
-    let value = |backend| Value::new(backend, 1, 5, now);
+    let key = move |id| Key::new(7, (0, 0x0a00_0001), 1, id, 17);
+    let value = move |backend| Value::new(backend, 1, 5, now);
     // Both entries of the line are taken; two CPUs put other packets in the place of the older one, or of their own.
     for writers in [[(3, 30), (4, 40)], [(1, 31), (1, 32)], [(3, 30), (1, 31)]] {
         explore(3, move || {

@@ -56,7 +56,7 @@ impl<B: Build> XdpPacket<B> {
     #[inline(always)]
     pub(crate) fn enter(&self, stage: Stage) {
         // SAFETY: the context is the one that the program was called with, and nothing of the packet is borrowed.
-        let _ = unsafe { STAGES.tail_call(&self.context, stage.place(B::VARIANT)) };
+        unsafe { STAGES.tail_call(&self.context, stage.place(B::VARIANT)) };
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod api;
 pub mod apply;
+pub mod capture;
 pub mod cli;
 pub mod command;
 pub mod config;

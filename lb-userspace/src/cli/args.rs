@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::capture::CaptureArgs;
 use super::decap::DecapArgs;
 use super::drill::DrillArgs;
 use super::event_args::EventArgs;
@@ -179,6 +180,15 @@ Examples:
   weir explain --from 203.0.113.9:51000 --to 198.51.100.10:80 --flags ack --interface eth1 --vlan 100
   weir explain --config new.toml --pcap seen.pcapng -o jsonl | jq -r '[.verdict, .reason, .backend] | @tsv'")]
     Explain(ExplainArgs),
+    /// Write sampled frames as pcapng, with verdict and reason in the packets' comments.
+    #[command(after_help = "\
+Each frame is written as it arrived and, where it was sent on or answered, as it left. While it runs, the interfaces
+have a variant of the program that forwards the same; without a capture nothing is spent on it. Needs root.
+
+Examples:
+  weir capture -w seen.pcapng --for 10s
+  weir capture -w - --one-in 1000 | tshark -r - -T fields -e frame.comment -e ip.src")]
+    Capture(CaptureArgs),
     /// Show what happened, with evidence.
     #[command(after_help = "\
 Works without the daemon, from its files under --state-dir.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::args::Global;
+use crate::capture::{Captured, Rules};
 use crate::decap;
 use crate::explain::{Explained, ExplainedFrames, Frames};
 use crate::failure::Failure;
@@ -77,6 +78,13 @@ pub trait Host {
     /// # Errors
     /// What could not be removed.
     fn decap_detach(&self, bpffs: &Path) -> Result<Detached, Failure>;
+
+    /// Writes sampled frames of the instance pinned under `bpffs` to a file, `-` for stdout, until the rules or an
+    /// interrupt end it.
+    ///
+    /// # Errors
+    /// Where nothing is pinned or attached, another capture runs, or the file cannot be written.
+    fn capture(&self, bpffs: &Path, file: &Path, rules: Rules) -> Result<Captured, Failure>;
 
     /// The live entries of the flow tables.
     fn flow_rows<'a>(&self, maps: &'a MapSet) -> Box<dyn Iterator<Item = FlowRow> + 'a>;

@@ -4,6 +4,7 @@
 
 pub mod args;
 mod backend;
+pub mod capture;
 pub mod decap;
 pub mod drill;
 pub mod event_args;

@@ -16,6 +16,7 @@ use crate::admin::answers::{DrainProgress, Readiness, Reloaded};
 use crate::admin::client::Client;
 use crate::admin::operations::Operations;
 use crate::admin::server::Server;
+use crate::capture::{Captured, Rules};
 use crate::decap;
 use crate::events::ring::Ring;
 use crate::events::{Event, EventFilter, History, Kind, Recorder, state};
@@ -95,6 +96,10 @@ impl Host for Memory {
             ..Default::default()
         };
         frames.iter().try_for_each(|frame| each(explained(frame)))
+    }
+
+    fn capture(&self, _bpffs: &Path, _file: &Path, rules: Rules) -> Result<Captured, Failure> {
+        Ok(Captured { frames: rules.count, lost: u64::from(rules.one_in) - 1 })
     }
 
     fn decap(&self, bpffs: &Path, settings: &decap::Settings) -> Result<decap::Status, Failure> {
@@ -706,4 +711,16 @@ fn explain_takes_a_flow_frames_or_a_capture_and_nothing_else() {
     }
     let offline = lab.run("explain --config new.toml --packet 0200 -o json");
     assert!(offline.out.contains("new.toml"), "{}", offline.out);
+}
+
+#[test]
+fn capture_says_what_it_wrote_and_fails_where_that_is_nothing() {
+    let lab = Lab::new();
+    let some = lab.run("capture -w seen.pcapng --count 7 --one-in 3");
+    assert_eq!(some.exit, Exit::Done);
+    assert!(some.err.contains("7 frames written to seen.pcapng, 2 samples lost"), "{}", some.err);
+    assert_eq!(lab.run("capture -w seen.pcapng").exit, Exit::Failed);
+    for wrong in ["capture", "capture -w x --one-in 0", "capture -w x --snap 10", "capture -w x --for soon"] {
+        assert_eq!(lab.run(wrong).exit, Exit::Usage, "{wrong}");
+    }
 }

@@ -1,7 +1,13 @@
 //! What the verbs need of the kernel and the config, in this process.
 
+use std::io::{IsTerminal as _, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::capture::{Captured, Rules, Session};
 use crate::cli::args::Global;
 use crate::cli::host::{Detached, Host, Pinned};
 use crate::config::{self, Loaded};
@@ -105,6 +111,36 @@ impl Host for Process {
         frames.iter().try_for_each(|frame| each(explainer.explain(frame, None)?))
     }
 
+    fn capture(&self, bpffs: &Path, file: &Path, rules: Rules) -> Result<Captured, Failure> {
+        let create =
+            |error: std::io::Error| Failure::new(Code::Failed, format!("create {}: {error}", file.display()));
+        let stdout = file == Path::new("-");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::new(Code::Failed, format!("start: {error}")))?;
+        let writer: Box<dyn Write> = match stdout {
+            true if std::io::stdout().is_terminal() => {
+                return Err(Failure::new(
+                    Code::Usage,
+                    "stdout is a terminal: give --write a file, or pipe it",
+                ));
+            }
+            true => Box::new(std::io::stdout().lock()),
+            false => Box::new(std::io::BufWriter::new(std::fs::File::create(file).map_err(create)?)),
+        };
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let seen = interrupted.clone();
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                let mut terminate = signal(SignalKind::terminate()).ok()?;
+                tokio::select! { _ = tokio::signal::ctrl_c() => {}, _ = terminate.recv() => {} }
+                Some(())
+            });
+            seen.store(true, Ordering::Relaxed);
+        });
+        let mut session = Session::start(&Pins::new(bpffs), rules, interface_name)?;
+        session.run(writer, &|| interrupted.load(Ordering::Relaxed))
+    }
+
     fn decap(&self, bpffs: &Path, settings: &decap::Settings) -> Result<decap::Status, Failure> {
         decap::apply(bpffs, settings)
     }
@@ -136,6 +172,13 @@ pub(super) fn explain_frames(pins: &Pins, request: &Frames) -> Result<ExplainedF
         answer.explained.push(explainer.explain(&frame, ingress)?);
     }
     Ok(answer)
+}
+
+/// The name of an interface of this network namespace.
+fn interface_name(index: u32) -> Option<String> {
+    use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+    netdevice::index_to_name(&socket, index).ok()
 }
 
 /// The index of an interface of this network namespace.

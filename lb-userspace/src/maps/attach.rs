@@ -10,6 +10,7 @@ use std::io;
 use aya::programs::Xdp;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode as Flags};
+use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
 use super::pins::{Pins, innermost};
@@ -99,7 +100,7 @@ pub fn attach(pins: &Pins, program: &mut Xdp, link: &Link, mode: XdpMode) -> Res
         Err(_) => false,
         Ok(pinned) => match pinned.info() {
             Ok(info) if device(info.id()) == Some(link.ifindex) => {
-                if info.program_id() == own {
+                if info.program_id() == own || is_captured(pins) {
                     return Ok(Attached::Kept);
                 }
                 let refused = |error: io::Error| AttachError::Replace {
@@ -124,6 +125,13 @@ pub fn attach(pins: &Pins, program: &mut Xdp, link: &Link, mode: XdpMode) -> Res
     fresh.pin(&next).map_err(|error| pin(innermost(&error)))?;
     fs::rename(&next, &path).map_err(|error| pin(error.to_string()))?;
     Ok(if dead { Attached::Again(place) } else { Attached::Anew(place) })
+}
+
+/// Whether a capture has its program on the links; it puts the pinned one back when it ends. The lock that tells ends with
+/// its process, so that a capture that was killed is cleaned up by whoever attaches next.
+fn is_captured(pins: &Pins) -> bool {
+    let Ok(links) = fs::File::open(pins.links()) else { return false };
+    flock(&links, FlockOperation::NonBlockingLockShared).is_err()
 }
 
 /// The device of a BPF link that this process has open; 0 once the device has vanished. The kernel's word, which

@@ -123,6 +123,12 @@ impl Pins {
         self.root.join("stages_next")
     }
 
+    /// The pin of the stages of a capture's program.
+    #[must_use]
+    pub fn stages_capture(&self) -> PathBuf {
+        self.root.join("stages_capture")
+    }
+
     /// The directory of the links.
     #[must_use]
     pub fn links(&self) -> PathBuf {
