@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use lb_userspace::decap::{Mss, Settings};
 use weir_tests::{Family, Lab, Limits, Web, WeirProc, config, eventually, plan, url};
 
 /// How long a step may take on a busy machine.
@@ -139,6 +140,11 @@ fn downloads_over_a_narrow_link_to_the_client_discover_its_mtu() -> Result<()> {
 fn uploads_that_do_not_fit_the_tunnel_learn_what_does() -> Result<()> {
     let lab = Lab::builder().direct(2).inside_mtu(1500).start()?;
     let weir = lab.weir(&both_families(&lab, ""))?;
+    for backend in lab.backends() {
+        // Else no client sends what does not fit.
+        let decap = backend.decap();
+        decap.apply(&Settings { mss: Mss::Off, ..decap.settings() })?;
+    }
     let body = "x".repeat(120_000);
     for family in Family::BOTH {
         let before = counted(&weir, "too_big")?;
