@@ -47,7 +47,7 @@ programs! {
 #[inline(always)]
 fn run<B: Build>(stage: Stage, context: XdpContext) -> u32 {
     #[cfg(feature = "log")]
-    let log = log::Log::of(&context);
+    let bytes = (context.data_end() - context.data()) as u64;
     let mut packet = XdpPacket::<B>::new(context);
     let tables = Maps::<B>::new();
     if matches!(B::VARIANT, Variant::Capture) && matches!(stage, Stage::Fast) {
@@ -64,7 +64,9 @@ fn run<B: Build>(stage: Stage, context: XdpContext) -> u32 {
         sample::leaves(&packet, &outcome);
     }
     #[cfg(feature = "log")]
-    log.tell(&outcome);
+    if matches!((B::VARIANT, stage), (Variant::Live, Stage::Fast)) {
+        log::tell(&packet, bytes, &outcome);
+    }
     match (outcome.reason.verdict(), outcome.egress) {
         (Verdict::Pass, _) => XDP_PASS,
         (Verdict::Forward, Some(egress)) if egress.port == packet.ingress() => XDP_TX,

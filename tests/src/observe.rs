@@ -14,8 +14,15 @@ use serde_json::Value;
 use crate::{host::Host, weir::WeirProc};
 
 /// Maps that packets write.
-const WRITTEN_BY_PACKETS: [&str; 5] =
-    ["flows_v4", "flows_v6", "reason_counters", "service_counters", "backend_counters"];
+const WRITTEN_BY_PACKETS: [&str; 7] = [
+    "flows_v4",
+    "flows_v6",
+    "fragments",
+    "reason_counters",
+    "service_counters",
+    "backend_counters",
+    "backend_handshakes",
+];
 
 /// A pinned link as the kernel numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
