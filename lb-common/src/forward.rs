@@ -84,6 +84,21 @@ pub fn route<'a, T: Tables>(
 }
 
 /// Bytes that the outer headers take.
+/// The largest IP packet that can go to `backend`, in bytes.
+///
+/// # Errors
+/// [`Reason::NoNextHop`], or [`Reason::Local`] where it is the host itself.
+pub fn room<T: Tables>(tables: &T, backend: &Backend, mode: Mode) -> Result<u32, Reason> {
+    let egress = EgressWord(backend.egress.get());
+    let next_hop = tables.next_hop(egress.next_hop()).ok_or(Reason::NoNextHop)?;
+    let copy = next_hop.current().ok_or(Reason::NoNextHop)?;
+    if copy.port == 0 {
+        return Err(Reason::Local);
+    }
+    Ok((copy.mtu as u32).saturating_sub(overhead(mode, egress.family())))
+}
+
+/// Bytes that the outer header takes.
 #[inline(always)]
 #[must_use]
 pub const fn overhead(mode: Mode, family: Family) -> u32 {

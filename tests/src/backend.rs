@@ -170,6 +170,18 @@ impl Backend {
         self.gate.witness()
     }
 
+    /// Has nobody take packets out of tunnels; the host lives on. Returns the moment just before, by [`monotonic`].
+    pub fn break_tunnel(&self) -> Result<Duration> {
+        let now = monotonic();
+        self.decap.detach()?;
+        Ok(now)
+    }
+
+    /// Ends that.
+    pub fn mend_tunnel(&self) -> Result<()> {
+        self.decap.apply(&self.decap.settings()).map(drop)
+    }
+
     /// Packets that lost an outer header here.
     pub fn decapsulated(&self) -> Result<u64> {
         let counters = self.decap.status()?.counters;
@@ -211,6 +223,12 @@ impl Decap {
             mss: decap::Mss::Auto,
             mode: XdpMode::Native,
         }
+    }
+
+    /// Takes the programs off, as `weir decap detach` does.
+    pub fn detach(&self) -> Result<()> {
+        let detached = self.host.run(|| decap::detach(&self.bpffs));
+        detached.with_context(|| format!("weir decap detach on {}", self.host.name())).map(drop)
     }
 
     /// Attaches, or takes new settings over, as the verb does.

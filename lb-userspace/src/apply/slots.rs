@@ -3,17 +3,36 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lb_common::layout::{BackendState, HotWord, SLOTS_PER_LINE, Span, Text};
+use lb_common::forward::{self, Inner};
+use lb_common::hash;
+use lb_common::layout::{Backend, BackendState, Family, HotWord, SLOTS_PER_LINE, Span, Text};
+use lb_common::memory::Frame;
+use lb_common::reason::Reason;
+use lb_common::wire::ETHERNET_LEN;
 
 use super::pools::hot_word;
 use super::state::{PoolSlots, State};
 use super::write;
+use crate::config::model::Inside;
 use crate::desired::{BackendView, PoolView};
+use crate::flows;
+use crate::health::{BackendKey, NoWay, Wrapped};
 use crate::maps::set::MapSet;
+
+/// Room for every header that the packet logic puts before a packet.
+const HEADROOM: usize = 256;
 
 /// Replaces a backend's state by one store.
 pub fn set_state(maps: &MapSet, id: u16, word: HotWord) {
     maps.backends[usize::from(id)].hot.set(word.0);
+}
+
+/// What the packet logic's reason means for whoever wants to send.
+fn no_way(reason: Reason) -> NoWay {
+    match reason {
+        Reason::Local => NoWay::Local,
+        _ => NoWay::Unresolved,
+    }
 }
 
 /// Writes the slots of the backends that had an id when it was made.
@@ -59,6 +78,46 @@ impl SlotWriter {
     #[must_use]
     pub fn id(&self, pool: &str, backend: &str) -> Option<u16> {
         self.slot(pool, backend).map(|(id, _)| id)
+    }
+
+    /// The largest IP packet that fits the way to a backend, in bytes.
+    ///
+    /// # Errors
+    /// No frame goes there.
+    pub fn room(&self, backend: &BackendKey, inside: Inside) -> Result<usize, NoWay> {
+        let (_, record) = self.record(backend)?;
+        let room = forward::room(&flows::memory(&self.maps), record, inside.mode.layout()).map_err(no_way)?;
+        usize::try_from(room).map_err(|_| NoWay::Unresolved)
+    }
+
+    /// Puts an IP packet into the frame in which the program would send it to a backend.
+    ///
+    /// # Errors
+    /// No frame goes there.
+    pub fn wrap(&self, backend: &BackendKey, inside: Inside, packet: &[u8]) -> Result<Wrapped, NoWay> {
+        let (id, record) = self.record(backend)?;
+        let family = match packet.first() {
+            Some(version) if version >> 4 == 6 => Family::V6,
+            _ => Family::V4,
+        };
+        let length = u32::try_from(packet.len()).map_err(|_| NoWay::Unresolved)?;
+        // One way of several, as a flow has it: what is found there does not change from probe to probe.
+        let inner = Inner { family, traffic_class: 0, length, hash: hash::again(id.into(), 1) };
+        let memory = flows::memory(&self.maps);
+        let way = (inside.mode.layout(), inside.gue_port);
+        let route = forward::route(&memory, record, way, inner).map_err(no_way)?;
+        let mut buffer = vec![0; HEADROOM + ETHERNET_LEN];
+        buffer.extend_from_slice(packet);
+        let mut frame = Frame::new(&mut buffer, HEADROOM);
+        route.rewrite(&mut frame).map_err(no_way)?;
+        Ok(Wrapped { frame: frame.bytes().to_vec(), interface: route.port() })
+    }
+
+    /// A backend's id and record in the maps.
+    fn record(&self, backend: &BackendKey) -> Result<(u16, &Backend), NoWay> {
+        let id = self.id(&backend.pool, &backend.backend).ok_or(NoWay::Unresolved)?;
+        let record = self.maps.backends.get(usize::from(id)).ok_or(NoWay::Unresolved)?;
+        Ok((id, record))
     }
 
     /// A backend's state as the data plane has it; after a restart, as the earlier daemon left it.

@@ -119,7 +119,7 @@ impl Check {
         };
         // A tripwire's success is a connection that stayed open for a while, a BFD session's its handshake.
         let rise = if matches!(kind, CheckKind::Tripwire | CheckKind::Bfd) { 1 } else { 2 };
-        Self { kind, port: None, interval, timeout, rise, fall, through: Through::Direct }
+        Self { kind, port: None, interval, timeout, rise, fall, through: Through::Direct, inside: None }
     }
 }
 
@@ -129,6 +129,7 @@ struct Settings {
     timeout: Option<Duration>,
     rise: Option<u32>,
     fall: Option<u32>,
+    through: Option<Through>,
 }
 
 /// Reads one check.
@@ -153,7 +154,15 @@ pub(crate) fn read(table: &Table<'_>) -> CheckDraft {
     };
     let mut check = Check::with_defaults(kind);
     check.port = table.own("port").and_then(|node| node.integer(1..=u16::MAX));
-    let Settings { interval, timeout, rise, fall } = settings(table);
+    let Settings { interval, timeout, rise, fall, through } = settings(table);
+    check.through = through.unwrap_or(check.through);
+    if check.through == Through::Tunnel && !matches!(check.kind, CheckKind::Ping | CheckKind::Syn) {
+        // Inherited from `[defaults]` it is for those that can.
+        if let Some(node) = table.own("through") {
+            node.fail("\"tunnel\" is for types ping and syn: weir builds their packets itself");
+        }
+        check.through = Through::Direct;
+    }
     check.interval = interval.unwrap_or(check.interval);
     check.timeout = timeout.unwrap_or(check.timeout);
     check.rise = rise.unwrap_or(check.rise);
@@ -221,14 +230,14 @@ fn settings(table: &Table<'_>) -> Settings {
     let range = Duration::from_millis(1)..=DAY;
     let duration = |key| table.value(key).and_then(|node| node.duration(range.clone()));
     let count = |key| table.value(key).and_then(|node| node.integer(1..=MOST_COUNTED));
-    if let Some(node) = table.value("through") {
-        node.word(&[("direct", Some(Through::Direct)), ("tunnel", None)]);
-    }
     Settings {
         interval: duration("interval"),
         timeout: duration("timeout"),
         rise: count("rise"),
         fall: count("fall"),
+        through: table.value("through").and_then(|node| {
+            node.word(&[("direct", Some(Through::Direct)), ("tunnel", Some(Through::Tunnel))])
+        }),
     }
 }
 

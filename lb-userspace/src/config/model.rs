@@ -245,6 +245,8 @@ pub struct Check {
     pub fall: u32,
     /// Whether the check takes the service's tunnel.
     pub through: Through,
+    /// What it asks for there; `None` for a direct check.
+    pub inside: Option<Inside>,
 }
 
 /// The kinds of health check.
@@ -281,6 +283,28 @@ pub enum Through {
     Direct,
     /// Inside the backend's encapsulation, to the VIP.
     Tunnel,
+}
+
+/// What a check through a tunnel asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Inside {
+    /// The VIP that has to answer.
+    pub vip: IpAddr,
+    /// How its packets reach the backend.
+    pub mode: Mode,
+    /// Destination port of the outer header by [`Mode::Gue`].
+    pub gue_port: u16,
+    /// How large the probes are.
+    pub size: ProbeSize,
+}
+
+/// How large probes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProbeSize {
+    /// As small as they can be.
+    Small,
+    /// The largest that fits the path in its encapsulation.
+    Full,
 }
 
 /// A server of a pool (`[[pool.backend]]`).
@@ -377,7 +401,7 @@ impl Protocol {
 }
 
 /// How packets reach a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mode {
     /// MAC addresses rewritten, the packet left as it came.
     DsrL2,

@@ -9,9 +9,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::views::{self, Views};
 use crate::apply::SlotWriter;
+use crate::config::model::Inside;
 use crate::desired::{BackendView, PoolView};
 use crate::health::pool_view::{self, Slot};
-use crate::health::{Applier, BackendKey, GuardEvent, HealthEvent};
+use crate::health::{Applier, BackendKey, GuardEvent, HealthEvent, NoWay, Wrapped};
 
 /// The views of all backends as the slots have them.
 pub(super) struct Slots {
@@ -141,6 +142,14 @@ impl Applier for Sink {
             view.since_ms = views::ms(event.time);
             view.why.clone_from(&event.reason);
         });
+    }
+
+    fn room(&self, backend: &BackendKey, inside: Inside) -> Result<usize, NoWay> {
+        self.lock().writer.room(backend, inside)
+    }
+
+    fn wrap(&self, backend: &BackendKey, inside: Inside, packet: &[u8]) -> Result<Wrapped, NoWay> {
+        self.lock().writer.wrap(backend, inside, packet)
     }
 
     fn guard_turned(&mut self, event: &GuardEvent) {

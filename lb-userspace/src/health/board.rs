@@ -28,6 +28,7 @@ mod comparison;
 mod doubt;
 mod drill;
 mod split;
+mod tunnel;
 
 /// Names one stream; a later stream in the same place has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,6 +62,8 @@ enum Role {
     Backend,
     /// A neighbour that vouches for weir's own link.
     Witness,
+    /// A backend's host, directly: tells a broken tunnel from a dead host.
+    Hint,
 }
 
 impl Stream {
@@ -122,6 +125,8 @@ pub(super) struct Board {
     guard: Guard,
     own: OwnState,
     witnesses: Vec<(IpAddr, StreamId)>,
+    /// Direct pings of backends that are checked through tunnels.
+    hints: HashMap<IpAddr, StreamId>,
     /// When the guard looks again, if nothing happens before.
     guard_at: Option<Moment>,
     /// Streams whose next probe cannot wait, and when that was said last.
@@ -151,6 +156,7 @@ impl Board {
             guard: Guard::new(GuardRules::default()),
             own: OwnState::default(),
             witnesses: Vec::new(),
+            hints: HashMap::new(),
             guard_at: None,
             urgent: Vec::new(),
             urged_at: None,
@@ -243,6 +249,7 @@ impl Board {
             self.dirty.push(position);
         }
         self.follow_witnesses(targets, &mut changes);
+        self.follow_hints(targets, &mut changes);
         self.drop_unconcerned(&mut changes);
         self.follow_hosts(targets);
         self.set_splits(&targets.splits);
@@ -425,8 +432,9 @@ impl Board {
         match role {
             Role::Backend => self.tell_guard(address, before, told, now),
             Role::Witness if self.guard.is_busy() => return self.step_guard(now),
-            Role::Witness => return,
+            Role::Witness | Role::Hint => return,
         }
+        self.ask_hint(id);
         let Some(stream) = self.stream_mut(id) else { return };
         let concerns = std::mem::take(&mut stream.concerns);
         for &(pool, member) in &concerns {
@@ -507,7 +515,10 @@ impl Board {
         }
         match telling {
             None => "no check configured".to_owned(),
-            Some(stream) => snapshot::reason(stream.address, &stream.check, &stream.judge, to, now),
+            Some(stream) => {
+                let reason = snapshot::reason(stream.address, &stream.check, &stream.judge, to, now);
+                format!("{}{reason}", self.tunnel_remark(pool, member, stream, to, now))
+            }
         }
     }
 
@@ -632,6 +643,7 @@ impl Board {
         for (index, place) in self.streams.iter_mut().enumerate() {
             let wanted = |stream: &Stream| match stream.role {
                 Role::Backend => !stream.concerns.is_empty(),
+                Role::Hint => self.hints.contains_key(&stream.address),
                 Role::Witness => self.witnesses.iter().any(|(address, _)| *address == stream.address),
             };
             let Some(stream) = place.take_if(|stream| !wanted(stream)) else { continue };

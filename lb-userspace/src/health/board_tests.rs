@@ -8,8 +8,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::model::{Backend, LastResort, Pool, Through};
-use crate::health::event::GuardEvent;
+use crate::config::model::{Backend, Inside, LastResort, Pool, Through};
+use crate::health::event::{GuardEvent, NoWay, Wrapped};
 use crate::health::machine::FailureKind;
 use crate::health::pool_view::{Admin, Slot, SlotState};
 use crate::health::snapshot::Adopted;
@@ -18,6 +18,8 @@ use crate::health::snapshot::Adopted;
 mod doubt;
 #[path = "board_tests/drill.rs"]
 mod drill;
+#[path = "board_tests/tunnel.rs"]
+mod tunnel;
 
 /// What the data plane was told, in order, and the guard's turns.
 #[derive(Clone, Default)]
@@ -44,6 +46,14 @@ impl Applier for Recorder {
 
     fn label(&mut self, _event: &HealthEvent) {}
 
+    fn room(&self, _backend: &BackendKey, _inside: Inside) -> Result<usize, NoWay> {
+        Err(NoWay::Unresolved)
+    }
+
+    fn wrap(&self, _backend: &BackendKey, _inside: Inside, _packet: &[u8]) -> Result<Wrapped, NoWay> {
+        Err(NoWay::Unresolved)
+    }
+
     fn guard_turned(&mut self, event: &GuardEvent) {
         self.turns().push(event.kind.name());
     }
@@ -62,6 +72,7 @@ fn check(kind: CheckKind) -> Check {
         rise: 1,
         fall: 1,
         through: Through::Direct,
+        inside: None,
     }
 }
 

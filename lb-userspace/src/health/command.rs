@@ -19,7 +19,7 @@ use super::pool_view::Admin;
 use super::probe::trust::TlsSettings;
 use super::snapshot::{Adopted, BackendHealth, kind_name};
 use super::split::Split;
-use crate::config::model::{self as config, Check, CheckKind, Pool, Through, Trust};
+use crate::config::model::{self as config, Check, CheckKind, Pool, Trust};
 
 /// Everything that is to be checked.
 #[derive(Clone, Debug, Default)]
@@ -83,14 +83,6 @@ pub enum HealthError {
         /// The check's type.
         kind: &'static str,
     },
-    /// Probes leave directly only.
-    #[error("check {kind} of pool {pool}: through = \"tunnel\" is not supported; use \"direct\"")]
-    Tunnel {
-        /// The pool.
-        pool: String,
-        /// The check's type.
-        kind: &'static str,
-    },
     /// Certificates that cannot be used.
     #[error("tls of https checks: {0}")]
     Tls(String),
@@ -128,9 +120,6 @@ impl Targets {
         for pool in self.pools.values() {
             for check in &pool.checks {
                 let (name, kind) = (pool.name.clone(), kind_name(&check.kind));
-                if check.through == Through::Tunnel {
-                    return Err(HealthError::Tunnel { pool: name, kind });
-                }
                 let does_without = matches!(check.kind, CheckKind::Exec(_)) || !check.kind.has_port();
                 if check.port.is_none() && !does_without {
                     return Err(HealthError::NoPort { pool: name, kind });

@@ -11,6 +11,7 @@ use super::judge::ProbeRecord;
 use super::machine::{FailureKind, Health};
 use super::pool_view::{PoolView, Slot};
 use super::time::Moment;
+use crate::config::model::Inside;
 
 /// Names a backend of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,12 +44,36 @@ pub trait Applier: Send {
     /// Labels a backend with a transition, for lists; its slot is stored already.
     fn label(&mut self, event: &HealthEvent);
 
+    /// The largest IP packet that fits the way to a backend, in bytes.
+    fn room(&self, backend: &BackendKey, inside: Inside) -> Result<usize, NoWay>;
+
+    /// Puts an IP packet into the frame in which the program would send it to a backend.
+    fn wrap(&self, backend: &BackendKey, inside: Inside, packet: &[u8]) -> Result<Wrapped, NoWay>;
+
     /// Hears that the guard turned; nothing is written for it.
     fn guard_turned(&mut self, event: &GuardEvent);
 
     /// Takes a pool's list of usable backends, active tier or last resort, changed or after an update of the pools;
     /// its slots are stored already.
     fn pool_changed(&mut self, pool: &str, view: &PoolView);
+}
+
+/// A frame on its way to a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrapped {
+    /// The whole frame.
+    pub frame: Vec<u8>,
+    /// Index of the interface that it leaves by.
+    pub interface: u32,
+}
+
+/// Why no frame goes to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoWay {
+    /// The backend is this host: the program hands it its packets as they came.
+    Local,
+    /// The data plane knows no next hop, or not the backend.
+    Unresolved,
 }
 
 /// What a decision rests on.

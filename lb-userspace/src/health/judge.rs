@@ -195,6 +195,8 @@ pub struct Limits {
     pub fall: u32,
     /// How failures are counted.
     pub rule: Rule,
+    /// What silence means for known flows.
+    pub silence: FailureKind,
 }
 
 /// The result of one probe.
@@ -504,7 +506,7 @@ impl Judge {
         let overdue = self.overdue(now);
         if now.since(oldest.at) >= self.limits.timeout {
             self.successes = 0;
-            let bad = Finding::Bad(FailureKind::Hard);
+            let bad = Finding::Bad(self.limits.silence);
             if overdue >= self.fall_count() && self.settled != bad {
                 self.failures = u32::try_from(overdue).unwrap_or(u32::MAX);
                 self.doubt.get_or_insert(oldest.at);
@@ -528,7 +530,7 @@ impl Judge {
 
     /// Counts a failure.
     fn fail(&mut self, sent: Sent, failure: Failure, now: Moment) {
-        let kind = failure.kind();
+        let kind = if failure == Failure::Silent { self.limits.silence } else { failure.kind() };
         let proof = self.limits.rule == Rule::Reported && failure != Failure::Silent;
         self.record(sent.at, now, Some(failure));
         if sent.overtaken == Overtaken::Yes {

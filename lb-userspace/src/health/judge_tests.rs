@@ -4,13 +4,19 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PING: Limits =
-    Limits { timeout: Duration::from_millis(3), rise: 2, fall: 3, rule: Rule::OldestUnanswered };
+const PING: Limits = Limits {
+    timeout: Duration::from_millis(3),
+    rise: 2,
+    fall: 3,
+    rule: Rule::OldestUnanswered,
+    silence: FailureKind::Hard,
+};
 const TCP: Limits = Limits {
     timeout: Duration::from_millis(5),
     rise: 2,
     fall: 3,
     rule: Rule::Consecutive { expire_after: Duration::from_millis(5) },
+    silence: FailureKind::Hard,
 };
 const HARD: Finding = Finding::Bad(FailureKind::Hard);
 
@@ -171,8 +177,13 @@ fn probe_that_expires_after_a_later_success_is_evidence_only() {
 }
 
 /// What a tripwire's reports are judged by.
-const REPORTED: Limits =
-    Limits { timeout: Duration::from_millis(500), rise: 1, fall: 3, rule: Rule::Reported };
+const REPORTED: Limits = Limits {
+    timeout: Duration::from_millis(500),
+    rise: 1,
+    fall: 3,
+    rule: Rule::Reported,
+    silence: FailureKind::Hard,
+};
 
 #[test]
 fn reported_proof_settles_at_once_and_reported_silence_is_counted() {

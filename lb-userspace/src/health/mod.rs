@@ -30,7 +30,7 @@ mod watched;
 
 pub use board::StreamId;
 pub use command::{HealthError, Targets, Which, Wish};
-pub use event::{Applier, BackendKey, Evidence, GuardEvent, GuardEventKind, HealthEvent};
+pub use event::{Applier, BackendKey, Evidence, GuardEvent, GuardEventKind, HealthEvent, NoWay, Wrapped};
 pub use guard_status::{FrozenStatus, GuardStatus};
 pub use handle::Health;
 pub use snapshot::{Adopted, BackendHealth, CheckStatus, HandshakeStatus, LastProbe, kind_name};

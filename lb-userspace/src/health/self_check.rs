@@ -28,6 +28,7 @@ pub(super) const WITNESS_CHECK: Check = Check {
     rise: 1,
     fall: 3,
     through: Through::Direct,
+    inside: None,
 };
 
 /// What is known besides the witnesses.

@@ -11,7 +11,7 @@ use super::machine::{FailureKind, Finding, Health};
 use super::passive::Handshakes;
 use super::pool_view::{Admin, Slot};
 use super::time::Moment;
-use crate::config::model::{Check, CheckKind};
+use crate::config::model::{Check, CheckKind, Inside, ProbeSize};
 
 /// Health kept over a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +126,14 @@ pub(super) fn check_status(check: &Check, judge: &Judge, now: Moment, wall: Syst
 /// A check and whom it asks: `syn 10.0.0.11:80`, `ping 10.0.0.11`.
 pub(super) fn check_name(address: IpAddr, check: &Check) -> String {
     let kind = kind_name(&check.kind);
+    if let Some(Inside { vip, mode, size, .. }) = check.inside {
+        let target = match check.port.filter(|_| check.kind.has_port()) {
+            Some(port) => SocketAddr::new(vip, port).to_string(),
+            None => vip.to_string(),
+        };
+        let full = if size == ProbeSize::Full { " in packets of full size" } else { "" };
+        return format!("{kind} {target} by {} through {address}{full}", mode.name());
+    }
     match check.port {
         Some(port) if check.kind.has_port() => {
             format!("{kind} {}", SocketAddr::new(address, port))

@@ -9,12 +9,12 @@ use std::time::Duration;
 use super::board::StreamId;
 use super::event::{Applier, BackendKey};
 use super::judge::{Limits, Rule};
-use super::machine::{Machine, Pace};
+use super::machine::{FailureKind, Machine, Pace};
 use super::passive::Passive;
 use super::pool_view::{Admin, Member, Slot};
 use super::snapshot::Adopted;
 use super::time::Moment;
-use crate::config::model::{Backend, Check, CheckKind};
+use crate::config::model::{Backend, Check, CheckKind, ProbeSize};
 
 /// One backend of one pool.
 pub(super) struct Watched {
@@ -97,5 +97,8 @@ pub(super) fn limits(check: &Check) -> Limits {
             Rule::Consecutive { expire_after: check.timeout * 2 + LOST_AFTER }
         }
     };
-    Limits { timeout: check.timeout, rise: check.rise, fall: check.fall, rule }
+    // Known flows may get along with packets that fit.
+    let large = check.inside.is_some_and(|inside| inside.size == ProbeSize::Full);
+    let silence = if large { FailureKind::Soft } else { FailureKind::Hard };
+    Limits { timeout: check.timeout, rise: check.rise, fall: check.fall, rule, silence }
 }

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lb_userspace::config::model::{Backend, Check, CheckKind, Guard, LastResort, Pool, Through};
+use lb_userspace::config::model::{Backend, Check, CheckKind, Guard, Inside, LastResort, Pool, Through};
 use lb_userspace::health::machine::Health;
 use lb_userspace::health::pool_view::{PoolView, Slot, SlotState};
-use lb_userspace::health::{Applier, BackendKey, GuardEvent, HealthEvent, Targets};
+use lb_userspace::health::{Applier, BackendKey, GuardEvent, HealthEvent, NoWay, Targets, Wrapped};
 use rustix::fd::AsFd;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -193,6 +193,14 @@ impl Applier for Slots {
 
     fn label(&mut self, _event: &HealthEvent) {}
 
+    fn room(&self, _backend: &BackendKey, _inside: Inside) -> Result<usize, NoWay> {
+        Err(NoWay::Unresolved)
+    }
+
+    fn wrap(&self, _backend: &BackendKey, _inside: Inside, _packet: &[u8]) -> Result<Wrapped, NoWay> {
+        Err(NoWay::Unresolved)
+    }
+
     fn guard_turned(&mut self, _event: &GuardEvent) {}
 
     fn pool_changed(&mut self, _pool: &str, _view: &PoolView) {}
@@ -201,7 +209,7 @@ impl Applier for Slots {
 /// A check of `kind` with the given times in milliseconds.
 pub(crate) fn check(kind: CheckKind, port: Option<u16>, interval: u64, timeout: u64, fall: u32) -> Check {
     let (interval, timeout) = (Duration::from_millis(interval), Duration::from_millis(timeout));
-    Check { kind, port, interval, timeout, rise: 2, fall, through: Through::Direct }
+    Check { kind, port, interval, timeout, rise: 2, fall, through: Through::Direct, inside: None }
 }
 
 /// A pool with one backend per address, and without damping.

@@ -4,7 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use super::super::model::{
-    CheckKind, Guard, HookTarget, LastResort, Limits, Mac, Mode, OnDown, Ports, Protocol, Unmatched, XdpMode,
+    CheckKind, Guard, HookTarget, Inside, LastResort, Limits, Mac, Mode, OnDown, Ports, ProbeSize, Protocol,
+    Unmatched, XdpMode,
 };
 use super::super::{Severity, load};
 use super::{BASE, accepted, changed};
@@ -32,6 +33,25 @@ fn the_short_form_takes_every_default() {
     assert_eq!((pool.last_resort, pool.hold_down), (LastResort::Keep, MS(1000)));
     let backend = &pool.backends["web-1"];
     assert_eq!((backend.weight, backend.tier, backend.port), (100, 0, None));
+}
+
+#[test]
+fn a_check_through_the_tunnel_asks_every_vip_with_small_and_with_full_packets() {
+    let health =
+        "[service.health]\ntype = \"syn\"\ninterval = \"10ms\"\nthrough = \"tunnel\"\n[[service.backend]]";
+    let checks = accepted(&changed("[[service.backend]]", health)).config.pools["web"].checks.clone();
+    let vip = [198, 51, 100, 10].into();
+    let inside = |size| Some(Inside { vip, mode: Mode::Ipip, gue_port: 6080, size });
+    let asked: Vec<_> =
+        checks.iter().map(|check| (check.inside, check.port, check.interval, check.fall)).collect();
+    assert_eq!(
+        asked,
+        [(inside(ProbeSize::Small), Some(80), MS(10), 2), (inside(ProbeSize::Full), Some(80), MS(1000), 2)]
+    );
+    // From `[defaults]` it is for the types that can.
+    let text = changed("[[service]]", "[defaults]\nthrough = \"tunnel\"\n[[service]]");
+    let text = text.replace("[[service.backend]]", "[service.health]\ntype = \"tcp\"\n[[service.backend]]");
+    assert_eq!(accepted(&text).config.pools["web"].checks[0].inside, None);
 }
 
 #[test]

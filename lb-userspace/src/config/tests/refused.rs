@@ -27,6 +27,17 @@ pub(super) fn assert_text(text: &str, expected: &[&str]) {
 }
 
 #[test]
+fn only_checks_whose_packets_weir_builds_go_through_the_tunnel() {
+    refused(
+        "[[service.backend]]",
+        "[service.health]\ntype = \"tcp\"\nthrough = \"tunnel\"\n[[service.backend]]",
+        &[
+            "10: service \"web\" health: through \"tunnel\" is for types ping and syn: weir builds their packets itself",
+        ],
+    );
+}
+
+#[test]
 fn unknown_keys_name_the_nearest_known_one() {
     refused(
         "protocol",
@@ -404,11 +415,6 @@ fn what_later_versions_take_is_not_called_unknown() {
             "[[service]]",
             "[defaults]\nnew_flow_limit = { total = \"5/s\" }\n[[service]]",
             "3: [defaults]: new_flow_limit a table is not available in this version; available: \"none\"",
-        ),
-        (
-            "[[service]]",
-            "[defaults]\nthrough = \"tunnel\"\n[[service]]",
-            "3: [defaults]: through \"tunnel\" is not available in this version; available: direct",
         ),
         (
             "[[service]]",

@@ -1,16 +1,35 @@
-//! Ports of checks that give none, and the checks of pools that give none.
+//! What checks take from services: ports, and VIPs of checks through tunnels; and the checks of pools that give none.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::config::findings::Findings;
-use crate::config::model::{Check, CheckKind, Pool, Protocol, Service};
+use crate::config::model::{
+    Check, CheckKind, Inside, Mode, Pool, Ports, ProbeSize, Protocol, Service, Through, Vip,
+};
 use crate::config::resolve::{Places, PoolPlaces};
 use crate::config::validate::users::Users;
+
+/// How often a packet of full size is tried.
+const FULL_SIZE_EVERY: Duration = Duration::from_secs(1);
+/// Least time that its answer is waited for.
+const FULL_SIZE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// What checks through tunnels need to know besides services.
+#[derive(Clone, Copy)]
+pub(crate) struct Ways<'a> {
+    /// The VIPs by name.
+    pub(crate) vips: &'a BTreeMap<String, Vip>,
+    /// `[tunnel] gue_port`.
+    pub(crate) gue_port: u16,
+}
 
 /// Gives every check of every pool its port, and every pool its checks.
 pub(crate) fn fill(
     pools: &mut BTreeMap<String, Pool>,
     users: &Users<'_>,
+    ways: Ways<'_>,
     places: &Places,
     findings: &Findings,
 ) {
@@ -21,6 +40,8 @@ pub(crate) fn fill(
             [] => default_checks(users, places, place, findings),
             given => with_ports(given, users, places, place, findings),
         };
+        let asked = pool.checks.iter().flat_map(|check| through(check, users, ways));
+        pool.checks = asked.collect();
     }
 }
 
@@ -88,6 +109,46 @@ fn with_ports(
         }
     }
     checks
+}
+
+/// A check through tunnels once for each VIP and mode that use the pool, with small and with full packets.
+fn through(check: &Check, users: &[&Service], ways: Ways<'_>) -> Vec<Check> {
+    if check.through == Through::Direct {
+        return vec![check.clone()];
+    }
+    let serves = |service: &&&Service| match check.port {
+        Some(port) => is_tcp(service) && contains(&service.ports, port),
+        None => true,
+    };
+    let serving: Vec<&Service> = users.iter().filter(serves).copied().collect();
+    let asked = if serving.is_empty() { users } else { &serving };
+    let vips = asked.iter().filter_map(|service| Some((ways.vips.get(&service.vip)?, service.mode)));
+    let asked: BTreeSet<(IpAddr, Mode)> =
+        vips.flat_map(|(vip, mode)| vip.addresses.iter().map(move |address| (*address, mode))).collect();
+    if asked.is_empty() {
+        return vec![Check { through: Through::Direct, ..check.clone() }];
+    }
+    let pair = |(vip, mode)| {
+        let inside = |size| Some(Inside { vip, mode, gue_port: ways.gue_port, size });
+        let small = Check { inside: inside(ProbeSize::Small), ..check.clone() };
+        let full = Check {
+            interval: check.interval.max(FULL_SIZE_EVERY),
+            timeout: check.timeout.max(FULL_SIZE_TIMEOUT),
+            rise: 1,
+            fall: check.fall.max(2),
+            inside: inside(ProbeSize::Full),
+            ..check.clone()
+        };
+        [small, full]
+    };
+    asked.into_iter().flat_map(pair).collect()
+}
+
+fn contains(ports: &Ports, port: u16) -> bool {
+    match ports {
+        Ports::Any => true,
+        Ports::Ranges(ranges) => ranges.iter().any(|(first, last)| (*first..=*last).contains(&port)),
+    }
 }
 
 fn is_tcp(service: &Service) -> bool {

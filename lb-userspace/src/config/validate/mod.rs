@@ -12,6 +12,7 @@ mod users;
 use super::findings::Findings;
 use super::model::Config;
 use super::resolve::Places;
+use check_ports::Ways;
 use users::Users;
 
 /// Runs every check, and fills in what checks take from services.
@@ -22,7 +23,8 @@ pub(crate) fn validate(config: &mut Config, places: &Places, findings: &Findings
     family::validate(config, places, findings);
     overlap::validate(config, places, findings);
     capacity::validate(config, &users, places, findings);
-    check_ports::fill(&mut config.pools, &users, places, findings);
+    let ways = Ways { vips: &config.vips, gue_port: config.tunnel.gue_port };
+    check_ports::fill(&mut config.pools, &users, ways, places, findings);
     // A table with an error may be the one that uses the others.
     if !findings.has_errors() {
         unused::warn(&users, places, findings);

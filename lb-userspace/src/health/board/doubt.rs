@@ -149,7 +149,7 @@ impl Board {
     fn forget_silence(&mut self, now: Moment) {
         for index in 0..self.streams.len() {
             let Some(stream) = self.streams.get_mut(index).and_then(Option::as_mut) else { continue };
-            if stream.role == Role::Witness || stream.judge.nature() != Nature::Silence {
+            if stream.role != Role::Backend || stream.judge.nature() != Nature::Silence {
                 continue;
             }
             stream.judge.forget_silence();

@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::net::{RecvFlags, SendFlags, recvfrom, sendto};
+use rustix::rand::{GetRandomFlags, getrandom};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::checksum::checksum;
@@ -48,6 +49,36 @@ impl Family {
         }
     }
 
+    /// Length of an IP header without options.
+    pub(super) fn header_length(self) -> usize {
+        match self {
+            Self::V4 => 20,
+            Self::V6 => 40,
+        }
+    }
+
+    /// The protocol number of its ICMP.
+    pub(super) fn icmp(self) -> u8 {
+        match self {
+            Self::V4 => 1,
+            Self::V6 => 58,
+        }
+    }
+
+    /// Source, protocol and payload of a whole IP packet without extension headers.
+    pub(super) fn open(self, packet: &[u8]) -> Option<(IpAddr, u8, &[u8])> {
+        match self {
+            Self::V4 => {
+                let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+                Some((source.into(), *packet.get(9)?, self.payload(packet)?))
+            }
+            Self::V6 => {
+                let source: [u8; 16] = packet.get(8..24)?.try_into().ok()?;
+                Some((source.into(), *packet.get(6)?, packet.get(40..)?))
+            }
+        }
+    }
+
     /// What follows the IP header, which IPv6 raw sockets do not hand out.
     pub(super) fn payload(self, packet: &[u8]) -> Option<&[u8]> {
         match self {
@@ -57,38 +88,29 @@ impl Family {
     }
 }
 
-/// The echo socket of one family.
+/// What marks requests as this instance's, and their answers.
 #[derive(Debug)]
-pub(super) struct EchoSocket {
-    socket: Socket,
+pub(super) struct EchoMark {
     family: Family,
     id: u16,
     key: RandomState,
 }
 
-impl EchoSocket {
-    /// Opens the socket; needs `CAP_NET_RAW`.
-    pub(super) fn open(family: Family, id: u16) -> io::Result<Self> {
-        let (protocol, reply) = match family {
-            Family::V4 => (Protocol::ICMPV4, 0),
-            Family::V6 => (Protocol::ICMPV6, 129),
-        };
-        let socket = Socket::new(family.domain(), Type::RAW.nonblocking().cloexec(), Some(protocol))?;
-        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-        socket.attach_filter(&[
-            family.load_header_length(),
-            SockFilter::new(0x50, 0, 0, 0),             // ldb [x + 0]: type
-            SockFilter::new(0x15, 0, 3, reply),         // jeq #reply
-            SockFilter::new(0x48, 0, 0, 4),             // ldh [x + 4]: identifier
-            SockFilter::new(0x15, 0, 1, u32::from(id)), // jeq #id
-            SockFilter::new(0x06, 0, 0, u32::MAX),      // ret all
-            SockFilter::new(0x06, 0, 0, 0),             // ret none
-        ])?;
-        Ok(Self { socket, family, id, key: RandomState::new() })
+impl EchoMark {
+    /// Draws an identifier and a key.
+    pub(super) fn draw(family: Family) -> io::Result<Self> {
+        let mut id = [0; 2];
+        getrandom(&mut id, GetRandomFlags::empty())?;
+        Ok(Self { family, id: u16::from_ne_bytes(id), key: RandomState::new() })
     }
 
-    /// Sends one request.
-    pub(super) fn send(&self, to: IpAddr, stream: StreamId, seq: Sequence) -> io::Result<()> {
+    /// The identifier of its requests.
+    pub(super) fn id(&self) -> u16 {
+        self.id
+    }
+
+    /// A request that only `to` can answer; the checksum of an ICMPv6 one, which covers addresses, is left out.
+    pub(super) fn request(&self, to: IpAddr, stream: StreamId, seq: Sequence) -> [u8; LENGTH] {
         let mut packet = [0; LENGTH];
         packet[0] = match self.family {
             Family::V4 => 8,
@@ -105,27 +127,11 @@ impl EchoSocket {
             let sum = checksum(&[&packet]);
             packet[2..4].copy_from_slice(&sum);
         }
-        sendto(&self.socket, &packet, SendFlags::empty(), &SocketAddr::new(to, 0))?;
-        Ok(())
-    }
-
-    /// The next answer, or `None` when the queue is empty.
-    pub(super) fn receive(&self) -> Option<(StreamId, Sequence)> {
-        let mut buffer = [0; 256];
-        loop {
-            let (length, _, from) = recvfrom(&self.socket, &mut buffer, RecvFlags::DONTWAIT).ok()?;
-            let from = from.and_then(|from| SocketAddr::try_from(from).ok()).map(|from| from.ip());
-            let Some(packet) = buffer.get(..length).and_then(|packet| self.family.payload(packet)) else {
-                continue;
-            };
-            if let Some(answer) = from.and_then(|from| self.parse(from, packet)) {
-                return Some(answer);
-            }
-        }
+        packet
     }
 
     /// Reads an echo reply and checks that it answers a request of ours to `from`.
-    fn parse(&self, from: IpAddr, packet: &[u8]) -> Option<(StreamId, Sequence)> {
+    pub(super) fn parse(&self, from: IpAddr, packet: &[u8]) -> Option<(StreamId, Sequence)> {
         let word = |at: usize| packet.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
         let long = |at: usize| packet.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes);
         let stream = StreamId { index: word(8)?, generation: word(12)? };
@@ -136,6 +142,63 @@ impl EchoSocket {
     /// Proves that a reply belongs to a request of this instance.
     fn tag(&self, address: IpAddr, stream: StreamId, seq: Sequence) -> u64 {
         self.key.hash_one((address, stream, seq))
+    }
+}
+
+/// The echo socket of one family.
+#[derive(Debug)]
+pub(super) struct EchoSocket {
+    socket: Socket,
+    mark: EchoMark,
+}
+
+impl EchoSocket {
+    /// Opens the socket; needs `CAP_NET_RAW`.
+    pub(super) fn open(family: Family) -> io::Result<Self> {
+        let mark = EchoMark::draw(family)?;
+        let (protocol, reply) = match family {
+            Family::V4 => (Protocol::ICMPV4, 0),
+            Family::V6 => (Protocol::ICMPV6, 129),
+        };
+        let socket = Socket::new(family.domain(), Type::RAW.nonblocking().cloexec(), Some(protocol))?;
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        socket.attach_filter(&[
+            family.load_header_length(),
+            SockFilter::new(0x50, 0, 0, 0),                  // ldb [x + 0]: type
+            SockFilter::new(0x15, 0, 3, reply),              // jeq #reply
+            SockFilter::new(0x48, 0, 0, 4),                  // ldh [x + 4]: identifier
+            SockFilter::new(0x15, 0, 1, u32::from(mark.id)), // jeq #id
+            SockFilter::new(0x06, 0, 0, u32::MAX),           // ret all
+            SockFilter::new(0x06, 0, 0, 0),                  // ret none
+        ])?;
+        Ok(Self { socket, mark })
+    }
+
+    /// Sends one request.
+    pub(super) fn send(&self, to: IpAddr, stream: StreamId, seq: Sequence) -> io::Result<()> {
+        sendto(
+            &self.socket,
+            &self.mark.request(to, stream, seq),
+            SendFlags::empty(),
+            &SocketAddr::new(to, 0),
+        )?;
+        Ok(())
+    }
+
+    /// The next answer, or `None` when the queue is empty.
+    pub(super) fn receive(&self) -> Option<(StreamId, Sequence)> {
+        let mut buffer = [0; 256];
+        loop {
+            let (length, _, from) = recvfrom(&self.socket, &mut buffer, RecvFlags::DONTWAIT).ok()?;
+            let from = from.and_then(|from| SocketAddr::try_from(from).ok()).map(|from| from.ip());
+            let Some(packet) = buffer.get(..length).and_then(|packet| self.mark.family.payload(packet))
+            else {
+                continue;
+            };
+            if let Some(answer) = from.and_then(|from| self.mark.parse(from, packet)) {
+                return Some(answer);
+            }
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use super::echo::Family;
 const LENGTH: usize = 24;
 const FIN_SYN_RST_ACK: u8 = 0b1_0111;
 const SYN: u8 = 0b0_0010;
+const RST: u8 = 0b0_0100;
 const SYN_ACK: u8 = 0b1_0010;
 const RST_ACK: u8 = 0b1_0100;
 const TCP: u8 = 6;
@@ -131,7 +132,7 @@ pub(super) fn preferred_source(to: IpAddr) -> io::Result<IpAddr> {
 }
 
 /// Builds a SYN segment.
-fn syn(source: IpAddr, port: u16, to: SocketAddr, initial: u32) -> [u8; LENGTH] {
+pub(super) fn syn(source: IpAddr, port: u16, to: SocketAddr, initial: u32) -> [u8; LENGTH] {
     let mut segment = [0; LENGTH];
     segment[0..2].copy_from_slice(&port.to_be_bytes());
     segment[2..4].copy_from_slice(&to.port().to_be_bytes());
@@ -145,8 +146,19 @@ fn syn(source: IpAddr, port: u16, to: SocketAddr, initial: u32) -> [u8; LENGTH] 
     segment
 }
 
+/// Builds the reset that ends what a SYN with this initial sequence number half opened; the checksum is left out.
+pub(super) fn reset(port: u16, to: u16, initial: u32) -> [u8; 20] {
+    let mut segment = [0; 20];
+    segment[0..2].copy_from_slice(&port.to_be_bytes());
+    segment[2..4].copy_from_slice(&to.to_be_bytes());
+    segment[4..8].copy_from_slice(&initial.wrapping_add(1).to_be_bytes());
+    segment[12] = 5 << 4;
+    segment[13] = RST;
+    segment
+}
+
 /// Reads an answer to a SYN that was sent from `port`.
-fn parse(from: IpAddr, port: u16, segment: &[u8]) -> Option<Answer> {
+pub(super) fn parse(from: IpAddr, port: u16, segment: &[u8]) -> Option<Answer> {
     let half = |at: usize| segment.get(at..at + 2)?.try_into().ok().map(u16::from_be_bytes);
     let word = |at: usize| segment.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
     if half(2)? != port {

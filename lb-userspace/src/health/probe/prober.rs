@@ -29,6 +29,7 @@ use super::half_open::Verdict;
 use super::lane::{Lane, grid};
 use super::raw::RawSockets;
 use super::realtime;
+use super::through::TunnelSockets;
 use super::timers::{Task, Timers};
 use super::tripwire::{TRIPWIRE, Tripwires};
 use super::trust::TlsSettings;
@@ -37,6 +38,8 @@ use crate::health::board::{Board, StreamChanges, StreamId};
 use crate::health::command::{Command, HealthError, Targets, Waker};
 use crate::health::judge::{Failure, Sequence};
 use crate::health::time::Moment;
+
+mod tunnel;
 
 const WAKE: u64 = 1;
 const TIMER: u64 = 2;
@@ -58,6 +61,7 @@ pub(in crate::health) struct Prober {
     lanes: HashMap<StreamId, Lane>,
     timers: Timers,
     raw: RawSockets,
+    tunnels: TunnelSockets,
     syn_targets: HashMap<SocketAddr, Vec<StreamId>>,
     connects: Connects,
     tripwires: Tripwires,
@@ -101,6 +105,7 @@ impl Prober {
             lanes: HashMap::new(),
             timers: Timers::default(),
             raw: RawSockets::default(),
+            tunnels: TunnelSockets::default(),
             syn_targets: HashMap::new(),
             connects: Connects::default(),
             tripwires: Tripwires::default(),
@@ -170,8 +175,9 @@ impl Prober {
     ) -> Result<(), HealthError> {
         targets.validate()?;
         for pool in targets.pools.values() {
+            let direct = pool.checks.iter().filter(|check| check.inside.is_none());
             for (check, backend) in
-                pool.checks.iter().flat_map(|check| pool.backends.values().map(move |b| (check, b)))
+                direct.flat_map(|check| pool.backends.values().map(move |backend| (check, backend)))
             {
                 let opened = self.raw.open_for(&check.kind, backend.address, self.epoll.as_fd(), RAW);
                 opened.map_err(|source| HealthError::open(&check.kind, source))?;
@@ -181,6 +187,7 @@ impl Prober {
                 }
             }
         }
+        self.open_tunnels(targets)?;
         for witness in &targets.witnesses {
             let opened = self.raw.open_for(&CheckKind::Ping, *witness, self.epoll.as_fd(), RAW);
             opened.map_err(|source| HealthError::open(&CheckKind::Ping, source))?;
@@ -207,7 +214,7 @@ impl Prober {
         for id in changes.added {
             let random = self.draw();
             let Some(stream) = self.board.stream(id) else { continue };
-            if stream.check.kind == CheckKind::Syn {
+            if stream.check.kind == CheckKind::Syn && stream.check.inside.is_none() {
                 self.syn_targets.entry(target(stream.address, &stream.check)).or_default().push(id);
             }
             let lane = Lane::new(stream.check.interval, now, random);
@@ -278,6 +285,7 @@ impl Prober {
 
     /// Reads the raw sockets empty.
     fn take_answers(&mut self, now: Moment) {
+        self.take_replies(now);
         while let Some((stream, seq)) = self.raw.next_echo() {
             self.board.answered(stream, seq, self.drained_at, now);
         }
@@ -448,6 +456,9 @@ impl Prober {
         let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(&id)) else {
             return Outcome::Waiting;
         };
+        if let Some(inside) = stream.check.inside {
+            return self.emit_inside(id, seq, inside);
+        }
         let to = target(stream.address, &stream.check);
         let family = Family::of(to.ip());
         let handed = match &stream.check.kind {

@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::echo::{EchoSocket, Family};
 use super::half_open::{Answer, HalfOpenSocket};
@@ -36,9 +35,7 @@ impl RawSockets {
         let family = Family::of(address);
         match kind {
             CheckKind::Ping if self.echo(family).is_none() => {
-                let mut id = [0; 2];
-                getrandom(&mut id, GetRandomFlags::empty())?;
-                let socket = EchoSocket::open(family, u16::from_ne_bytes(id))?;
+                let socket = EchoSocket::open(family)?;
                 epoll::add(epoll, &socket, EventData::new_u64(token), EventFlags::IN)?;
                 self.echo.push((family, socket));
             }
