@@ -18,7 +18,7 @@ pub(crate) fn arrives<B: Build>(packet: &XdpPacket<B>) {
     // SAFETY: the helper has no preconditions.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     // SAFETY: this CPU's own value, alive as long as the program; XDP is not preempted by XDP on one CPU.
-    let number = unsafe { (*state).next(rules, random, now, cpu) };
+    let number = unsafe { (*state).next(packet, rules, random, now, cpu) };
     if number != 0 {
         let interface = packet.ingress();
         tell(
@@ -58,5 +58,5 @@ fn tell<B: Build>(packet: &XdpPacket<B>, sample: Sample) {
     // SAFETY: the sample has no padding, and the slice ends with it.
     let bytes = unsafe { core::slice::from_raw_parts((&raw const sample).cast::<u8>(), size_of::<Sample>()) };
     // The upper half of the helper's flags is how much of the frame it appends.
-    SAMPLES.output(packet.context(), bytes, length.min(rules.snap));
+    SAMPLES.output(packet.context(), bytes, length.min(rules.snap as u32));
 }

@@ -56,3 +56,44 @@ fn a_capture_has_verdict_and_reason_of_every_frame_and_costs_no_request() -> Res
     println!("{} lines, {} requests, {told}", text.lines().count(), shots.len());
     Ok(())
 }
+
+#[test]
+fn a_capture_of_hosts_has_only_theirs_and_a_killed_one_is_cleaned_up() -> Result<()> {
+    let lab = Lab::builder().direct(1).start()?;
+    let weir = lab.weir(&config(1, Limits::default()))?;
+    let vip: SocketAddr = (lab.vip().of(Family::V4), 80).into();
+    let before = weir.attachment("eth0")?;
+    let request = Get::new(vip).timeout(Duration::from_secs(2));
+    let load = Load::start(lab.client(), request, Rate::per_second(100));
+
+    let (backend, nobody) = (lab.backends()[0].address(Family::V4).to_string(), "192.0.2.77");
+    let none = weir.cli(&["capture", "-w", "/dev/null", "--host", nobody, "--for", "1s"])?;
+    ensure!(none.status.code() == Some(1), "{none:?}");
+    ensure!(String::from_utf8_lossy(&none.stderr).contains("no frame came by"), "{none:?}");
+    let file = lab.directory().join("probes.pcapng");
+    let name = file.display().to_string();
+    let wrong = weir.cli(&["capture", "-w", &name, "--host", "10.0.0.1/8"])?;
+    ensure!(wrong.status.code() == Some(2) && !file.exists(), "{wrong:?}");
+    let probes = weir.cli(&["capture", "-w", &name, "--host", &backend, "--count", "20", "--for", "20s"])?;
+    ensure!(probes.status.success(), "{probes:?}");
+    let mut tshark = Command::new("tshark");
+    tshark.arg("-r").arg(&file).args(["-n", "-T", "fields", "-e", "ip.src", "-e", "ip.dst"]);
+    let read = tshark.output().context("run tshark")?;
+    let text = String::from_utf8_lossy(&read.stdout).into_owned();
+    ensure!(text.lines().count() >= 20, "{text}");
+    ensure!(text.lines().all(|line| line.contains(&backend)), "other hosts' frames in\n{text}");
+
+    let command = weir.command(&["capture", "-w", "/dev/null"]);
+    let mut killed = lab.weir_host().spawn(command)?;
+    weir_tests::eventually("the sampling program runs", || {
+        weir.attachment("eth0").is_ok_and(|now| now.program != before.program)
+    });
+    killed.kill();
+    weir_tests::eventually("the daemon puts the ordinary program back", || {
+        weir.attachment("eth0").is_ok_and(|now| now == before)
+    });
+    let shots = load.stop();
+    let failed = shots.iter().filter(|shot| shot.failed()).count();
+    ensure!(failed == 0, "{failed} of {} requests failed", shots.len());
+    Ok(())
+}

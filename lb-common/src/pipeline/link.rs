@@ -13,7 +13,7 @@ const MAX_TAGS: usize = 2;
 /// What the frame carries below its tags, and where that starts; a frame with more than [`MAX_TAGS`] carries
 /// [`EtherType::Vlan`].
 #[inline(always)]
-pub(super) fn untag<P: Packet>(packet: &P) -> Result<(EtherType, usize), Reason> {
+pub(crate) fn untag<P: Packet>(packet: &P) -> Result<(EtherType, usize), Reason> {
     let ethernet: &Ethernet = packet.header(0).ok_or(Reason::Truncated)?;
     let (mut ethertype, mut at) = (ethernet.ethertype(), ETHERNET_LEN);
     for _ in 0..MAX_TAGS {

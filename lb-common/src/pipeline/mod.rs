@@ -22,6 +22,7 @@ use crate::tables::Tables;
 use crate::trace::Mark;
 use crate::wire::{ETHERNET_LEN, EtherType, Ethernet};
 use ip::{Ip, V4, V6};
+pub(crate) use link::untag;
 use parse::Walk;
 pub use stage::{STAGE_PLACES, Stage, Variant};
 use steer::Steered;

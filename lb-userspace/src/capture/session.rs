@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,7 +10,9 @@ use aya::maps::perf::{PerfEvent, PerfEventArray, PerfEventArrayBuffer};
 use aya::maps::{Array, MapData};
 use aya::programs::Xdp;
 use aya_obj::programs::XdpAttachType;
-use lb_common::capture::Sample;
+use ipnet::IpNet;
+use lb_common::capture::{CaptureRules, Hosts, RULE_WORDS, Sample};
+use lb_common::layout::Family;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 
@@ -35,6 +38,8 @@ pub struct Rules {
     pub snap: u32,
     /// Most in a second on each CPU.
     pub per_second: u32,
+    /// Only frames from or to these addresses.
+    pub host: Option<IpNet>,
     /// Ends after so many; 0 is no end.
     pub count: u64,
     /// Ends after this time.
@@ -170,16 +175,31 @@ impl Drop for Session {
 
 /// Tells the program what to sample, and opens a buffer for each CPU.
 fn buffers(loaded: &mut Loaded, rules: Rules) -> Result<Vec<PerfEventArrayBuffer<MapData>>, Failure> {
-    let set = [rules.one_in, rules.snap, rules.per_second, 0];
-    let map = Array::<MapData, [u32; 4]>::try_from(loaded.take_map("CAPTURE")?);
+    let Rules { one_in, snap, per_second, .. } = rules;
+    let [one_in, snap, per_second] = [one_in, snap, per_second].map(u64::from);
+    let set = CaptureRules { one_in, snap, per_second, hosts: rules.host.map_or_else(Hosts::default, hosts) };
+    let map = Array::<MapData, [u64; RULE_WORDS]>::try_from(loaded.take_map("CAPTURE")?);
     let mut map = map.map_err(|error| failed("open the capture's rules", &error))?;
-    map.set(0, set, 0).map_err(|error| failed("write the capture's rules", &error))?;
+    map.set(0, set.words(), 0).map_err(|error| failed("write the capture's rules", &error))?;
     let samples = PerfEventArray::try_from(loaded.take_map("SAMPLES")?);
     let mut samples = samples.map_err(|error| failed("open the sample buffers", &error))?;
     let cpus = aya::util::online_cpus().map_err(|(what, error)| failed(what, &error))?;
     let open =
         |cpu| samples.open(cpu, Some(PAGES)).map_err(|error| failed("open a CPU's sample buffer", &error));
     cpus.into_iter().map(open).collect()
+}
+
+fn hosts(net: IpNet) -> Hosts {
+    match net.network() {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            Hosts::of(Family::V4, [[a, b, c, d, 0, 0, 0, 0], [0; 8]], net.prefix_len())
+        }
+        IpAddr::V6(address) => {
+            let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.octets();
+            Hosts::of(Family::V6, [[a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]], net.prefix_len())
+        }
+    }
 }
 
 /// The sample's head, and the frame's bytes with what pads them.

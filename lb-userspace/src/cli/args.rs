@@ -187,6 +187,7 @@ have a variant of the program that forwards the same; without a capture nothing 
 
 Examples:
   weir capture -w seen.pcapng --for 10s
+  weir capture -w seen.pcapng --host 203.0.113.9 --for 1m
   weir capture -w - --one-in 1000 | tshark -r - -T fields -e frame.comment -e ip.src")]
     Capture(CaptureArgs),
     /// Show what happened, with evidence.

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use ipnet::IpNet;
 
 use super::args::Global;
 use super::host::Host;
 use super::output::Output;
 use crate::capture::Rules;
+use crate::config::decap::source as prefix;
 use crate::failure::{Code, Failure};
 use crate::view::parse_duration;
 
@@ -18,6 +20,9 @@ pub struct CaptureArgs {
     /// The file, `-` for stdout.
     #[arg(short, long, value_name = "FILE")]
     write: PathBuf,
+    /// Only frames from or to these addresses: a prefix, or one address.
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    host: Option<IpNet>,
     /// Sample one frame in so many, by chance.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     one_in: u32,
@@ -42,8 +47,8 @@ pub(super) fn run(
     args: &CaptureArgs,
     output: &mut Output<'_, '_>,
 ) -> Result<(), Failure> {
-    let CaptureArgs { ref write, one_in, per_second, snap, count, time } = *args;
-    let rules = Rules { one_in, snap, per_second, count, time };
+    let CaptureArgs { ref write, one_in, per_second, snap, host: only, count, time } = *args;
+    let rules = Rules { one_in, snap, per_second, host: only, count, time };
     let captured = host.capture(&paths.bpffs, write, rules)?;
     let lost = match captured.lost {
         0 => String::new(),
