@@ -161,6 +161,30 @@ fn uploads_that_do_not_fit_the_tunnel_learn_what_does() -> Result<()> {
 }
 
 #[test]
+fn a_narrow_path_inside_the_tunnel_is_learned_from_its_router() -> Result<()> {
+    let lab = Lab::builder().direct(0).routed(1).inside_mtu(1500).start()?;
+    let backend = lab.backend("routed-1");
+    backend.decap().apply(&Settings { mss: Mss::Off, ..backend.decap().settings() })?;
+    lab.router().ip("link set routed mtu 1400")?;
+    let by_v4 = both_families(&lab, "");
+    let [v4, v6] = Family::BOTH.map(|family| backend.address(family).to_string());
+    let weir = lab.weir(&by_v4)?;
+    let body = "x".repeat(120_000);
+    for (outer, text) in [(&v4, by_v4.clone()), (&v6, by_v4.replace(&v4, &v6))] {
+        ensure!(weir.reload(&text)?.status.success(), "a reload changes the backend's address");
+        for family in Family::BOTH {
+            let target = url(SocketAddr::new(lab.vip().of(family), 80), "/");
+            let output = lab.client().curl(&["--max-time", "30", "--data-binary", &body, &target])?;
+            assert!(output.status.success(), "{family:?} by {outer}: {output:?}");
+        }
+        let notes = weir.json(&["status"])?["notes"].to_string();
+        let told = format!("path to backend {outer}: takes packets of 1400 bytes");
+        assert!(notes.contains(&told), "{notes}");
+    }
+    Ok(())
+}
+
+#[test]
 fn what_no_service_claims_is_refused_at_once() -> Result<()> {
     let lab = Lab::builder().direct(1).start()?;
     let weir = lab.weir(&both_families(&lab, ""))?;

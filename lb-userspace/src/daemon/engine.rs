@@ -35,7 +35,7 @@ use crate::maps::load::{self, CounterMaps};
 use crate::maps::pins::Pins;
 use crate::maps::set::MapSet;
 use crate::net::preflight::{self, Finding, Severity};
-use crate::net::{HopChange, Observed, facts};
+use crate::net::{HopChange, Observed, TooBig, facts, path_mtu};
 use crate::state::change::{self, Change, Member, NewFlows};
 use crate::state::overlay::{BackendName, Overlay};
 use crate::state::request::BackendRequest;
@@ -45,6 +45,7 @@ use crate::view::status::Interface;
 /// Where events come from.
 pub(super) struct Feeds {
     pub(super) net: mpsc::Receiver<Observed>,
+    pub(super) paths: mpsc::Receiver<TooBig>,
     pub(super) health: mpsc::UnboundedReceiver<HealthEvent>,
     pub(super) tiers: mpsc::UnboundedReceiver<String>,
     pub(super) guard: mpsc::UnboundedReceiver<GuardEvent>,
@@ -147,7 +148,11 @@ impl Engine {
             rollouts,
         };
         engine.tell_carriers();
-        Ok((engine, Feeds { net, health, tiers, guard }))
+        let paths = path_mtu::watch().unwrap_or_else(|error| {
+            warn!("open raw socket for ICMP errors about packets in tunnels: {error}; grant CAP_NET_RAW, or set `mtu`");
+            mpsc::channel(1).1
+        });
+        Ok((engine, Feeds { net, paths, health, tiers, guard }))
     }
 
     /// Where the instance's objects are pinned.
@@ -353,6 +358,25 @@ impl Engine {
     /// Follows interfaces, routes and addresses.
     pub(super) async fn routes_changed(&mut self) {
         self.follow_interfaces();
+        self.follow_paths().await;
+    }
+
+    /// Follows what routers say of packets to backends.
+    pub(super) async fn paths_told(&mut self, said: impl IntoIterator<Item = TooBig>) {
+        let mut narrower = false;
+        for said in said {
+            if self.network.narrow(&self.config, said) {
+                let TooBig { to, mtu, from, .. } = said;
+                info!("path to backend {to}: takes packets of {mtu} bytes, says {from}");
+                narrower = true;
+            }
+        }
+        if narrower {
+            self.follow_paths().await;
+        }
+    }
+
+    async fn follow_paths(&mut self) {
         let changes = self.network.resolve(&self.config);
         self.follow_hops(changes);
         self.sync_logged(&Which::All).await;
@@ -388,6 +412,9 @@ impl Engine {
                 }
                 Err(failure) => error!("{}", failure.message),
             }
+        }
+        if self.network.widen() {
+            self.follow_paths().await;
         }
         self.health.compare_handshakes(self.handshake_totals());
         // The kernel does not tell when a link is detached or a pin removed.

@@ -84,6 +84,12 @@ async fn serve(paths: &Global) -> Result<(), Failure> {
                 Err(failure) => error!("reload: {}", failure.message),
             },
             Some(observed) = feeds.net.recv() => network_changed(&daemon, observed, &mut feeds.net).await,
+            Some(said) = feeds.paths.recv() => {
+                tokio::time::sleep(SETTLE).await;
+                let more = std::iter::from_fn(|| feeds.paths.try_recv().ok());
+                let said: Vec<_> = std::iter::once(said).chain(more).collect();
+                daemon.engine().await.paths_told(said).await;
+            }
             Some(event) = feeds.health.recv() => {
                 report::transition(&event);
                 daemon.drills().note(&event);

@@ -9,12 +9,12 @@ use aya::maps::xdp::DevMapHash;
 use lb_common::layout::NextHopCopy;
 use tracing::warn;
 
-use crate::config::model::{Config, Mac};
+use crate::config::model::{Config, Mac, Mode};
 use crate::desired::{Egress as DesiredEgress, HopRecord};
 use crate::failure::{Code, Failure};
 use crate::net::{
     Egress, HopChange, HopKey, NeighbourKeeper, NetWatch, NextHopState, NextHops, Observed, Overrides,
-    RouteLookup, resolve, vip,
+    PathMtus, RouteLookup, TooBig, resolve, vip,
 };
 
 /// How often the whole network state is read again.
@@ -35,6 +35,8 @@ pub(super) struct Network {
     ways: BTreeMap<IpAddr, Result<Egress, String>>,
     /// The ways by the default routes, one per family that has one.
     default_ways: Vec<Egress>,
+    /// What routers said of the paths.
+    paths: PathMtus,
     tx_ports: Option<DevMapHash<MapData>>,
     ports: BTreeSet<u32>,
 }
@@ -52,6 +54,7 @@ impl Network {
             hops: NextHops::default(),
             ways: BTreeMap::new(),
             default_ways: Vec::new(),
+            paths: PathMtus::default(),
             tx_ports: None,
             ports: BTreeSet::new(),
         };
@@ -85,8 +88,12 @@ impl Network {
         match found {
             Ok(found) => {
                 let ways = found.into_iter().map(|way| way.map_err(|error| error.to_string()));
-                let ways = ways.map(|way| way.map(|way| with_mtu(way, config)));
-                self.ways = addresses.into_iter().zip(ways).collect();
+                let ways = addresses.into_iter().zip(ways);
+                let narrowed = |way: Egress, to| {
+                    let mtu = way.mtu_towards_backends(&config.interfaces, config.mtu);
+                    Egress { mtu: self.paths.of(to, mtu), ..way }
+                };
+                self.ways = ways.map(|(to, way)| (to, way.map(|way| narrowed(way, to)))).collect();
             }
             // The ways known before stay in use.
             Err(error) => warn!("ask the kernel for routes: {error}"),
@@ -151,6 +158,27 @@ impl Network {
         })
     }
 
+    /// Takes a router's word about a packet that weir may have sent; whether the path to a backend is narrower than
+    /// was known, so that the ways are to be resolved again.
+    pub(super) fn narrow(&mut self, config: &Config, said: TooBig) -> bool {
+        let Some(Ok(way)) = self.ways.get(&said.to) else { return false };
+        let tunnelled =
+            config.services.values().filter(|service| matches!(service.mode, Mode::Ipip | Mode::Gue));
+        let mut pools = tunnelled.filter_map(|service| config.pools.get(&service.pool));
+        let is_tunnelled = pools.any(|pool| pool.backends.values().any(|backend| backend.address == said.to));
+        let own = match config.tunnel.source.iter().find(|net| net.addr().is_ipv4() == said.to.is_ipv4()) {
+            Some(net) => net.contains(&said.source),
+            None => way.source == said.source,
+        };
+        let mtu = way.mtu;
+        is_tunnelled && own && self.paths.take(said, mtu, Instant::now())
+    }
+
+    /// Forgets what routers said too long ago; whether the ways are to be resolved again.
+    pub(super) fn widen(&mut self) -> bool {
+        self.paths.expire(Instant::now())
+    }
+
     /// Neighbours that vouch for the ways to the backends: those of the config, else the routers in use and the default
     /// routers behind the same links.
     pub(super) fn witnesses(&self, config: &Config) -> Vec<IpAddr> {
@@ -185,10 +213,12 @@ impl Network {
         vip::ownership(&state, vips).filter(vip::VipOwnership::is_local).map(|owned| owned.vip).collect()
     }
 
-    /// VIPs that are no address of the host, in words: they have to be routed here.
+    /// What is worth knowing, in words: VIPs that have to be routed here, paths narrower than their routes say.
     pub(super) fn notes(&self, config: &Config) -> Vec<String> {
         let vips = config.vips.values().flat_map(|vip| vip.addresses.iter().copied());
-        vip::ownership(&self.watch.read(), vips).filter_map(|owned| owned.note()).collect()
+        let state = self.watch.read();
+        let owned = vip::ownership(&state, vips).filter_map(|owned| owned.note());
+        owned.chain(self.paths.notes()).collect()
     }
 
     /// What keeps packets from reaching backends, in words.
@@ -200,11 +230,6 @@ impl Network {
         });
         ways.chain(hops).collect()
     }
-}
-
-fn with_mtu(way: Egress, config: &Config) -> Egress {
-    let mtu = way.mtu_towards_backends(&config.interfaces, config.mtu);
-    Egress { mtu, ..way }
 }
 
 /// A next hop as the maps have it.

@@ -8,7 +8,7 @@
 //! kernel → watch → decode → snapshot ─┬→ egress → next_hop → one next-hop record
 //! kernel → lookup ────────────────────┘      └→ keeper → kernel (keeps the neighbour fresh)
 //! ```
-//! Only [`watch`], [`lookup`], [`keeper`] and [`facts`] talk to the kernel; the rest are functions of values.
+//! Only [`watch`], [`lookup`], [`keeper`], [`path_mtu`] and [`facts`] talk to the kernel; the rest are functions of values.
 
 #[cfg(test)]
 mod bond_tests;
@@ -19,6 +19,7 @@ pub mod facts;
 pub mod keeper;
 pub mod lookup;
 pub mod next_hop;
+pub mod path_mtu;
 pub mod preflight;
 mod requests;
 pub mod snapshot;
@@ -31,5 +32,6 @@ pub use egress::{Egress, EgressError, egress};
 pub use keeper::NeighbourKeeper;
 pub use lookup::{Route, RouteLookup, resolve};
 pub use next_hop::{HopChange, HopKey, NextHop, NextHopState, NextHops, Overrides, next_hop};
+pub use path_mtu::{PathMtus, TooBig};
 pub use snapshot::{NetEvent, NetState};
 pub use watch::{NetWatch, Observed};
