@@ -21,7 +21,7 @@ const PORTS: usize = 256;
 /// Where a proxy of the lab sends connections on.
 const RELAYED_PORT: u16 = 8081;
 
-/// Whether the host behind a port is frozen (not 0): nothing reaches it and nothing leaves it.
+/// How the host behind a port is cut off: 0 not at all, 1 from everything, 2 from what is for a VIP, tunnelled or not.
 /// Written by userspace.
 #[btf_map]
 static FROZEN: Array<u32, PORTS> = Array::new();
@@ -98,6 +98,9 @@ fn gate_out(ctx: TcContext) -> i32 {
         {
             return TC_ACT_SHOT;
         }
+        if FROZEN.get(port) == Some(&2) {
+            return TC_ACT_SHOT;
+        }
     }
     gate(port)
 }
@@ -118,8 +121,8 @@ fn is_lost(port: u32) -> bool {
 #[inline(always)]
 fn gate(port: u32) -> i32 {
     match FROZEN.get(port) {
-        Some(0) | None => TC_ACT_OK,
-        Some(_) => TC_ACT_SHOT,
+        Some(1) => TC_ACT_SHOT,
+        Some(_) | None => TC_ACT_OK,
     }
 }
 

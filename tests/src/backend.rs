@@ -144,7 +144,15 @@ impl Backend {
         Ok(now)
     }
 
-    /// Ends the freeze.
+    /// Has its switch port lose all that is for a VIP, tunnelled or not: the way of traffic is broken, its host and server
+    /// live on. Returns the moment just before, by [`monotonic`].
+    pub fn sever(&self) -> Result<Duration> {
+        let now = monotonic();
+        self.gate.set(Passage::ClosedToVips)?;
+        Ok(now)
+    }
+
+    /// Ends the freeze, or the severance.
     pub fn thaw(&self) -> Result<()> {
         self.gate.set(Passage::Open)
     }

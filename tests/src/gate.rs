@@ -106,6 +106,8 @@ pub(crate) struct Gate {
 pub(crate) enum Passage {
     Open,
     Closed,
+    /// What is for a VIP is lost, tunnelled or not.
+    ClosedToVips,
 }
 
 impl Gate {
@@ -113,6 +115,7 @@ impl Gate {
         let value = match passage {
             Passage::Open => 0u32,
             Passage::Closed => 1,
+            Passage::ClosedToVips => 2,
         };
         let mut frozen = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
         frozen.set(self.port, value, 0).context("write map FROZEN")

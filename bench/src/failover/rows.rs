@@ -11,6 +11,8 @@ pub(super) enum Fault {
     Frozen,
     /// SIGSTOP of the web server: its kernel accepts, nobody answers.
     Hung,
+    /// Tunnelled packets are lost on their way; the host lives on.
+    Severed,
 }
 
 impl Fault {
@@ -20,6 +22,7 @@ impl Fault {
             Self::Killed => "process killed",
             Self::Frozen => "host frozen or cut off behind a switch",
             Self::Hung => "server hung (accepts, never answers)",
+            Self::Severed => "tunnel broken, host alive",
         }
     }
 }
@@ -73,6 +76,14 @@ impl Match {
     /// The ids of its rows.
     pub(super) fn ids(&self) -> impl Iterator<Item = &'static str> {
         [Some(self.weir.id), self.weir.decision, self.haproxy.map(|row| row.id)].into_iter().flatten()
+    }
+
+    /// How its packets reach the backends.
+    pub(super) fn mode(&self) -> &'static str {
+        match self.fault {
+            Fault::Severed => "ipip",
+            Fault::Killed | Fault::Frozen | Fault::Hung => "dsr-l2",
+        }
     }
 
     /// For error messages.
@@ -221,5 +232,16 @@ pub(super) const MATCHES: &[Match] = &[
             ..haproxy("hung-haproxy-50ms", "http every 50 ms, timeout 50 ms, fall 1", 50)
         }),
         interval: ms(50),
+    },
+    Match {
+        fault: Fault::Severed,
+        weir: weir(
+            "severed-ping-5ms",
+            "ping through the tunnel every 5 ms, timeout 10 ms, fall 2",
+            "type = \"ping\"\ninterval = \"5ms\"\ntimeout = \"10ms\"\nfall = 2\nthrough = \"tunnel\"",
+            goal(12.0, 25.0),
+        ),
+        haproxy: None,
+        interval: ms(5),
     },
 ];

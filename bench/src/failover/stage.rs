@@ -82,7 +82,7 @@ impl<'a> Stage<'a> {
         };
         let lab = Lab::builder().direct(BACKENDS).web(web).start()?;
         lab.backends().iter().try_for_each(|backend| answer_without_memory(backend))?;
-        let weir = lab.weir(&configuration(one.weir.check))?;
+        let weir = lab.weir(&configuration(one.weir.check, one.mode()))?;
         let syns = SynLoad::start(lab.client(), &["198.51.100.10:80".parse()?], SYNS * u32::from(BACKENDS))?;
         syns.pause();
         weir.signal(Signal::STOP)?;
@@ -191,13 +191,14 @@ impl<'a> Stage<'a> {
             Fault::Killed => Ok(backend.kill()),
             Fault::Frozen => backend.freeze(),
             Fault::Hung => backend.hang(),
+            Fault::Severed => backend.sever(),
         }
     }
 
     fn mend(&self, backend: &Backend) -> Result<()> {
         match self.one.fault {
             Fault::Killed => backend.start(),
-            Fault::Frozen => backend.thaw(),
+            Fault::Frozen | Fault::Severed => backend.thaw(),
             Fault::Hung => backend.go_on(),
         }
     }
@@ -237,7 +238,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-fn configuration(check: &str) -> String {
+fn configuration(check: &str, mode: &str) -> String {
     let port = if check.contains("\"ping\"") { "" } else { "port = 80\n" };
     let backends: String = (1..=BACKENDS)
         .map(|n| format!("[[service.backend]]\nname = \"direct-{n}\"\naddress = \"10.0.1.{}\"\n", n + 10))
@@ -245,7 +246,7 @@ fn configuration(check: &str) -> String {
     format!(
         "interfaces = [\"eth0\", \"eth1\"]\n[limits]\nflows_v4 = 262_144\nflows_v6 = 1024\nmaglev_slots = 65_536\n\
          [defaults]\nhold_down = \"0s\"\n[[service]]\nname = \"web\"\nvip = \"198.51.100.10\"\nport = 80\n\
-         protocol = \"tcp\"\nmode = \"dsr-l2\"\n[service.health]\n{check}\n{port}{backends}"
+         protocol = \"tcp\"\nmode = \"{mode}\"\n[service.health]\n{check}\n{port}{backends}"
     )
 }
 
