@@ -83,6 +83,28 @@ fn a_reload_with_a_mistake_is_refused_and_writes_nothing() -> Result<()> {
 }
 
 #[test]
+fn auto_falls_back_to_generic_mode_only_where_packets_are_not_merged() -> Result<()> {
+    let lab = Lab::builder().direct(2).start()?;
+    let host = lab.weir_host();
+    // The loopback driver has no native XDP.
+    let with_lo = mistaken(
+        "interfaces = [\"eth0\", \"eth1\"]",
+        "interfaces = [\"eth0\", \"eth1\", \"lo\"]\nxdp_mode = \"auto\"",
+    )?;
+    host.exec("ethtool", &["-K", "lo", "gro", "on"])?;
+    let at = Attempt::new(&lab)?;
+    at.refused("merged packets", &with_lo, &["run"], 1, &["lo", "ethtool -K lo gro off"])?;
+    ensure!(!at.bpffs.exists(), "something was made in the bpffs");
+    for interface in ["eth0", "eth1", "lo"] {
+        ensure!(host.xdp_program(interface)?.is_none(), "something was attached to {interface}");
+    }
+    host.exec("ethtool", &["-K", "lo", "gro", "off"])?;
+    let weir = lab.weir(&with_lo)?;
+    ensure!(weir.log().contains("lo: no native XDP in the driver: generic mode"), "{}", weir.log());
+    Ok(())
+}
+
+#[test]
 fn without_privileges_the_missing_ones_are_named() -> Result<()> {
     let lab = Lab::builder().direct(2).start()?;
     let at = Attempt::new(&lab)?;

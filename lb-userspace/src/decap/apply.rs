@@ -17,9 +17,8 @@ use crate::config::model::Interface;
 use crate::failure::{Code, Failure};
 use crate::maps::attach::{self, AttachError};
 use crate::maps::bpffs;
-use crate::net::ethtool::{self, Switch};
 use crate::net::preflight::{self, Plan, Severity};
-use crate::net::snapshot::{Link, XdpPlace};
+use crate::net::snapshot::Link;
 use crate::net::{NetState, facts};
 use crate::state::lock::Lock;
 
@@ -108,14 +107,6 @@ fn attach_all(
         let attached = attach::attach(&pins.common, programs.decapsulator()?, link, settings.mode);
         let attached = attached.map_err(refused)?;
         done.push(Done::Xdp(link.clone(), attached));
-        if is_generic(attached) && merges(link) {
-            let name = &link.name;
-            let message = format!(
-                "{name}: generic mode with generic receive offload: xdp would see merged packets; remedy: \
-                 ethtool -K {name} gro off"
-            );
-            return Err(Failure::new(Code::Failed, message));
-        }
         if settings.mss != Mss::Off {
             let attached = egress::attach(pins, programs.classifier()?, &link.name, link.ifindex)?;
             done.push(Done::Egress(link.clone(), attached));
@@ -134,16 +125,6 @@ fn refused(error: AttachError) -> Failure {
         error => error.to_string(),
     };
     Failure::new(Code::Failed, message)
-}
-
-fn is_generic(attached: attach::Attached) -> bool {
-    use attach::Attached::{Again, Anew};
-    matches!(attached, Anew(XdpPlace::Generic) | Again(XdpPlace::Generic))
-}
-
-/// Whether packets are merged before a generic program sees them.
-fn merges(link: &Link) -> bool {
-    ethtool::features(&link.name).is_ok_and(|features| features.gro == Some(Switch::On))
 }
 
 /// Puts interfaces back to what they were: the programs that were pinned still are. What cannot be put back stays as it

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::pins::{Pins, innermost};
 use crate::config::model::XdpMode;
+use crate::net::ethtool::{self, Switch};
 use crate::net::snapshot::{Link, XdpPlace};
 
 /// What attaching to an interface did.
@@ -39,6 +40,15 @@ pub enum AttachError {
          `\"generic\"` for it, or use another interface"
     )]
     NotNative {
+        /// Interface.
+        interface: String,
+    },
+    /// In generic mode it would see merged packets.
+    #[error(
+        "attach xdp to {interface} (generic mode): generic receive offload is on, and xdp would see merged packets; \
+         `ethtool -K {interface} gro off`, or use an interface whose driver has native XDP"
+    )]
+    Merges {
         /// Interface.
         interface: String,
     },
@@ -180,6 +190,7 @@ fn attach_anew(program: &mut Xdp, link: &Link, mode: XdpMode) -> Result<(FdLink,
 fn try_attach(program: &mut Xdp, link: &Link, place: XdpPlace) -> Result<FdLink, AttachError> {
     let interface = || link.name.clone();
     let (flags, mode) = match place {
+        XdpPlace::Generic if merges(link) => return Err(AttachError::Merges { interface: interface() }),
         XdpPlace::Generic => (Flags::Skb, "generic"),
         XdpPlace::Native | XdpPlace::Offload => (Flags::Driver, "native"),
     };
@@ -200,6 +211,11 @@ fn try_attach(program: &mut Xdp, link: &Link, place: XdpPlace) -> Result<FdLink,
     })?;
     // Without a BPF link aya attaches by netlink; dropping that detaches again.
     FdLink::try_from(fresh).map_err(|_| AttachError::NoLink { interface: interface() })
+}
+
+/// Whether packets are merged before a generic program sees them.
+fn merges(link: &Link) -> bool {
+    ethtool::features(&link.name).is_ok_and(|features| features.gro == Some(Switch::On))
 }
 
 /// The number of the system error behind `error`.
