@@ -86,12 +86,13 @@ impl WeirProc {
         Ok(counters.values().filter_map(Value::as_u64).sum())
     }
 
-    /// The backend of each live flow, by client port.
+    /// The backend of each live flow, as `pool/name`, by client port.
     pub fn flow_backends(&self) -> Result<BTreeMap<u16, String>> {
         let flows = self.json(&["flows", "--limit", "0"])?;
         let flow = |flow: &Value| {
             let port = flow["client_port"].as_u64().context("a flow has a client port")?;
-            Ok((u16::try_from(port)?, flow["backend"].as_str().unwrap_or_default().to_owned()))
+            let name = |key: &str| flow[key].as_str().unwrap_or_default();
+            Ok((u16::try_from(port)?, format!("{}/{}", name("pool"), name("backend"))))
         };
         flows["flows"].as_array().context("flows is a list")?.iter().map(flow).collect()
     }

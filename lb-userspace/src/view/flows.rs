@@ -35,12 +35,25 @@ pub struct Flow {
     pub protocol: String,
     /// Service that claims the destination; empty where none does any more.
     pub service: String,
-    /// `pool/name` of the backend.
+    /// Pool of the backend; empty, as `backend` is, where the entry's backend is gone.
+    #[serde(default)]
+    pub pool: String,
+    /// Name of the backend.
     pub backend: String,
     /// `embryonic`, `young`, `proven` or `closing`.
     pub state: String,
     /// Time since its last refresh, in steps of 4.3 s.
     pub idle_s: u64,
+}
+
+impl Flow {
+    /// `pool/name` of the backend; empty where it is gone.
+    fn full_name(&self) -> String {
+        match self.backend.as_str() {
+            "" => String::new(),
+            backend => format!("{}/{backend}", self.pool),
+        }
+    }
 }
 
 impl Render for Flows {
@@ -60,7 +73,7 @@ impl Render for Flows {
                 SocketAddr::new(flow.vip, flow.port).to_string().into(),
                 flow.protocol.as_str().into(),
                 flow.service.as_str().into(),
-                flow.backend.as_str().into(),
+                flow.full_name().into(),
                 flow.state.as_str().into(),
                 duration(Duration::from_secs(flow.idle_s)).into(),
             ]);

@@ -239,7 +239,8 @@ pub fn flows(
                 port: row.port,
                 protocol: protocol_name(row.protocol).to_owned(),
                 service: service.to_owned(),
-                backend: if name.is_empty() { String::new() } else { format!("{pool}/{name}") },
+                pool: pool.to_owned(),
+                backend: name.to_owned(),
                 state: row.class.name().to_owned(),
                 idle_s: row.idle_s,
             });

@@ -277,7 +277,7 @@ fn flows_are_listed_with_names_and_counted() {
     192.0.2.1:51000      198.51.100.11:80  tcp       web      web/web-2  proven    12s
     [2001:db8::9]:51000  198.51.100.11:80  tcp       web      web/web-2  closing   12s
     ");
-    insta::assert_snapshot!(serde_json::to_string(&all.flows[0]).expect("serialises"), @r#"{"client":"203.0.113.9","client_port":51000,"vip":"198.51.100.11","port":80,"protocol":"tcp","service":"web","backend":"web/web-1","state":"proven","idle_s":12}"#);
+    insta::assert_snapshot!(serde_json::to_string(&all.flows[0]).expect("serialises"), @r#"{"client":"203.0.113.9","client_port":51000,"vip":"198.51.100.11","port":80,"protocol":"tcp","service":"web","pool":"web","backend":"web-1","state":"proven","idle_s":12}"#);
 }
 
 #[test]
