@@ -1,8 +1,9 @@
 //! New map sizes and new builds of the program: taken at a restart, under load, without a lost packet.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use lb_common::layout::{CARRIED_SINCE, LAYOUT_VERSION};
 use lb_userspace::maps::{load, mapping::Access, pins::Pins};
 use weir_tests::{Downloads, Family, Get, Lab, Limits, Load, Rate, WeirProc, config, eventually};
 
@@ -66,6 +67,56 @@ fn another_build_of_the_program_replaces_it_over_the_same_maps() -> Result<()> {
     let (_, maps) = load::open(&Pins::new(weir.bpffs()), Access::ReadOnly)?;
     ensure!(maps.meta[0].object == load::object_digest(), "the maps name the program that runs");
     run.replaced_and_unharmed(&weir)
+}
+
+#[test]
+fn maps_of_an_older_layout_are_made_anew_and_flows_are_taken_over_without_a_lost_packet() -> Result<()> {
+    let lab = Lab::builder().direct(3).start()?;
+    let mut weir = lab.weir(&config(3, Limits::default()))?;
+    let run = Run::start(&lab, &weir)?;
+    weir.succeed(&["backend", "weight", "web/direct-1", "--to", "30"])?;
+    let (pins, map_ids) = (weir.pins()?, weir.map_ids()?);
+    let of_service = |weir: &WeirProc| -> Result<u64> {
+        weir.json(&["services"])?["services"][0]["packets"].as_u64().context("packets")
+    };
+    let packets = of_service(&weir)?;
+    weir.terminate()?;
+    let (_, maps) = load::open(&Pins::new(weir.bpffs()), Access::ReadWrite)?;
+    maps.meta.update(0, |meta| meta.layout_version = CARRIED_SINCE);
+    // Maps that came later.
+    for name in ["fragments", "trace"] {
+        fs::remove_file(weir.bpffs().join("maps").join(name))?;
+    }
+    weir.launch()?;
+    ensure!(of_service(&weir)? >= packets, "counters of services were copied");
+    ensure!(weir.pins()? == pins, "{:?}", weir.pins()?);
+    let renewed = weir.map_ids()?;
+    ensure!(renewed.iter().all(|(name, id)| map_ids[name] != *id), "{renewed:?} was {map_ids:?}");
+    ensure!(weir.backend("direct-1")?["weight"] == 30);
+    run.replaced_and_unharmed(&weir)
+}
+
+#[test]
+fn maps_of_an_unknown_layout_are_refused_and_go_on_forwarding() -> Result<()> {
+    let lab = Lab::builder().direct(2).start()?;
+    let mut weir = lab.weir(&config(2, Limits::default()))?;
+    let vip: SocketAddr = (lab.vip().of(Family::V4), 80).into();
+    let load = Load::start(lab.client(), Get::new(vip), Rate::per_second(100));
+    weir.terminate()?;
+    let (_, maps) = load::open(&Pins::new(weir.bpffs()), Access::ReadWrite)?;
+    for version in [CARRIED_SINCE - 1, LAYOUT_VERSION + 1] {
+        maps.meta.update(0, |meta| meta.layout_version = version);
+        let before = (weir.pins()?, weir.map_ids()?, weir.attachment("eth0")?);
+        let error = weir.launch().err().context("weir must not start")?.to_string();
+        ensure!(error.contains(&format!("layout version {version}")), "{error}");
+        ensure!(error.contains("`weir detach`"), "{error}");
+        ensure!((weir.pins()?, weir.map_ids()?, weir.attachment("eth0")?) == before, "something was changed");
+        weir.forget_ended()?;
+    }
+    maps.meta.update(0, |meta| meta.layout_version = LAYOUT_VERSION);
+    weir.launch()?;
+    ensure!(load.stop().iter().all(|shot| !shot.failed()));
+    Ok(())
 }
 
 #[test]

@@ -4,7 +4,12 @@
 pub const MAGIC: u64 = 0x7765_6972_6d61_7073;
 
 /// Version of the layouts in this module. An adopter of maps with another version builds new maps.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
+
+/// The oldest version whose flows a start takes over into new maps. What it reads there is laid out as here: [`MetaHead`],
+/// the labels, [`super::HotWord`] in [`super::Backend`], the flow tables. Whoever changes one of these sets it to the
+/// version of the change.
+pub const CARRIED_SINCE: u32 = 3;
 
 /// Sizes and secrets that the program needs; constants of the loaded program (`.rodata`), a copy is in [`Meta`].
 #[repr(C)]
@@ -27,6 +32,25 @@ pub struct Geometry {
     /// Lines of the fragment table, less one.
     pub fragments_mask: u32,
 }
+
+/// How [`Meta`] begins in every version.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetaHead {
+    /// [`MAGIC`].
+    pub magic: u64,
+    /// [`LAYOUT_VERSION`] of the maps.
+    pub layout_version: u32,
+    /// Differs.
+    pub limits: [u32; 7],
+    /// [`Geometry::secret`].
+    pub secret: u64,
+}
+
+const _: () = assert!(
+    core::mem::offset_of!(MetaHead, secret)
+        == core::mem::offset_of!(Meta, geometry) + core::mem::offset_of!(Geometry, secret)
+);
 
 /// The one value of the `meta` map.
 #[repr(C)]

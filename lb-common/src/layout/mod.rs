@@ -27,7 +27,7 @@ pub use fragment::{FRAGMENT_WAYS, FragmentLine, FragmentWay};
 pub use index::{INDEX_WAYS, IndexLine, V6_WAYS, VipLineV6};
 pub use info::{BackendInfo, NAME_LEN, PORTS_LEN, PoolInfo, ServiceInfo, Text, VipInfo};
 pub use maglev::{MaglevLine, SLOTS_PER_LINE};
-pub use meta::{Geometry, LAYOUT_VERSION, MAGIC, Meta};
+pub use meta::{CARRIED_SINCE, Geometry, LAYOUT_VERSION, MAGIC, Meta, MetaHead};
 pub use next_hop::{NextHop, NextHopCopy};
 pub use pool::{LastResort, Pool, Span};
 pub use scratch::{Note, Scratch};

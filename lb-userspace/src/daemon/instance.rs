@@ -8,7 +8,7 @@ use aya::programs::Xdp;
 use aya_obj::programs::XdpAttachType;
 use lb_common::layout::Meta;
 use lb_common::time::Tick;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::model::Limits;
 use crate::failure::{Code, Failure};
@@ -28,7 +28,16 @@ enum Program {
 /// Maps that are to be replaced by this instance's.
 struct Predecessor {
     pins: Pins,
+    /// Those that are taken over; the others are empty.
     maps: MapSet,
+    reasons: Reasons,
+}
+
+/// Whether the numbers of reasons mean what they mean here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reasons {
+    Same,
+    Others,
 }
 
 /// A program and its maps.
@@ -58,8 +67,8 @@ impl From<PinError> for Failure {
 impl Instance {
     /// Adopts what is pinned, or loads the program.
     ///
-    /// Pinned maps of other sizes are left as they are; the new ones are made beside them and take over with
-    /// [`Instance::commit`].
+    /// Pinned maps of other sizes, or of a version whose flows can be read, are left as they are; new ones are made beside
+    /// them and take over with [`Instance::commit`].
     pub(super) fn open(pins: &Pins, limits: &Limits) -> Result<Self, Failure> {
         finish_take_over(pins)?;
         if !pins.exist() {
@@ -67,17 +76,29 @@ impl Instance {
             info!("loaded the program with new maps");
             return Ok(instance);
         }
-        match pins.meta() {
-            Ok(meta) if load::limits_of(&meta) == *limits => Self::adopt(pins.clone(), &meta),
-            Ok(meta) => {
-                let maps = pins.open_set(&Sizes::of(&load::limits_of(&meta)), Access::ReadOnly)?;
+        let reasons = match pins.meta() {
+            Ok(meta) if load::limits_of(&meta) == *limits => match pins.check(&Sizes::of(limits)) {
+                Ok(()) => return Self::adopt(pins.clone(), &meta),
+                Err(other) => {
+                    debug!("{other}");
+                    info!("pinned maps are not as this build makes them: new maps are made, flows copied");
+                    Reasons::Others
+                }
+            },
+            Ok(_) => {
                 info!("[limits] changed: new maps are made, flows and counters copied");
-                let mut instance = Self::fresh(pins.successor(), limits)?;
-                instance.predecessor = Some(Predecessor { pins: pins.clone(), maps });
-                Ok(instance)
+                Reasons::Same
             }
-            Err(error) => Err(error.into()),
-        }
+            Err(PinError::Older { theirs, .. }) => {
+                info!("pinned maps have layout version {theirs}: new maps are made, flows copied");
+                Reasons::Others
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let maps = pins.open_carried()?;
+        let mut instance = Self::fresh(pins.successor(), limits)?;
+        instance.predecessor = Some(Predecessor { pins: pins.clone(), maps, reasons });
+        Ok(instance)
     }
 
     fn fresh(pins: Pins, limits: &Limits) -> Result<Self, Failure> {
@@ -109,7 +130,6 @@ impl Instance {
 
     fn adopt(pins: Pins, meta: &Meta) -> Result<Self, Failure> {
         let sizes = Sizes::of(&load::limits_of(meta));
-        pins.check(&sizes)?;
         let maps = Arc::new(pins.open_set(&sizes, Access::ReadWrite)?);
         let counters = Arc::new(CounterMaps::open(&pins)?);
         let pinned = Xdp::from_pin(pins.program(), XdpAttachType::Interface);
@@ -142,19 +162,28 @@ impl Instance {
     /// Copies flows and counters of the maps that these replace. The config must have been applied: names tell which
     /// ids are the same.
     pub(super) fn carry_over(&self) -> Result<(), Failure> {
-        let Some(Predecessor { pins, maps: from }) = &self.predecessor else { return Ok(()) };
+        let Some(Predecessor { pins, maps: from, reasons }) = &self.predecessor else { return Ok(()) };
         let ids = flows::Translation::between(from, &self.maps);
         let carried = flows::carry(from, &self.maps, &ids, Tick::from_ns(flows::now_ns()));
         info!("copied flows to the new maps: {carried:?}");
         // Last: packets counted between here and the attaching are not in the new sums.
-        let (old, mut new) = (CounterMaps::open(pins)?, CounterMaps::open(&self.pins)?);
+        let old = match CounterMaps::open(pins) {
+            Ok(old) => old,
+            Err(error) => {
+                warn!("counters begin anew: {error}");
+                return Ok(());
+            }
+        };
+        let mut new = CounterMaps::open(&self.pins)?;
         let mut copy = |kind, from, to| {
             let counter = old.sum(kind, from);
             new.set(kind, to, counter)
                 .map_err(|error| failed("copy counters to", self.pins.maps().to_owned(), &error))
         };
-        for index in 0..lb_common::reason::Reason::COUNT as u32 {
-            copy(CounterKind::Reasons, index, index)?;
+        if *reasons == Reasons::Same {
+            for index in 0..lb_common::reason::Reason::COUNT as u32 {
+                copy(CounterKind::Reasons, index, index)?;
+            }
         }
         for (from, to) in ids.services() {
             copy(CounterKind::Services, from.into(), to.into())?;
@@ -170,7 +199,7 @@ impl Instance {
         let Some(Predecessor { maps: from, .. }) = &self.predecessor else { return };
         let ids = flows::Translation::between(from, &self.maps);
         let carried = flows::carry(from, &self.maps, &ids, Tick::from_ns(flows::now_ns()));
-        tracing::debug!("looked at the old maps again: {carried:?}");
+        debug!("looked at the old maps again: {carried:?}");
     }
 
     /// Makes program and maps the instance's, once the program is attached.

@@ -7,8 +7,8 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, FragmentLine, IndexLine, MaglevLine, Meta, NextHop, Pool, PoolInfo,
-    RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, FragmentLine, IndexLine, MaglevLine, Meta, MetaHead, NextHop, Pool,
+    PoolInfo, RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::trace::Trace;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -38,6 +38,7 @@ map_values!(
     IndexLine,
     MaglevLine,
     Meta,
+    MetaHead,
     NextHop,
     Pool,
     PoolInfo,

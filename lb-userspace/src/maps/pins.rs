@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, MapType};
-use lb_common::layout::{LAYOUT_VERSION, MAGIC, Meta};
+use lb_common::layout::{CARRIED_SINCE, LAYOUT_VERSION, MAGIC, Meta, MetaHead};
 use thiserror::Error;
 
 use super::mapping::{Access, MapValue, Mapping};
@@ -57,6 +57,18 @@ pub enum PinError {
         path: PathBuf,
         /// What is wrong.
         what: String,
+    },
+    /// Of a version that a start takes over.
+    #[error(
+        "pinned maps in {path}: layout version {theirs}, this weir reads version {ours}; `weir run` takes their flows over"
+    )]
+    Older {
+        /// The directory.
+        path: PathBuf,
+        /// Their version.
+        theirs: u32,
+        /// The version that this weir reads.
+        ours: u32,
     },
     /// mmap(2) failed.
     #[error("map {path} into memory: {cause}")]
@@ -213,17 +225,65 @@ impl Pins {
         if !self.exist() {
             return Err(PinError::Absent(self.maps.clone()));
         }
-        let spec = schema::maps(&Sizes::NONE)[0];
-        let meta: Mapping<Meta> = self.open(&spec, Access::ReadOnly)?;
-        let meta = meta[0];
-        if meta.magic != MAGIC {
+        let MetaHead { magic, layout_version: theirs, .. } = self.head()?;
+        if magic != MAGIC {
             return Err(self.foreign("not made by weir, or never finished".to_owned()));
         }
-        if meta.layout_version != LAYOUT_VERSION {
-            let (theirs, ours) = (meta.layout_version, LAYOUT_VERSION);
-            return Err(self.foreign(format!("layout version {theirs}, this weir reads version {ours}")));
+        match theirs {
+            LAYOUT_VERSION => {
+                let spec = schema::maps(&Sizes::NONE)[0];
+                self.open(&spec, Access::ReadOnly).map(|meta: Mapping<Meta>| meta[0])
+            }
+            CARRIED_SINCE..LAYOUT_VERSION => {
+                Err(PinError::Older { path: self.maps.clone(), theirs, ours: LAYOUT_VERSION })
+            }
+            _ => {
+                Err(self
+                    .foreign(format!("layout version {theirs}, this weir reads version {LAYOUT_VERSION}")))
+            }
         }
-        Ok(meta)
+    }
+
+    fn head(&self) -> Result<MetaHead, PinError> {
+        self.open_beginnings("meta").map(|head: Mapping<MetaHead>| head[0])
+    }
+
+    /// Opens an array map of which each value begins with a `T`, for reading. One value, or values of its very size.
+    fn open_beginnings<T: MapValue>(&self, pin: &str) -> Result<Mapping<T>, PinError> {
+        let path = self.map(pin);
+        let open =
+            |cause: &dyn std::error::Error| PinError::Open { path: path.clone(), cause: innermost(cause) };
+        let data = MapData::from_pin(&path).map_err(|error| open(&error))?;
+        let info = data.info().map_err(|error| open(&error))?;
+        let (size, entries) = (info.value_size() as usize, info.max_entries() as usize);
+        let fits = size == size_of::<T>() || size > size_of::<T>() && entries == 1;
+        let shared = info.map_flags() & MMAPABLE != 0;
+        if info.map_type().map_err(|error| open(&error))? != MapType::Array || !shared || !fits {
+            return Err(self.foreign(format!("{pin}: {entries} values of {size} bytes")));
+        }
+        Mapping::of_map(data.fd().as_fd(), entries, Access::ReadOnly)
+            .map_err(|cause| PinError::Memory { path, cause })
+    }
+
+    /// Opens what a start takes over ([`CARRIED_SINCE`]), of whatever sizes. The other maps are empty ones.
+    ///
+    /// # Errors
+    /// Where one is absent, unreadable, or has values of another size.
+    pub fn open_carried(&self) -> Result<MapSet, PinError> {
+        let memory = |cause| PinError::Memory { path: self.maps.clone(), cause };
+        let rest = MapSet::anonymous(&Sizes::NONE).map_err(memory)?;
+        let secret = self.head()?.secret;
+        rest.meta.update(0, |meta| meta.geometry.secret = secret);
+        Ok(MapSet {
+            backends: self.open_beginnings("backends")?,
+            flows_v4: self.open_beginnings("flows_v4")?,
+            flows_v6: self.open_beginnings("flows_v6")?,
+            backend_info: self.open_beginnings("backend_info")?,
+            service_info: self.open_beginnings("service_info")?,
+            pool_info: self.open_beginnings("pool_info")?,
+            vip_info: self.open_beginnings("vip_info")?,
+            ..rest
+        })
     }
 
     /// Opens all array maps; their sizes are those that `meta` implies.
