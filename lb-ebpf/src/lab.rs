@@ -3,7 +3,7 @@
 //! `pass` sits at the far end of the weir host's veths, because a veth delivers XDP_TX and
 //! XDP_REDIRECT only to a peer that runs an XDP program. `gate_in` and `gate_out` sit on the switch
 //! port of a backend: they cut off a frozen host and witness what was sent to it. `steer` stands in for
-//! weir where the lab itself is tested.
+//! weir where the lab itself is tested. `lose_syns` is a link that loses packets.
 #![no_std]
 #![no_main]
 
@@ -72,6 +72,40 @@ fn rewrite(ctx: &XdpContext) -> Option<u32> {
     }
     // SAFETY: the helper has no preconditions.
     Some(unsafe { bpf_redirect(ifindex as u32, 0) } as u32)
+}
+
+/// SYNs seen by `lose_syns`.
+#[btf_map]
+static SYNS: Array<u64, 1> = Array::new();
+
+/// Loses every other TCP SYN over IPv4, the first to begin with. For one sender at a time.
+#[xdp]
+fn lose_syns(ctx: XdpContext) -> u32 {
+    lose(&ctx).unwrap_or(xdp_action::XDP_PASS)
+}
+
+#[inline(always)]
+fn lose(ctx: &XdpContext) -> Option<u32> {
+    let frame = ctx.data();
+    if frame + 54 > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: 54 bytes are there, and unaligned reads suit any address.
+    let ethertype = u16::from_be(unsafe { ((frame + 12) as *const u16).read_unaligned() });
+    // SAFETY: as above. Version 4, a header without options.
+    let version = unsafe { ((frame + 14) as *const u8).read() };
+    // SAFETY: as above.
+    let protocol = unsafe { ((frame + 23) as *const u8).read() };
+    // SAFETY: as above.
+    let flags = unsafe { ((frame + 47) as *const u8).read() };
+    if ethertype != 0x0800 || version != 0x45 || protocol != 6 || flags & 0x12 != 0x02 {
+        return None;
+    }
+    let seen = SYNS.get_ptr_mut(0)?;
+    // SAFETY: the element lives as long as the map, and there is one sender at a time.
+    let seen = unsafe { &mut *seen };
+    *seen += 1;
+    (*seen % 2 == 1).then_some(xdp_action::XDP_DROP)
 }
 
 /// Passes everything.

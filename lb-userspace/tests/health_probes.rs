@@ -1,5 +1,6 @@
 //! Detection over real sockets, in network namespaces (needs root, iproute2 and nginx).
 
+#[expect(dead_code, reason = "each test program uses a part of the lab")]
 mod health_lab;
 
 use std::fs;

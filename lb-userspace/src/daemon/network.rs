@@ -1,17 +1,19 @@
 //! Ways out to the backends: routes, next hops, the ports that frames may leave by.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use aya::maps::MapData;
 use aya::maps::xdp::DevMapHash;
+use ipnet::IpNet;
 use lb_common::layout::NextHopCopy;
 use tracing::warn;
 
 use crate::config::model::{Config, Mac, Mode};
 use crate::desired::{Egress as DesiredEgress, HopRecord};
 use crate::failure::{Code, Failure};
+use crate::health::Tunnelled;
 use crate::net::{
     Egress, HopChange, HopKey, NeighbourKeeper, NetWatch, NextHopState, NextHops, Observed, Overrides,
     PathMtus, RouteLookup, TooBig, resolve, vip,
@@ -147,15 +149,10 @@ impl Network {
     pub(super) fn egress(&self, config: &Config, address: IpAddr, mac: Option<Mac>) -> Option<DesiredEgress> {
         let way = self.ways.get(&address)?.as_ref().ok()?;
         let next_hop = HopKey::new(way, Overrides::new(config, mac, way));
-        let tunnel = config.tunnel.source.iter().find(|net| net.addr().is_ipv4() == address.is_ipv4());
-        Some(match tunnel {
-            Some(net) => {
-                let entropy_bits = (net.max_prefix_len() - net.prefix_len()).min(32);
-                let source = if entropy_bits == 0 { net.addr() } else { net.network() };
-                DesiredEgress { next_hop, source, entropy_bits }
-            }
-            None => DesiredEgress { next_hop, source: way.source, entropy_bits: 0 },
-        })
+        let net = source(config, address, way);
+        let entropy_bits = (net.max_prefix_len() - net.prefix_len()).min(32);
+        let source = if entropy_bits == 0 { net.addr() } else { net.network() };
+        Some(DesiredEgress { next_hop, source, entropy_bits })
     }
 
     /// Takes a router's word about a packet that weir may have sent; whether the path to a backend is narrower than
@@ -166,10 +163,7 @@ impl Network {
             config.services.values().filter(|service| matches!(service.mode, Mode::Ipip | Mode::Gue));
         let mut pools = tunnelled.filter_map(|service| config.pools.get(&service.pool));
         let is_tunnelled = pools.any(|pool| pool.backends.values().any(|backend| backend.address == said.to));
-        let own = match config.tunnel.source.iter().find(|net| net.addr().is_ipv4() == said.to.is_ipv4()) {
-            Some(net) => net.contains(&said.source),
-            None => way.source == said.source,
-        };
+        let own = source(config, said.to, way).contains(&said.source);
         let mtu = way.mtu;
         is_tunnelled && own && self.paths.take(said, mtu, Instant::now())
     }
@@ -190,6 +184,35 @@ impl Network {
         let default = self.default_ways.iter().filter(|way| links.contains(&way.ifindex));
         let routers: BTreeSet<IpAddr> = ways().chain(default).filter_map(|way| way.gateway).collect();
         routers.into_iter().collect()
+    }
+
+    /// The link that the route to each backend's address names. Its carrier tells of those below it: a VLAN's follows its
+    /// port's, a bond loses it with the last of its ports.
+    pub(super) fn links(&self) -> HashMap<IpAddr, u32> {
+        let ways = self.ways.iter().filter_map(|(address, way)| Some((*address, way.as_ref().ok()?)));
+        ways.filter(|(_, way)| !way.is_local()).map(|(address, way)| (address, way.route_ifindex)).collect()
+    }
+
+    /// What the services send to each backend's address inside tunnels.
+    pub(super) fn tunnels(&self, config: &Config) -> HashMap<IpAddr, Tunnelled> {
+        let mut tunnels: HashMap<IpAddr, Tunnelled> = HashMap::new();
+        for service in
+            config.services.values().filter(|service| matches!(service.mode, Mode::Ipip | Mode::Gue))
+        {
+            let vips = config.vips.get(&service.vip).into_iter().flat_map(|vip| &vip.addresses);
+            let backends =
+                config.pools.get(&service.pool).into_iter().flat_map(|pool| pool.backends.values());
+            for address in backends.map(|backend| backend.address) {
+                let Some(Ok(way)) = self.ways.get(&address) else { continue };
+                let to_backend = tunnels.entry(address).or_insert_with(|| Tunnelled {
+                    source: source(config, address, way),
+                    gue_port: config.tunnel.gue_port,
+                    vips: BTreeSet::new(),
+                });
+                to_backend.vips.extend(vips.clone());
+            }
+        }
+        tunnels
     }
 
     /// Names of the links towards backends that have no carrier.
@@ -230,6 +253,13 @@ impl Network {
         });
         ways.chain(hops).collect()
     }
+}
+
+/// The sources of outer headers towards `address`: those of the config, else the way's.
+fn source(config: &Config, address: IpAddr, way: &Egress) -> IpNet {
+    let mut configured = config.tunnel.source.iter();
+    let configured = configured.find(|net| net.addr().is_ipv4() == address.is_ipv4());
+    configured.copied().unwrap_or_else(|| IpNet::from(way.source))
 }
 
 /// A next hop as the maps have it.

@@ -79,6 +79,8 @@ impl Wanted<'_> {
             guard: self.config.guard.clone(),
             witnesses: self.network.witnesses(self.config),
             splits: self.rollouts.splits(),
+            ways: self.network.links(),
+            tunnels: self.network.tunnels(self.config),
             ..Targets::default()
         };
         for (pool, target) in self.config.pools.values().zip(targets.pools.values_mut()) {

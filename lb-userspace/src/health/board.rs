@@ -14,10 +14,11 @@ use std::time::SystemTime;
 use super::command::{Targets, Which, Wish};
 use super::event::{Applier, BackendKey, Evidence, HealthEvent};
 use super::guard::{Belief, Guard, GuardRules};
+use super::hearsay::Hearsay;
 use super::judge::{Failure, Judge, Nature, ProbeRecord, Sequence};
 use super::machine::{Cause, Change, FailureKind, Finding, Health, Pace};
 use super::passive::{PassiveRules, Verdict};
-use super::pool_view::{Member, PoolRules, PoolView, combine};
+use super::pool_view::{PoolRules, PoolView};
 use super::self_check::OwnState;
 use super::snapshot::{self, BackendHealth, HandshakeStatus};
 use super::time::Moment;
@@ -27,8 +28,12 @@ use crate::config::model::{Check, CheckKind};
 mod comparison;
 mod doubt;
 mod drill;
+mod objection;
+mod output;
 mod split;
 mod tunnel;
+
+pub use objection::Tunnelled;
 
 /// Names one stream; a later stream in the same place has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -124,6 +129,8 @@ pub(super) struct Board {
     generation: u32,
     guard: Guard,
     own: OwnState,
+    ways: objection::Ways,
+    hearsay: Hearsay,
     witnesses: Vec<(IpAddr, StreamId)>,
     /// Direct pings of backends that are checked through tunnels.
     hints: HashMap<IpAddr, StreamId>,
@@ -155,6 +162,8 @@ impl Board {
             generation: 0,
             guard: Guard::new(GuardRules::default()),
             own: OwnState::default(),
+            ways: objection::Ways::default(),
+            hearsay: Hearsay::default(),
             witnesses: Vec::new(),
             hints: HashMap::new(),
             guard_at: None,
@@ -252,6 +261,7 @@ impl Board {
         self.follow_hints(targets, &mut changes);
         self.drop_unconcerned(&mut changes);
         self.follow_hosts(targets);
+        self.follow_ways(targets);
         self.set_splits(&targets.splits);
         for pool in 0..self.pools.len() {
             for member in 0..self.pools[pool].members.len() {
@@ -297,6 +307,7 @@ impl Board {
             let witness = stream.role == Role::Witness;
             self.time(id, now);
             self.tell(id, now);
+            self.refute(id, now);
             if witness && self.guard.is_busy() {
                 self.step_guard(now);
             }
@@ -367,21 +378,14 @@ impl Board {
             self.step_guard(now);
         }
         self.on_drill_time(now);
+        self.expire_hearsay(now);
     }
 
     /// When [`Board::on_time`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Moment> {
         let member = self.deadlines.peek().map(|Reverse((at, ..))| *at);
-        member.into_iter().chain(self.guard_at).chain(self.drills.next_deadline()).min()
-    }
-
-    /// Tells the data plane what has changed.
-    pub(super) fn flush(&mut self, now: Moment) {
-        for pool in std::mem::take(&mut self.dirty) {
-            if self.pools.get(pool).is_some_and(|pool| pool.dirty == Dirty::Yes) {
-                self.flush_pool(pool, now);
-            }
-        }
+        let others = [self.guard_at, self.drills.next_deadline(), self.hearsay.next_deadline()];
+        member.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// The backends of some pools, for views.
@@ -448,6 +452,10 @@ impl Board {
     /// What a backend's checks say together, as far as silence counts; nothing where all that is left is silence that
     /// does not.
     fn finding(&self, pool: usize, member: usize) -> Option<Finding> {
+        let address = self.pools[pool].members[member].address;
+        if self.ways.cut(address).is_some() {
+            return Some(Finding::Bad(FailureKind::Hard));
+        }
         let streams = self.pools[pool].members[member].streams.iter().filter_map(|id| self.stream(*id));
         let belief = self.guard.belief();
         let counts = |judge: &Judge| match (judge.nature(), belief, judge.finding()) {
@@ -457,8 +465,10 @@ impl Board {
         };
         let passive = self.pools[pool].members[member].passive.is_ejected();
         let passive = passive.then_some(Some(Finding::Bad(FailureKind::Soft)));
-        let findings: Vec<Option<Finding>> =
-            streams.map(|stream| counts(&stream.judge)).chain(passive).collect();
+        let said = self.hearsay.doubt(address).is_some();
+        let said = said.then(|| (belief != Belief::Nothing).then_some(Finding::Doubtful));
+        let findings = streams.map(|stream| counts(&stream.judge));
+        let findings: Vec<Option<Finding>> = findings.chain(passive).chain(said).collect();
         let combined = Finding::combine(findings.iter().copied().flatten());
         let withheld = findings.contains(&None);
         (!withheld || matches!(combined, Finding::Doubtful | Finding::Bad(_))).then_some(combined)
@@ -506,6 +516,9 @@ impl Board {
 
     /// The reason in words, from the check that says the worst.
     fn reason(&self, pool: usize, member: usize, to: Health, now: Moment) -> String {
+        if let Some(objection) = self.objection(pool, member).filter(|_| to != Health::Up) {
+            return objection.text;
+        }
         let streams = self.pools[pool].members[member].streams.iter().filter_map(|id| self.stream(*id));
         let telling = streams.max_by_key(|stream| Finding::gravity(stream.judge.finding()));
         let failed = |stream: &Stream| matches!(stream.judge.finding(), Finding::Bad(_));
@@ -524,6 +537,9 @@ impl Board {
 
     /// Evidence for a decision, from the check that says the worst.
     fn evidence(&self, pool: usize, member: usize, now: Moment) -> Evidence {
+        if let Some(objection) = self.objection(pool, member) {
+            return objection.evidence(now);
+        }
         let streams = self.pools[pool].members[member].streams.iter().filter_map(|id| self.stream(*id));
         let Some(telling) = streams.max_by_key(|stream| Finding::gravity(stream.judge.finding())) else {
             return Evidence {
@@ -543,66 +559,6 @@ impl Board {
             decided_at: now,
             probes,
             unanswered: judge.unanswered().collect(),
-        }
-    }
-
-    /// Tells the data plane about a pool and reports what changed.
-    fn flush_pool(&mut self, index: usize, now: Moment) {
-        self.store(index, None, now);
-        self.report(index);
-    }
-
-    /// Combines a pool and stores each slot that differs: `first` before all others, then those of noted changes.
-    /// Returns when the first one was stored.
-    fn store(&mut self, index: usize, first: Option<usize>, now: Moment) -> Option<Moment> {
-        let pool = self.pools.get_mut(index)?;
-        pool.dirty = Dirty::No;
-        let members: Vec<Member> = pool.members.iter().map(|member| member.as_member(now)).collect();
-        let mut view = combine(&pool.rules, &members, pool.view.active_tier);
-        if let Some(split) = self.splits.of_pool.get(&pool.name) {
-            split.apply(&members, pool.members.iter().map(|member| &*member.key.backend), &mut view);
-        }
-        let first_at = first.map(|member| {
-            pool.members[member].apply(view.slots[member], self.applier.as_mut());
-            Moment::now()
-        });
-        for pending in pool.pending.iter_mut().filter(|pending| pending.applied_at.is_none()) {
-            pool.members[pending.member].apply(view.slots[pending.member], self.applier.as_mut());
-            pending.applied_at = Some(Moment::now());
-        }
-        for (member, slot) in pool.members.iter_mut().zip(&view.slots) {
-            member.apply(*slot, self.applier.as_mut());
-        }
-        if view.usable != pool.view.usable
-            || view.active_tier != pool.view.active_tier
-            || view.last_resort != pool.view.last_resort
-        {
-            self.applier.pool_changed(&pool.name, &view);
-        }
-        pool.view = view;
-        first_at
-    }
-
-    /// Reports the noted changes; their slots are stored.
-    fn report(&mut self, index: usize) {
-        let Some(pool) = self.pools.get_mut(index) else { return };
-        let (wall, wall_at) = (SystemTime::now(), Moment::now());
-        for pending in pool.pending.drain(..) {
-            let decided_at = pending.evidence.decided_at;
-            let event = HealthEvent {
-                time: decided_at.to_wall(wall_at, wall),
-                backend: pool.members[pending.member].key.clone(),
-                from: pending.change.from,
-                to: pending.change.to,
-                kind: pending.change.kind,
-                reason: pending.reason,
-                detected_after: decided_at.since(pending.evidence.signal_at),
-                applied_after: pending.applied_at.unwrap_or(wall_at).since(decided_at),
-                evidence: pending.evidence,
-            };
-            self.applier.label(&event);
-            // Nobody listens any more when the daemon is on its way out.
-            let _ = self.events.send(event);
         }
     }
 

@@ -18,6 +18,8 @@ use crate::health::snapshot::Adopted;
 mod doubt;
 #[path = "board_tests/drill.rs"]
 mod drill;
+#[path = "board_tests/objection.rs"]
+mod objection;
 #[path = "board_tests/tunnel.rs"]
 mod tunnel;
 

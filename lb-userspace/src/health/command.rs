@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 
+use super::board::Tunnelled;
 use super::drill::Fail;
 use super::event::BackendKey;
 use super::guard_status::GuardStatus;
@@ -36,6 +37,11 @@ pub struct Targets {
     pub guard: config::Guard,
     /// Neighbours that vouch for weir's own link; backends among them do not count.
     pub witnesses: Vec<IpAddr>,
+    /// The link that the route to a backend's address names, where it is known: without a carrier there nothing
+    /// reaches it.
+    pub ways: HashMap<IpAddr, u32>,
+    /// What is sent to a backend's address inside tunnels.
+    pub tunnels: HashMap<IpAddr, Tunnelled>,
 }
 
 /// What the operator wants of a backend.

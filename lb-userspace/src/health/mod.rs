@@ -15,6 +15,7 @@ pub mod flap;
 pub mod guard;
 mod guard_status;
 mod handle;
+pub mod hearsay;
 pub mod judge;
 pub mod machine;
 pub mod passive;
@@ -28,7 +29,7 @@ pub mod timings;
 mod tripwire;
 mod watched;
 
-pub use board::StreamId;
+pub use board::{StreamId, Tunnelled};
 pub use command::{HealthError, Targets, Which, Wish};
 pub use event::{Applier, BackendKey, Evidence, GuardEvent, GuardEventKind, HealthEvent, NoWay, Wrapped};
 pub use guard_status::{FrozenStatus, GuardStatus};

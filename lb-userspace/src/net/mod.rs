@@ -8,10 +8,12 @@
 //! kernel → watch → decode → snapshot ─┬→ egress → next_hop → one next-hop record
 //! kernel → lookup ────────────────────┘      └→ keeper → kernel (keeps the neighbour fresh)
 //! ```
-//! Only [`watch`], [`lookup`], [`keeper`], [`path_mtu`] and [`facts`] talk to the kernel; the rest are functions of values.
+//! Only [`watch`], [`carrier`], [`lookup`], [`keeper`], [`path_mtu`] and [`facts`] talk to the kernel; the rest are functions of
+//! values.
 
 #[cfg(test)]
 mod bond_tests;
+pub mod carrier;
 mod decode;
 pub mod egress;
 pub mod ethtool;

@@ -77,8 +77,34 @@ impl Lab {
         self.on_server(spawn).join().expect("thread").expect("start a program")
     }
 
+    /// The number of weir's link to the backends.
+    pub(crate) fn link(&self) -> u32 {
+        let index = || {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            rustix::net::netdevice::name_to_index(socket, "up0").expect("the link")
+        };
+        inside(&self.weir, index).join().expect("the link's number")
+    }
+
+    /// Runs a closure in a thread on weir's side.
+    pub(crate) fn on_weir<T: Send + 'static>(
+        &self,
+        run: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        inside(&self.weir, run)
+    }
+
     /// Starts detection on weir's side.
     pub(crate) fn detect(&self, pools: Vec<Pool>) -> Detection {
+        self.detect_knowing(pools, |_| {})
+    }
+
+    /// Starts detection on weir's side, which knows more of the network than the pools.
+    pub(crate) fn detect_knowing(
+        &self,
+        pools: Vec<Pool>,
+        know: impl FnOnce(&mut Targets) + Send + 'static,
+    ) -> Detection {
         let pools: BTreeMap<String, Pool> = pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect();
         let start = move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -90,7 +116,8 @@ impl Lab {
             let slots = Slots::default();
             // A busy machine must not make these tests wait: there is no witness to ask.
             let guard = Guard { freeze_max: Duration::ZERO, ..Guard::default() };
-            let targets = Targets { pools, guard, ..Targets::default() };
+            let mut targets = Targets { pools, guard, ..Targets::default() };
+            know(&mut targets);
             let health = lb_userspace::health::Health::start(
                 &targets,
                 Box::new(slots.clone()),
@@ -170,11 +197,17 @@ pub(crate) struct Slots(Arc<Mutex<Stored>>);
 #[derive(Default)]
 struct Stored {
     loss: Option<Instant>,
+    last_loss: Option<Instant>,
 }
 
 impl Slots {
     fn first_loss(&self) -> Option<Instant> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).loss
+    }
+
+    /// When the latest slot was stored that is not active.
+    pub(crate) fn last_loss(&self) -> Option<Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last_loss
     }
 
     /// Forgets the first loss.
@@ -187,7 +220,9 @@ impl Applier for Slots {
     fn apply(&mut self, _backend: &BackendKey, slot: Slot) {
         let mut stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.state != SlotState::Active {
-            stored.loss.get_or_insert_with(Instant::now);
+            let now = Instant::now();
+            stored.loss.get_or_insert(now);
+            stored.last_loss = Some(now);
         }
     }
 

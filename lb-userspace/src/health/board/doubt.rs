@@ -135,6 +135,9 @@ impl Board {
                 silence |= judge.nature() == Nature::Silence;
                 hard |= judge.nature() == Nature::Answer && failing(judge);
             }
+            let address = self.pools[pool].members[member].address;
+            hard |= self.ways.cut(address).is_some();
+            silence |= self.hearsay.doubt(address).is_some();
             if !silence || hard {
                 continue;
             }
@@ -166,7 +169,7 @@ impl Board {
     }
 
     /// Positions of all pools' members.
-    fn all_members(&self) -> Vec<(usize, usize)> {
+    pub(super) fn all_members(&self) -> Vec<(usize, usize)> {
         let pools = self.pools.iter().enumerate();
         pools.flat_map(|(pool, of)| (0..of.members.len()).map(move |member| (pool, member))).collect()
     }

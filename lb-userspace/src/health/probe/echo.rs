@@ -130,13 +130,13 @@ impl EchoMark {
         packet
     }
 
-    /// Reads an echo reply and checks that it answers a request of ours to `from`.
-    pub(super) fn parse(&self, from: IpAddr, packet: &[u8]) -> Option<(StreamId, Sequence)> {
+    /// Reads an echo message and checks that it is, or answers, a request of ours to `peer`.
+    pub(super) fn parse(&self, peer: IpAddr, packet: &[u8]) -> Option<(StreamId, Sequence)> {
         let word = |at: usize| packet.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
         let long = |at: usize| packet.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes);
         let stream = StreamId { index: word(8)?, generation: word(12)? };
         let seq = long(16)?;
-        (long(24)? == self.tag(from, stream, seq)).then_some((stream, seq))
+        (long(24)? == self.tag(peer, stream, seq)).then_some((stream, seq))
     }
 
     /// Proves that a reply belongs to a request of this instance.
@@ -199,6 +199,13 @@ impl EchoSocket {
                 return Some(answer);
             }
         }
+    }
+}
+
+impl EchoSocket {
+    /// The probe that a quoted request to `to` is.
+    pub(super) fn probe_of(&self, to: IpAddr, request: &[u8]) -> Option<(StreamId, Sequence)> {
+        self.mark.parse(to, request)
     }
 }
 

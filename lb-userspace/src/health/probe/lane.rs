@@ -17,6 +17,8 @@ const VARY_FROM: Duration = Duration::from_millis(100);
 /// Timers fire together on a grid of this share of their span, at most [`GRID_MAX`].
 const GRID_SHARE: u32 = 16;
 const GRID_MAX: Duration = Duration::from_millis(1);
+/// A probe that is more overdue than this has company: all that were due in that time.
+const OVERSLEPT: Duration = Duration::from_millis(100);
 /// How long a route's preferred source is believed while probes are answered.
 const SOURCE_AGE: Duration = Duration::from_secs(5);
 /// The same while they are not.
@@ -24,11 +26,21 @@ const SOURCE_AGE_IN_DOUBT: Duration = Duration::from_millis(100);
 /// SYNs whose answers are recognised.
 const INITIALS: usize = 64;
 
+/// Whether a stream's turn is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It may send.
+    Due,
+    /// It sends later, once.
+    PutOff,
+}
+
 /// What sending keeps about a stream.
 #[derive(Debug)]
 pub(super) struct Lane {
     seq: Sequence,
     next_send: Moment,
+    turn: Turn,
     /// The judgement that is armed; an earlier entry of the timers is void.
     pub(super) judge_at: Option<Moment>,
     initials: Vec<(Sequence, u32)>,
@@ -39,7 +51,7 @@ impl Lane {
     /// A stream that starts at a moment drawn from `random` (uniform in `0..=u64::MAX`).
     pub(super) fn new(interval: Duration, now: Moment, random: u64) -> Self {
         let next_send = now + share(interval.min(START_SPREAD), random);
-        Self { seq: 0, next_send, judge_at: None, initials: Vec::new(), source: None }
+        Self { seq: 0, next_send, turn: Turn::Due, judge_at: None, initials: Vec::new(), source: None }
     }
 
     /// When the next probe is to be sent.
@@ -47,15 +59,34 @@ impl Lane {
         self.next_send.round_up(grid(interval))
     }
 
+    /// Puts a turn off that this thread overslept, by up to the time it slept, so that the probes of that time come
+    /// spread as they were due. Never twice in a row: who oversleeps always still sends.
+    pub(super) fn put_off(&mut self, interval: Duration, now: Moment, random: u64) -> Turn {
+        let overslept = now.since(self.next_send);
+        self.turn = match self.turn {
+            Turn::Due if overslept > OVERSLEPT => {
+                self.next_send = now + share(overslept.min(interval), random);
+                Turn::PutOff
+            }
+            Turn::Due | Turn::PutOff => Turn::Due,
+        };
+        self.turn
+    }
+
     /// Numbers a probe that leaves now, and sets the time of the next.
     pub(super) fn take_turn(&mut self, interval: Duration, now: Moment, random: u64) -> Sequence {
         self.seq += 1;
         let vary = if interval >= VARY_FROM { interval / 20 } else { Duration::ZERO };
-        let step = interval - vary + share(vary * 2, random);
+        let step = match self.seq {
+            // First probes come soon, and close together where intervals are long: from the second on they spread.
+            1 if interval > START_SPREAD => share(interval, random),
+            _ => interval - vary + share(vary * 2, random),
+        };
         self.next_send = self.next_send + step;
-        // Probes that were missed are not made up for.
+        // Probes that were missed are not made up for, and the stream keeps its place among the others.
         if self.next_send <= now {
-            self.next_send = now + step;
+            let missed = now.since(self.next_send).as_nanos() / interval.as_nanos().max(1) + 1;
+            self.next_send = self.next_send + interval * u32::try_from(missed).unwrap_or(u32::MAX);
         }
         self.seq
     }
@@ -111,7 +142,9 @@ fn share(span: Duration, random: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::timers::{Task, Timers};
     use super::*;
+    use crate::health::board::StreamId;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -131,6 +164,90 @@ mod tests {
         assert_eq!(lane.next_send, Moment(1_000_000));
         assert_eq!(lane.take_turn(interval, Moment(50_000_000), 0), 2);
         assert_eq!(lane.next_send, Moment(51_000_000));
+    }
+
+    /// What 10,000 streams of one interval do over a time, with the thread asleep for part of it: probes sent in each
+    /// millisecond, and the streams' number of probes.
+    fn sent(interval: Duration, span: Duration, asleep: std::ops::Range<u64>) -> (Vec<u32>, Vec<u64>) {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut draw = || {
+            // splitmix64, by Sebastiano Vigna.
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ (mixed >> 31)
+        };
+        let mut lanes: Vec<Lane> = (0..10_000).map(|_| Lane::new(interval, Moment(0), draw())).collect();
+        let mut timers = Timers::default();
+        for (index, lane) in (0..).zip(&lanes) {
+            timers.at(lane.send_at(interval), StreamId { index, generation: 1 }, Task::Send);
+        }
+        let end = Moment(0) + span;
+        let mut per_ms = vec![0; usize::try_from(span.as_millis()).expect("a short time")];
+        let mut now = Moment(0);
+        while let Some(first) = timers.first() {
+            now = now.max(first);
+            if asleep.contains(&(now.0 / 1_000_000)) {
+                now = Moment(asleep.end * 1_000_000);
+            }
+            if now >= end {
+                break;
+            }
+            while let Some((_, id, _)) = timers.pop_due(now) {
+                let lane = &mut lanes[usize::try_from(id.index).expect("an index")];
+                if lane.put_off(interval, now, draw()) == Turn::Due {
+                    lane.take_turn(interval, now, draw());
+                    per_ms[usize::try_from(now.0 / 1_000_000).expect("an index")] += 1;
+                }
+                timers.at(lane.send_at(interval), id, Task::Send);
+            }
+        }
+        (per_ms, lanes.iter().map(|lane| lane.seq).collect())
+    }
+
+    #[test]
+    fn probes_of_ten_thousand_backends_never_come_in_bursts() {
+        // Ten probes a millisecond on average; of so many independent ones hardly ever more than thirty.
+        let (per_ms, probes) = sent(SECOND, SECOND * 20, 0..0);
+        let worst = per_ms.iter().max().copied().unwrap_or_default();
+        assert!(worst <= 35, "{worst} probes in one millisecond");
+        assert!(probes.iter().all(|count| (19..=21).contains(count)), "{:?}", probes.iter().max());
+    }
+
+    #[test]
+    fn probes_that_this_thread_overslept_do_not_come_in_a_burst() {
+        let (per_ms, probes) = sent(SECOND, SECOND * 10, 3000..5000);
+        let worst = per_ms.iter().max().copied().unwrap_or_default();
+        assert!(worst <= 60, "{worst} probes in one millisecond");
+        assert!(probes.iter().all(|count| (6..=10).contains(count)), "{:?}", probes.iter().min());
+        let fast = Duration::from_millis(100);
+        let (per_ms, _) = sent(fast, SECOND * 5, 2000..4000);
+        let worst = per_ms.iter().max().copied().unwrap_or_default();
+        assert!(worst <= 260, "{worst} probes in one millisecond, 100 on average");
+    }
+
+    #[test]
+    fn probes_with_long_intervals_start_soon_and_spread_over_the_interval() {
+        let minute = SECOND * 60;
+        let (per_ms, probes) = sent(minute, SECOND * 180, 0..0);
+        let within = |seconds: std::ops::Range<usize>| -> u32 {
+            per_ms[seconds.start * 1000..seconds.end * 1000].iter().sum()
+        };
+        assert!(within(0..1) >= 10_000);
+        // 167 a second on average.
+        let worst = (70..180).map(|second| within(second..second + 1)).max().unwrap_or_default();
+        assert!(worst <= 260, "{worst} probes in one second");
+        assert!(probes.iter().all(|count| (3..=5).contains(count)));
+    }
+
+    #[test]
+    fn a_turn_is_not_put_off_twice() {
+        let interval = Duration::from_millis(1);
+        let mut lane = Lane::new(interval, Moment(0), 0);
+        assert_eq!(lane.put_off(interval, Moment(0) + OVERSLEPT, 0), Turn::Due);
+        assert_eq!(lane.put_off(interval, Moment(0) + SECOND, 1 << 63), Turn::PutOff);
+        assert_eq!(lane.next_send, Moment(1_000_500_000));
+        assert_eq!(lane.put_off(interval, Moment(0) + SECOND * 2, 0), Turn::Due);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod echo;
 mod exec;
 mod half_open;
 mod http;
+mod icmp_errors;
 mod lane;
 mod link;
 mod phases;

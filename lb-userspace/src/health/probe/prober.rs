@@ -26,7 +26,8 @@ use super::connect::{self, ATTEMPT, Connects, Outcome};
 use super::datagram::{DATAGRAM, Datagrams};
 use super::echo::Family;
 use super::half_open::Verdict;
-use super::lane::{Lane, grid};
+use super::icmp_errors::{ErrorSockets, IcmpError, Quote};
+use super::lane::{Lane, Turn, grid};
 use super::raw::RawSockets;
 use super::realtime;
 use super::through::TunnelSockets;
@@ -36,8 +37,10 @@ use super::trust::TlsSettings;
 use crate::config::model::{Check, CheckKind};
 use crate::health::board::{Board, StreamChanges, StreamId};
 use crate::health::command::{Command, HealthError, Targets, Waker};
+use crate::health::hearsay::Complaint;
 use crate::health::judge::{Failure, Sequence};
 use crate::health::time::Moment;
+use crate::net::carrier::CarrierWatch;
 
 mod tunnel;
 
@@ -45,6 +48,8 @@ const WAKE: u64 = 1;
 const TIMER: u64 = 2;
 const RAW: u64 = 3;
 const BFD: u64 = 4;
+const LINKS: u64 = 5;
+const ICMP: u64 = 6;
 /// Events taken from the kernel in one call.
 const BATCH: usize = 256;
 /// A timer that fires later than this was held up; nobody is judged before another look at the sockets.
@@ -67,6 +72,8 @@ pub(in crate::health) struct Prober {
     tripwires: Tripwires,
     talks: Talks,
     datagrams: Datagrams,
+    links: CarrierWatch,
+    icmp_errors: ErrorSockets,
     asynchronous: AsyncProbes,
     commands: Receiver<Command>,
     waker: Arc<Waker>,
@@ -100,6 +107,9 @@ impl Prober {
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN)?;
         epoll::add(&epoll, waker.as_fd(), EventData::new_u64(WAKE), EventFlags::IN)?;
+        let icmp_errors = ErrorSockets::open(epoll.as_fd(), ICMP)?;
+        let links = CarrierWatch::open()?;
+        epoll::add(&epoll, &links, EventData::new_u64(LINKS), EventFlags::IN)?;
         Ok(Self {
             board,
             lanes: HashMap::new(),
@@ -111,6 +121,8 @@ impl Prober {
             tripwires: Tripwires::default(),
             talks: Talks::default(),
             datagrams: Datagrams::default(),
+            links,
+            icmp_errors,
             asynchronous: AsyncProbes::new(runtime, waker.clone()),
             commands,
             waker,
@@ -139,6 +151,7 @@ impl Prober {
                 self.board.next_deadline(),
                 self.tripwires.next_deadline(),
                 self.talks.next_deadline(),
+                self.icmp_errors.next_deadline(),
             ];
             let wanted = deadlines.into_iter().flatten().min();
             if wanted != armed {
@@ -159,6 +172,7 @@ impl Prober {
             }
             self.drained_at = now;
             self.look_twice_if_late(wanted, now);
+            self.icmp_errors.on_time(self.epoll.as_fd(), now);
             self.board.on_time(now);
             self.run_due(now);
             self.send_urgent();
@@ -193,6 +207,8 @@ impl Prober {
             opened.map_err(|source| HealthError::open(&CheckKind::Ping, source))?;
         }
         self.asynchronous.set_tls(tls);
+        // The carriers of the links that new ways take.
+        self.take_carriers();
         let changes = self.board.update(targets, now);
         self.follow(changes, now);
         Ok(())
@@ -261,6 +277,8 @@ impl Prober {
             let flags = event.flags;
             match event.data.u64() {
                 RAW => self.take_answers(now),
+                LINKS => self.take_carriers(),
+                ICMP => self.take_icmp_errors(now),
                 BFD => self.talks.take_packets(&mut self.board, now),
                 WAKE => next = self.take_messages(now),
                 token if token & TRIPWIRE != 0 => {
@@ -283,6 +301,37 @@ impl Prober {
         next
     }
 
+    /// Takes what hosts and routers say of probes and of tunnelled packets.
+    fn take_icmp_errors(&mut self, now: Moment) {
+        for IcmpError { from, cause, about, quote } in self.icmp_errors.read(now) {
+            let probe = match quote {
+                Quote::Tunnelled { source, port, vip } => {
+                    if self.board.tunnels(about, source, port, vip) {
+                        self.board.complained(about, Complaint::Icmp { from, cause }, Moment::now());
+                    }
+                    continue;
+                }
+                Quote::Icmp(request) => {
+                    self.raw.echo(Family::of(about)).and_then(|socket| socket.probe_of(about, &request))
+                }
+                Quote::Segment { port, initial } => {
+                    self.half_open_probe(SocketAddr::new(about, port), initial)
+                }
+            };
+            if let Some((stream, seq)) = probe {
+                let failure = Failure::Unreachable(format!("{cause}, says {from}"));
+                self.board.failed(stream, seq, failure, Moment::now());
+            }
+        }
+    }
+
+    /// Takes what the kernel says of links.
+    fn take_carriers(&mut self) {
+        while let Some(link) = self.links.take() {
+            self.board.set_carrier(link, Moment::now());
+        }
+    }
+
     /// Reads the raw sockets empty.
     fn take_answers(&mut self, now: Moment) {
         self.take_replies(now);
@@ -290,14 +339,18 @@ impl Prober {
             self.board.answered(stream, seq, self.drained_at, now);
         }
         while let Some(answer) = self.raw.next_half_open() {
-            let streams = self.syn_targets.get(&answer.from).into_iter().flatten();
-            let probe = |id: &StreamId| Some((*id, self.lanes.get(id)?.probe_of(answer.initial)?));
-            let Some((stream, seq)) = streams.clone().find_map(probe) else { continue };
+            let Some((stream, seq)) = self.half_open_probe(answer.from, answer.initial) else { continue };
             match answer.verdict {
                 Verdict::Open => self.board.answered(stream, seq, self.drained_at, now),
                 Verdict::Refused => self.board.failed(stream, seq, Failure::Refused, now),
             }
         }
+    }
+
+    /// The probe whose SYN to `to` had this initial sequence number.
+    fn half_open_probe(&self, to: SocketAddr, initial: u32) -> Option<(StreamId, Sequence)> {
+        let mut streams = self.syn_targets.get(&to).into_iter().flatten();
+        streams.find_map(|id| Some((*id, self.lanes.get(id)?.probe_of(initial)?)))
     }
 
     /// Takes results of the async runtime, and commands.
@@ -400,6 +453,9 @@ impl Prober {
         let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(&id)) else { return };
         let interval = stream.check.interval;
         let began = Moment::now();
+        if lane.put_off(interval, began, random) == Turn::PutOff {
+            return self.timers.at(lane.send_at(interval), id, Task::Send);
+        }
         let seq = lane.take_turn(interval, began, random);
         self.timers.at(lane.send_at(interval), id, Task::Send);
         self.launch(id, seq, began);
