@@ -234,3 +234,22 @@ fn packets_from_beyond_the_link_are_not_heard() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_drill_reaches_sessions_by_the_packets_that_they_miss() -> Result<()> {
+    let lab = Lab::builder().start()?;
+    let _birds = [Bird::start(&lab, "direct-1")?, Bird::start(&lab, "direct-2")?];
+    let weir = lab.weir(&config(&lab))?;
+    wait_for(&weir, "direct-1", "up");
+    let drill = |fail: &str| weir.json(&["drill", "v4/direct-1", "--fail", fail, "--for", "2s", "--force"]);
+    let report = drill("silence")?;
+    println!("{report:#}");
+    // Five packets of 50 ms each may be missed.
+    let down = report["down_after_us"].as_u64().context("it went down")?;
+    assert!((150_000..1_500_000).contains(&down), "{report:#}");
+    wait_for(&weir, "direct-1", "up");
+    // The server's end is not the host's.
+    let report = drill("crash")?;
+    assert_eq!(report["new_flows_stopped_after_us"], serde_json::Value::Null, "{report:#}");
+    Ok(())
+}

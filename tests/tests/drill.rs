@@ -53,16 +53,22 @@ fn a_drill_tells_when_flows_stopped_and_came_back_and_traffic_bears_it_out() -> 
         assert_eq!(meanwhile, 0, "new connections to a backend that is failing");
         let steps = steps(&report)?;
         let names: Vec<&str> = steps.iter().map(|(name, _)| name.as_str()).collect();
+        let told: Vec<&str> = names.iter().copied().filter(|name| *name != "last new flow").collect();
         assert_eq!(
-            names,
+            told,
             ["injected", "suspect", "store", "down", "store", "restored", "up", "store"],
             "{fail}"
         );
+        assert_eq!(names.len(), told.len() + 1, "{names:?}");
         assert!(steps.is_sorted_by_key(|(_, after)| *after), "{steps:?}");
         let number = |name: &str| report[name].as_u64().with_context(|| format!("{name} of {report}"));
         let (stopped, down) = (number("new_flows_stopped_after_us")?, number("down_after_us")?);
         // A check every 50 ms with a timeout of a second.
         assert!(stopped <= down && down < 3_000_000, "{stopped} {down}");
+        // The data plane's own word: nothing new was sent to it after the store, but for what the counter's reader saw late.
+        let last = number("last_new_flow_after_us")?;
+        println!("{fail}: stored after {stopped} us, the last new flow after {last} us");
+        assert!(last < stopped + 50_000, "{last} {stopped}");
         assert!(number("readmitted_after_us")? < 2_000_000);
         assert_eq!(report["done"], true);
         all_up(&weir, 3);
@@ -135,5 +141,31 @@ fn a_drill_that_the_pool_could_not_bear_is_refused() -> Result<()> {
     assert_eq!(health(&weir, "direct-1").as_deref(), Some("up"), "a refused drill changes nothing");
     let report = weir.json(&["drill", "direct-1", "--fail", "crash", "--for", "500ms", "--force"])?;
     assert!(report["down_after_us"].as_u64().is_some(), "{report}");
+    Ok(())
+}
+
+#[test]
+fn a_drill_reaches_tripwires_by_the_end_of_their_connections() -> Result<()> {
+    let lab = Lab::builder().direct(3).start()?;
+    let text = config(3, Limits::default());
+    let (head, rest) = text.split_once("[[pool.health]]").context("the checks")?;
+    let backends = &rest[rest.find("[[pool.backend").context("backends")?..];
+    let check = "[[pool.health]]\ntype = \"tripwire\"\ninterval = \"100ms\"\ntimeout = \"200ms\"\nfall = 1\n";
+    let weir = lab.weir(&format!("{head}{check}{backends}"))?;
+    all_up(&weir, 3);
+    for (fail, time) in [("crash", "1s"), ("silence", "4s")] {
+        let report = weir.json(&["drill", "web/direct-1", "--fail", fail, "--for", time])?;
+        println!("{}", weir.log().lines().rev().take(6).collect::<Vec<_>>().join("\n"));
+        let steps = steps(&report)?;
+        let names: Vec<&str> = steps.iter().map(|(name, _)| name.as_str()).collect();
+        // Refused connections follow at once: down may be decided while the first store is under way.
+        assert_eq!(names[..2], ["injected", "suspect"], "{fail}: {report:#}");
+        assert_eq!(names[5..], ["restored", "up", "store"], "{fail}: {report:#}");
+        assert!(names[2..5].contains(&"down"), "{fail}: {report:#}");
+        all_up(&weir, 3);
+    }
+    // An idle connection notices nothing of slowness.
+    let report = weir.json(&["drill", "web/direct-1", "--fail", "slow=50ms", "--for", "500ms"])?;
+    assert_eq!(steps(&report)?.len(), 2, "{report:#}");
     Ok(())
 }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
+use tokio::task::JoinHandle;
 use tracing::{error, info};
 
+use super::last_flow::{self, Watch};
 use crate::config::model::{CheckKind, Config};
 use crate::events::{Event, Kind, Recorder};
 use crate::failure::{Code, Failure};
@@ -20,6 +22,8 @@ use crate::view::filter::Pattern;
 const LONGEST: Duration = Duration::from_secs(600);
 /// How long the return of a backend is waited for.
 const RETURN: Duration = Duration::from_secs(120);
+/// How long new flows must have stayed away for the last one to be the last.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// The drills of this daemon's life, by backend: the last of each.
 #[derive(Default)]
@@ -29,9 +33,17 @@ pub(super) struct Drills {
 
 struct Running {
     report: DrillReport,
+    /// When the data plane first kept new flows away, and had the backend down.
+    stopped_at: Option<SystemTime>,
+    down_at: Option<SystemTime>,
+    /// When the last new flow was sent to it.
+    last_flow_at: Option<SystemTime>,
     restored_at: Option<SystemTime>,
+    readmitted_at: Option<SystemTime>,
     /// Whether new flows stay away at present.
     away: bool,
+    /// When they did first.
+    left_at: Option<Instant>,
 }
 
 /// The backend that a request means, and refuses to let fail what its pools could not bear.
@@ -97,7 +109,61 @@ fn bearable(config: &Config, all: &[Backend], target: &Backend) -> Result<(), Fa
     Ok(())
 }
 
+impl Running {
+    fn push(&mut self, step: &str, at: SystemTime, detail: &str) {
+        let at = Timestamp::try_from(at).unwrap_or_default();
+        self.report.timeline.push(Step { step: step.to_owned(), at, after_us: 0, detail: detail.to_owned() });
+        self.reckon();
+    }
+
+    /// Reckons the report's times anew from what is known.
+    fn reckon(&mut self) {
+        let Self { report, .. } = self;
+        let injected_at = report.injected_at;
+        for step in &mut report.timeline {
+            let after = step.at.duration_since(injected_at).as_micros();
+            step.after_us = i64::try_from(after).unwrap_or(i64::MAX);
+        }
+        // What it causes at once has the same time.
+        report.timeline.sort_by_key(|step| (step.step != "injected", step.at));
+        let since = |from: SystemTime, at: Option<SystemTime>| at.map(|at| micros_since(from, at));
+        let injected_at = SystemTime::from(injected_at);
+        report.new_flows_stopped_after_us = since(injected_at, self.stopped_at);
+        report.last_new_flow_after_us = since(injected_at, self.last_flow_at);
+        report.down_after_us = since(injected_at, self.down_at);
+        report.readmitted_after_us =
+            self.restored_at.and_then(|restored_at| since(restored_at, self.readmitted_at));
+    }
+}
+
 impl Drills {
+    /// Enters a drill that is about to begin; refuses where one is under way.
+    fn enter(&self, key: &BackendKey, report: &DrillReport) -> Result<(), Failure> {
+        let mut reports = self.lock();
+        if reports.get(key).is_some_and(|running| !running.report.done) {
+            let message = format!("a drill of {key} is under way; wait for its end");
+            return Err(Failure::new(Code::Refused, message));
+        }
+        let running = Running {
+            report: report.clone(),
+            stopped_at: None,
+            down_at: None,
+            last_flow_at: None,
+            restored_at: None,
+            readmitted_at: None,
+            away: false,
+            left_at: None,
+        };
+        reports.insert(key.clone(), running);
+        Ok(())
+    }
+
+    fn with(&self, key: &BackendKey, change: impl FnOnce(&mut Running)) {
+        if let Some(running) = self.lock().get_mut(key) {
+            change(running);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<BackendKey, Running>> {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -107,6 +173,7 @@ impl Drills {
         self: &Arc<Self>,
         health: Health,
         recorder: Recorder,
+        new_flows: impl FnMut() -> u64 + Send + 'static,
         target: &Backend,
         request: &DrillRequest,
         by: &str,
@@ -114,14 +181,7 @@ impl Drills {
         let key = BackendKey::new(target.pool.as_str(), target.name.as_str());
         let span = Duration::from_millis(request.for_ms);
         let address = target.address;
-        let injected = {
-            if self.lock().get(&key).is_some_and(|running| !running.report.done) {
-                let message = format!("a drill of {key} is under way; wait for its end");
-                return Err(Failure::new(Code::Refused, message));
-            }
-            health.set_drill(address, Some((request.fail, span))).await.map_err(failed)?
-        };
-        let injected_at = Timestamp::try_from(injected).unwrap_or_default();
+        // Before it begins: its first transition may be told before the answer to the request for it.
         let mut report = DrillReport {
             api: Default::default(),
             pool: target.pool.clone(),
@@ -129,15 +189,28 @@ impl Drills {
             fail: request.fail,
             for_ms: request.for_ms,
             done: false,
-            injected_at,
+            injected_at: Timestamp::now(),
             new_flows_stopped_after_us: None,
+            last_new_flow_after_us: None,
             down_after_us: None,
             readmitted_after_us: None,
             timeline: Vec::new(),
         };
-        push(&mut report, "injected", injected, &request.fail.to_string());
-        let running = Running { report: report.clone(), restored_at: None, away: false };
-        self.lock().insert(key.clone(), running);
+        self.enter(&key, &report)?;
+        let injected = match health.set_drill(address, Some((request.fail, span))).await {
+            Ok(injected) => injected,
+            Err(error) => {
+                self.lock().remove(&key);
+                return Err(failed(error));
+            }
+        };
+        report.injected_at = Timestamp::try_from(injected).unwrap_or(report.injected_at);
+        let injected_at = report.injected_at;
+        self.with(&key, |running| {
+            running.report.injected_at = injected_at;
+            running.push("injected", injected, &request.fail.to_string());
+        });
+        let last_flow = self.watch_flows(&key, new_flows);
         info!(backend = %key, by, "drill: {} for {} ms", request.fail, request.for_ms);
         let event = Event::new(Kind::Drill, injected_at).of_backend(&*key.pool, &*key.backend).asked_by(by);
         recorder.record(event.is("injected").because(format!("{} for {} ms", request.fail, request.for_ms)));
@@ -145,9 +218,9 @@ impl Drills {
         tokio::spawn(async move {
             tokio::time::sleep(span).await;
             let restored = match health.set_drill(address, None).await {
-                Ok(restored) => restored,
+                // The probe thread keeps the time, too.
+                Ok(asked) => asked.min(injected + span),
                 Err(error) => {
-                    // It has ended by itself: the probe thread keeps the time, too.
                     error!(backend = %key, "end the drill: {error}");
                     SystemTime::now()
                 }
@@ -157,10 +230,12 @@ impl Drills {
                 Event::new(Kind::Drill, Timestamp::now()).of_backend(&*key.pool, &*key.backend).is(to)
             };
             recorder.record(event("restored"));
+            drills.note_last_flow(&key, last_flow.await.ok().flatten());
             drills.wait_for_return(&key).await;
             if let Some(report) = drills.finish(&key) {
                 let finished = event("finished")
                     .with("new_flows_stopped_after_us", report.new_flows_stopped_after_us)
+                    .with("last_new_flow_after_us", report.last_new_flow_after_us)
                     .with("down_after_us", report.down_after_us)
                     .with("readmitted_after_us", report.readmitted_after_us);
                 recorder.record(finished);
@@ -182,10 +257,8 @@ impl Drills {
         let Some(running) = reports.get_mut(&event.backend).filter(|running| !running.report.done) else {
             return;
         };
-        let Running { report, restored_at, away } = running;
-        push(report, event.to.name(), event.time, &event.reason);
+        running.push(event.to.name(), event.time, &event.reason);
         let stored_at = event.time + event.applied_after;
-        let since_injected = micros_since(SystemTime::from(report.injected_at), stored_at);
         let stored = match event.to {
             State::Suspect => Some("new flows stay away"),
             State::Down => Some("known flows are selected anew"),
@@ -194,31 +267,59 @@ impl Drills {
             State::Unknown => None,
         };
         if let Some(stored) = stored {
-            push(report, "store", stored_at, stored);
+            running.push("store", stored_at, stored);
         }
         match event.to {
             State::Suspect | State::Down => {
-                *away = true;
-                report.new_flows_stopped_after_us.get_or_insert(since_injected);
+                running.away = true;
+                running.left_at.get_or_insert_with(Instant::now);
+                running.stopped_at.get_or_insert(stored_at);
                 if event.to == State::Down {
-                    report.down_after_us.get_or_insert(since_injected);
+                    running.down_at.get_or_insert(stored_at);
                 }
             }
             State::Trial | State::Up => {
-                *away = event.to == State::Trial;
-                if let Some(restored_at) = restored_at {
-                    report.readmitted_after_us.get_or_insert(micros_since(*restored_at, stored_at));
+                running.away = event.to == State::Trial;
+                if running.restored_at.is_some() {
+                    running.readmitted_at.get_or_insert(stored_at);
                 }
             }
             State::Unknown => {}
         }
+        running.reckon();
+    }
+
+    /// Watches a backend's new flows until they have stayed away for a moment, or the failure has ended.
+    fn watch_flows(
+        self: &Arc<Self>,
+        key: &BackendKey,
+        new_flows: impl FnMut() -> u64 + Send + 'static,
+    ) -> JoinHandle<Option<SystemTime>> {
+        let (drills, key) = (self.clone(), key.clone());
+        let whether = move || {
+            let left = |running: &Running| running.left_at.is_some_and(|at| at.elapsed() > LINGER);
+            match drills.lock().get(&key) {
+                Some(running) if running.restored_at.is_none() && !left(running) => Watch::On,
+                _ => Watch::Over,
+            }
+        };
+        tokio::task::spawn_blocking(move || last_flow::watch(new_flows, whether))
+    }
+
+    /// Notes when the last new flow went to the backend that fails.
+    fn note_last_flow(&self, key: &BackendKey, at: Option<SystemTime>) {
+        let Some(at) = at else { return };
+        self.with(key, |running| {
+            running.last_flow_at = Some(at);
+            running.push("last new flow", at, "sent to it, by the data plane's counter");
+        });
     }
 
     fn restored(&self, key: &BackendKey, at: SystemTime) {
-        if let Some(running) = self.lock().get_mut(key) {
+        self.with(key, |running| {
             running.restored_at = Some(at);
-            push(&mut running.report, "restored", at, "the failure ends");
-        }
+            running.push("restored", at, "the failure ends");
+        });
     }
 
     /// Waits until the backend serves as before, for a bounded time.
@@ -233,7 +334,6 @@ impl Drills {
         let mut reports = self.lock();
         let running = reports.get_mut(key)?;
         running.report.done = true;
-        running.report.timeline.sort_by_key(|step| step.at);
         Some(running.report.clone())
     }
 
@@ -265,11 +365,4 @@ fn failed(error: crate::health::HealthError) -> Failure {
 
 fn micros_since(from: SystemTime, to: SystemTime) -> u64 {
     crate::events::event::micros(to.duration_since(from).unwrap_or_default())
-}
-
-fn push(report: &mut DrillReport, step: &str, at: SystemTime, detail: &str) {
-    let at = Timestamp::try_from(at).unwrap_or_default();
-    let after = at.duration_since(report.injected_at);
-    let after_us = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
-    report.timeline.push(Step { step: step.to_owned(), at, after_us, detail: detail.to_owned() });
 }

@@ -353,6 +353,10 @@ impl Engine {
         self.tell_carriers();
         let changes = self.network.refresh();
         self.follow_hops(changes);
+        let silent = self.network.newly_silent();
+        if !silent.is_empty() {
+            self.health.doubt_neighbours(silent);
+        }
     }
 
     /// Follows interfaces, routes and addresses.
@@ -437,6 +441,13 @@ impl Engine {
             repeated: steps.of(HandshakeStep::Repeated),
             completed: steps.of(HandshakeStep::Completed),
         })
+    }
+
+    /// Reads the number of new TCP flows that a backend was sent, again and again.
+    pub(super) fn new_flow_counter(&self, pool: &str, backend: &str) -> impl FnMut() -> u64 + Send + 'static {
+        let id = self.applier.slots().id(pool, backend);
+        let counters = self.counters();
+        move || id.map_or(0, |id| counters.handshakes(id.into()).of(HandshakeStep::Opened))
     }
 
     /// Totals of the handshakes of backends that are compared.

@@ -12,6 +12,7 @@ mod drills;
 mod engine;
 mod instance;
 mod journal;
+mod last_flow;
 mod network;
 mod operations;
 #[cfg(feature = "packet-log")]

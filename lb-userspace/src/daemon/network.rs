@@ -14,6 +14,7 @@ use crate::config::model::{Config, Mac, Mode};
 use crate::desired::{Egress as DesiredEgress, HopRecord};
 use crate::failure::{Code, Failure};
 use crate::health::Tunnelled;
+use crate::net::snapshot::{NeighbourKey, Resolution};
 use crate::net::{
     Egress, HopChange, HopKey, NeighbourKeeper, NetWatch, NextHopState, NextHops, Observed, Overrides,
     PathMtus, RouteLookup, TooBig, resolve, vip,
@@ -41,6 +42,8 @@ pub(super) struct Network {
     paths: PathMtus,
     tx_ports: Option<DevMapHash<MapData>>,
     ports: BTreeSet<u32>,
+    /// Neighbours in use that do not answer.
+    silent: BTreeSet<NeighbourKey>,
 }
 
 impl Network {
@@ -59,6 +62,7 @@ impl Network {
             paths: PathMtus::default(),
             tx_ports: None,
             ports: BTreeSet::new(),
+            silent: BTreeSet::new(),
         };
         Ok((network, observed))
     }
@@ -213,6 +217,24 @@ impl Network {
             }
         }
         tunnels
+    }
+
+    /// The backends whose neighbour has stopped answering since the last look, each with that neighbour.
+    pub(super) fn newly_silent(&mut self) -> Vec<(IpAddr, IpAddr)> {
+        let silent: BTreeSet<NeighbourKey> = {
+            let state = self.watch.read();
+            let failed = |key: &NeighbourKey| {
+                state.neighbour(*key).is_some_and(|it| it.resolution == Resolution::Failed)
+            };
+            self.hops.neighbours().into_iter().filter(failed).collect()
+        };
+        let before = std::mem::replace(&mut self.silent, silent);
+        let ways = self.ways.iter().filter_map(|(address, way)| Some((*address, way.as_ref().ok()?)));
+        let fell = |way: &Egress| {
+            let key = (way.route_ifindex, way.next_hop_ip);
+            self.silent.contains(&key) && !before.contains(&key)
+        };
+        ways.filter(|(_, way)| fell(way)).map(|(address, way)| (address, way.next_hop_ip)).collect()
     }
 
     /// Names of the links towards backends that have no carrier.

@@ -191,7 +191,9 @@ impl Operations for Daemon {
         all.retain(|backend| !backend.removed);
         let target = drills::target(&engine.config, &all, &request)?;
         let (health, recorder) = (engine.health.clone(), engine.journal().recorder.clone());
-        self.drills.start(health, recorder, target, &request, &by).await
+        let new_flows = engine.new_flow_counter(&target.pool, &target.name);
+        drop(engine);
+        self.drills.start(health, recorder, new_flows, target, &request, &by).await
     }
 
     async fn drill_report(&self, backend: String) -> Result<DrillReport, Failure> {

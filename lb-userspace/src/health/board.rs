@@ -316,7 +316,7 @@ impl Board {
 
     /// Takes a reported failure.
     pub(super) fn failed(&mut self, id: StreamId, seq: Sequence, failure: Failure, now: Moment) {
-        if self.unseen(id, now) == drill::Diverted::Yes {
+        if self.unseen(id, &failure, now) == drill::Diverted::Yes {
             return;
         }
         if let Some(stream) = self.stream_mut(id) {

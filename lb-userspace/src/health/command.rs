@@ -143,6 +143,7 @@ pub(super) enum Command {
     SetWish(BackendKey, Wish, oneshot::Sender<Result<(), HealthError>>),
     Handshakes(Vec<(BackendKey, Handshakes)>),
     SetLostCarriers(Vec<String>),
+    SilentNeighbours(Vec<(IpAddr, IpAddr)>),
     GuardStatus(oneshot::Sender<GuardStatus>),
     SetSplit(String, Option<Split>, oneshot::Sender<Result<(), HealthError>>),
     SetDrill(IpAddr, Option<(Fail, Duration)>, oneshot::Sender<SystemTime>),

@@ -18,7 +18,7 @@ use crate::view::parse_duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Fail {
-    /// Its server has ended: answers become refusals; pings, which its host answers, pass.
+    /// Its server has ended: answers become refusals; pings and BFD, which its host answers, pass.
     Crash,
     /// Its host is gone: no answer arrives.
     Silence,
@@ -30,7 +30,7 @@ pub enum Fail {
 
 /// What becomes of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(in crate::health) enum Fate {
     /// It counts.
     Passes,
     /// It is a refusal.
@@ -43,9 +43,9 @@ pub(super) enum Fate {
 
 impl Fail {
     /// What becomes of an answer to a check of this kind and timeout; `draw` is uniform.
-    pub(super) fn fate(self, kind: &CheckKind, timeout: Duration, draw: u64) -> Fate {
+    pub(in crate::health) fn fate(self, kind: &CheckKind, timeout: Duration, draw: u64) -> Fate {
         match self {
-            Self::Crash if *kind == CheckKind::Ping => Fate::Passes,
+            Self::Crash if matches!(kind, CheckKind::Ping | CheckKind::Bfd) => Fate::Passes,
             Self::Crash => Fate::Refused,
             Self::Silence => Fate::Lost,
             Self::Slow(by) => Fate::Late(by.unwrap_or(timeout * 2)),
@@ -120,6 +120,7 @@ mod tests {
         let timeout = Duration::from_millis(100);
         assert_eq!(Fail::Crash.fate(&CheckKind::Tcp, timeout, 0), Fate::Refused);
         assert_eq!(Fail::Crash.fate(&CheckKind::Ping, timeout, 0), Fate::Passes);
+        assert_eq!(Fail::Crash.fate(&CheckKind::Bfd, timeout, 0), Fate::Passes);
         assert_eq!(Fail::Silence.fate(&CheckKind::Ping, timeout, 0), Fate::Lost);
         assert_eq!(Fail::Slow(None).fate(&CheckKind::Tcp, timeout, 0), Fate::Late(timeout * 2));
         let lost =

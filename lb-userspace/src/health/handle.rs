@@ -137,6 +137,13 @@ impl Health {
         self.thread.waker.wake();
     }
 
+    /// Tells which backends' neighbours (their routers or they themselves) the kernel has just asked in vain.
+    pub fn doubt_neighbours(&self, silent: Vec<(IpAddr, IpAddr)>) {
+        // Nobody listens any more when the thread has ended.
+        let _ = self.thread.commands.send(Command::SilentNeighbours(silent));
+        self.thread.waker.wake();
+    }
+
     /// Hands over the totals of backends' handshakes, to be compared.
     pub fn compare_handshakes(&self, totals: Vec<(BackendKey, Handshakes)>) {
         // Nobody listens any more when the thread has ended.

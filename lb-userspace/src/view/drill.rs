@@ -46,6 +46,8 @@ pub struct DrillReport {
     pub injected_at: Timestamp,
     /// From the failure until the data plane kept new flows away; `null` if it never did.
     pub new_flows_stopped_after_us: Option<u64>,
+    /// From the failure until the data plane sent it the last new TCP flow, to 0.2 ms; `null` if it sent none.
+    pub last_new_flow_after_us: Option<u64>,
     /// From the failure until it was called down and the data plane had it; `null` if it never was.
     pub down_after_us: Option<u64>,
     /// From the end of the failure until it took new flows again; `null` if it did not within the time.
@@ -57,7 +59,7 @@ pub struct DrillReport {
 /// A step of a drill.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// `injected`, `suspect`, `down`, `store`, `restored`, `trial`, `up`.
+    /// `injected`, `suspect`, `down`, `store`, `last new flow`, `restored`, `trial`, `up`.
     pub step: String,
     /// When.
     pub at: Timestamp,
@@ -84,6 +86,7 @@ impl Render for DrillReport {
         text.push_str(&table.render());
         text.push('\n');
         text.push_str(&told("new flows stopped after", self.new_flows_stopped_after_us, "not detected"));
+        text.push_str(&told("last new flow after", self.last_new_flow_after_us, "none was sent"));
         text.push_str(&told("down after", self.down_after_us, "never"));
         text.push_str(&told("readmitted after", self.readmitted_after_us, "not yet"));
         text
@@ -112,6 +115,7 @@ mod tests {
             done: true,
             injected_at: at,
             new_flows_stopped_after_us: Some(3_120),
+            last_new_flow_after_us: Some(3_030),
             down_after_us: Some(53_400),
             readmitted_after_us: None,
             timeline: vec![
@@ -129,6 +133,7 @@ mod tests {
         store     3.120 ms  new flows stay away
 
         new flows stopped after 3.120 ms
+        last new flow after     3.030 ms
         down after              53.400 ms
         readmitted after        not yet
         ");

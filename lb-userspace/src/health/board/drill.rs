@@ -6,8 +6,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
 use super::{Board, StreamId};
+use crate::config::model::CheckKind;
 use crate::health::drill::{Fail, Fate};
-use crate::health::judge::{Failure, Sequence};
+use crate::health::judge::{Failure, Nature, Sequence};
 use crate::health::time::Moment;
 
 /// The drills that last, by address, and answers held back by them.
@@ -48,22 +49,31 @@ impl Board {
         }
     }
 
+    /// How whoever a stream asks is to fail at present, if at all.
+    pub(in crate::health) fn rehearsed(&self, id: StreamId, now: Moment) -> Option<Fail> {
+        if self.drills.of_address.is_empty() {
+            return None;
+        }
+        let (fail, until) = self.drills.of_address.get(&self.stream(id)?.address)?;
+        (*until > now).then_some(*fail)
+    }
+
+    /// What becomes of an answer to a stream's probe; of a `bfd` check's packet; of a tripwire's connection.
+    pub(in crate::health) fn fate(&mut self, id: StreamId, now: Moment) -> Fate {
+        let Some(fail) = self.rehearsed(id, now) else { return Fate::Passes };
+        let draw = self.drills.random.hash_one(self.drills.draws);
+        self.drills.draws += 1;
+        let Some(stream) = self.stream(id) else { return Fate::Passes };
+        fail.fate(&stream.check.kind, stream.check.timeout, draw)
+    }
+
     /// What a drill makes of an answer.
     pub(super) fn diverted(&mut self, id: StreamId, seq: Sequence, now: Moment) -> Diverted {
-        if self.drills.of_address.is_empty() {
+        // A tripwire's connection has met its fate when it opened.
+        if self.stream(id).is_none_or(|stream| stream.check.kind == CheckKind::Tripwire) {
             return Diverted::No;
         }
-        let Some(stream) = self.stream(id) else { return Diverted::No };
-        let Some((fail, until)) = self.drills.of_address.get(&stream.address).copied() else {
-            return Diverted::No;
-        };
-        if until <= now {
-            return Diverted::No;
-        }
-        let draw = self.drills.random.hash_one(self.drills.draws);
-        let fate = fail.fate(&stream.check.kind, stream.check.timeout, draw);
-        self.drills.draws += 1;
-        match fate {
+        match self.fate(id, now) {
             Fate::Passes => return Diverted::No,
             Fate::Lost => {}
             Fate::Refused => self.failed(id, seq, Failure::Refused, now),
@@ -73,10 +83,9 @@ impl Board {
     }
 
     /// Whether a drill keeps a reported failure from being seen: a host that is gone refuses nothing.
-    pub(super) fn unseen(&self, id: StreamId, now: Moment) -> Diverted {
-        let address = self.stream(id).map(|stream| stream.address);
-        match address.and_then(|address| self.drills.of_address.get(&address)) {
-            Some((Fail::Silence, until)) if *until > now => Diverted::Yes,
+    pub(super) fn unseen(&self, id: StreamId, failure: &Failure, now: Moment) -> Diverted {
+        match self.rehearsed(id, now) {
+            Some(Fail::Silence) if failure.nature() == Nature::Answer => Diverted::Yes,
             _ => Diverted::No,
         }
     }

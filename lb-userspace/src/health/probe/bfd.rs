@@ -23,6 +23,7 @@ use crate::config::model::Check;
 use crate::health::bfd::packet::Packet;
 use crate::health::bfd::session::{Change, Loss, Session, Settings};
 use crate::health::board::{Board, StreamId};
+use crate::health::drill::Fate;
 use crate::health::judge::Failure;
 use crate::health::time::Moment;
 
@@ -121,6 +122,9 @@ impl Talks {
             };
             let Some(&id) = id else { continue };
             let Some(talk) = self.talks.get_mut(&id).filter(|talk| talk.peer == from) else { continue };
+            if board.fate(id, now) == Fate::Lost {
+                continue;
+            }
             let change = talk.session.packet_received(&packet, now);
             tell(board, id, change, now);
             self.advance(id, board, now);

@@ -200,9 +200,7 @@ impl EchoSocket {
             }
         }
     }
-}
 
-impl EchoSocket {
     /// The probe that a quoted request to `to` is.
     pub(super) fn probe_of(&self, to: IpAddr, request: &[u8]) -> Option<(StreamId, Sequence)> {
         self.mark.parse(to, request)

@@ -375,15 +375,22 @@ impl Prober {
                 }
                 Ok(Command::Handshakes(totals)) => self.board.take_handshakes(&totals, now),
                 Ok(Command::SetLostCarriers(interfaces)) => self.board.set_lost_carriers(interfaces, now),
+                Ok(Command::SilentNeighbours(silent)) => {
+                    for (about, neighbour) in silent {
+                        self.board.complained(about, Complaint::Neighbour(neighbour), now);
+                    }
+                }
                 Ok(Command::GuardStatus(reply)) => drop(reply.send(self.board.guard_status(now))),
                 Ok(Command::SetSplit(pool, split, reply)) => {
                     let done = self.board.set_split(&pool, split, now);
                     drop(reply.send(done.ok_or(HealthError::NoSuchPool(pool))));
                 }
                 Ok(Command::SetDrill(address, drill, reply)) => {
+                    let at = now.to_wall(Moment::now(), SystemTime::now());
                     self.board.set_drill(address, drill.map(|(fail, span)| (fail, now + span)));
+                    self.tripwires.rehearse(&mut self.board, self.epoll.as_fd(), now);
                     // Nobody waits for the answer of a drill that was taken back.
-                    let _ = reply.send(SystemTime::now());
+                    let _ = reply.send(at);
                 }
                 Ok(Command::Timings(pool, reply)) => drop(reply.send(self.board.timings(&pool, now))),
                 Ok(Command::Snapshot(which, reply)) => drop(reply.send(self.board.snapshot(&which, now))),

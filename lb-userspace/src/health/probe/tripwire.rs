@@ -19,7 +19,8 @@ use socket2::{Socket, TcpKeepalive};
 use super::connect::{self, Outcome};
 use crate::config::model::Check;
 use crate::health::board::{Board, StreamId};
-use crate::health::judge::Sequence;
+use crate::health::drill::{Fail, Fate};
+use crate::health::judge::{Failure, Sequence};
 use crate::health::time::Moment;
 use crate::health::tripwire::{End, Pace, Report, Step, Tripwire};
 
@@ -37,6 +38,8 @@ struct Wire {
     to: SocketAddr,
     check: Check,
     connection: Option<(u64, Socket)>,
+    /// When the kernel would give the connection up, had its host gone as a drill plays it.
+    given_up_at: Option<Moment>,
     /// The entry of `Tripwires::due` that counts.
     scheduled: Option<Moment>,
 }
@@ -57,7 +60,14 @@ impl Tripwires {
     pub(super) fn add(&mut self, id: StreamId, to: SocketAddr, check: Check, first: Moment) {
         let patience = check.timeout * check.fall;
         let pace = Pace { interval: check.interval, timeout: check.timeout, patience };
-        let wire = Wire { machine: Tripwire::new(pace, first), to, check, connection: None, scheduled: None };
+        let wire = Wire {
+            machine: Tripwire::new(pace, first),
+            to,
+            check,
+            connection: None,
+            given_up_at: None,
+            scheduled: None,
+        };
         self.wires.insert(id, wire);
         self.watch(id);
     }
@@ -97,7 +107,16 @@ impl Tripwires {
                     let interest = EventFlags::IN | EventFlags::RDHUP;
                     // Fails only for a socket that is not watched.
                     let _ = epoll::modify(epoll, socket, EventData::new_u64(token), interest);
-                    wire.machine.on_connected(now);
+                    match board.fate(id, now) {
+                        Fate::Refused => {
+                            let refused = wire.machine.on_refused(Failure::Refused, now);
+                            return self.settle(id, refused, board, epoll, now);
+                        }
+                        // It goes on waiting: nobody has heard that the connection is open.
+                        Fate::Lost => {}
+                        Fate::Late(by) if by >= wire.check.timeout => {}
+                        Fate::Late(_) | Fate::Passes => wire.machine.on_connected(now),
+                    }
                 }
                 Ok(None) => {}
                 Ok(Some(error)) | Err(error) => return self.not_connected(id, error, board, epoll, now),
@@ -111,6 +130,38 @@ impl Tripwires {
         }
     }
 
+    /// Has the connections of whoever a drill has just let fail end as they would.
+    pub(super) fn rehearse(&mut self, board: &mut Board, epoll: BorrowedFd<'_>, now: Moment) {
+        let failing = |id: &StreamId| Some((*id, board.rehearsed(*id, now)?));
+        let failing: Vec<(StreamId, Fail)> = self.wires.keys().filter_map(failing).collect();
+        for (id, fail) in failing {
+            let Some(wire) = self.wires.get_mut(&id) else { continue };
+            match fail {
+                Fail::Crash => {
+                    if let Some(report) = wire.machine.on_end(End::Closed, now) {
+                        self.settle(id, Some(report), board, epoll, now);
+                    }
+                }
+                Fail::Silence => {
+                    wire.given_up_at = Some(now + patience(&wire.check));
+                    self.watch(id);
+                }
+                Fail::Slow(_) | Fail::Loss(_) => {}
+            }
+        }
+    }
+
+    /// Ends a connection that the kernel would have given up by now, while its host is gone for a drill.
+    fn give_up(&mut self, id: StreamId, board: &mut Board, epoll: BorrowedFd<'_>, now: Moment) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        if wire.given_up_at.take_if(|at| *at <= now).is_some()
+            && board.rehearsed(id, now) == Some(Fail::Silence)
+            && let Some(report) = wire.machine.on_end(End::Silent, now)
+        {
+            self.settle(id, Some(report), board, epoll, now);
+        }
+    }
+
     /// Does everything that is due.
     pub(super) fn run_due(&mut self, board: &mut Board, epoll: BorrowedFd<'_>, now: Moment) {
         while let Some(&Reverse((at, id))) = self.due.peek()
@@ -119,6 +170,7 @@ impl Tripwires {
             self.due.pop();
             let wire = self.wires.get_mut(&id);
             if wire.is_some_and(|wire| wire.scheduled.take_if(|scheduled| *scheduled == at).is_some()) {
+                self.give_up(id, board, epoll, now);
                 self.advance(id, board, epoll, now);
             }
         }
@@ -174,7 +226,7 @@ impl Tripwires {
     /// Notes a machine's next deadline.
     fn watch(&mut self, id: StreamId) {
         let Some(wire) = self.wires.get_mut(&id) else { return };
-        let at = wire.machine.next_deadline();
+        let at = wire.machine.next_deadline().into_iter().chain(wire.given_up_at).min();
         if let Some(at) = at.filter(|at| wire.scheduled != Some(*at)) {
             self.due.push(Reverse((at, id)));
         }
@@ -236,14 +288,24 @@ fn tell(board: &mut Board, id: StreamId, report: Report, now: Moment) {
     }
 }
 
+/// How long a connection is idle before the kernel asks whether its host is still there.
+fn idle(check: &Check) -> Duration {
+    check.interval.max(KEEPALIVE_STEP)
+}
+
+/// How long after its last sign of life the kernel gives a host up.
+fn patience(check: &Check) -> Duration {
+    idle(check) + KEEPALIVE_STEP * check.fall.min(100)
+}
+
 /// Starts a connect; the kernel watches the idle connection.
 fn open(to: SocketAddr, check: &Check) -> io::Result<Socket> {
     let socket = connect::open(to)?;
-    let idle = check.interval.max(KEEPALIVE_STEP);
+    let idle = idle(check);
     let keepalive =
         TcpKeepalive::new().with_time(idle).with_interval(KEEPALIVE_STEP).with_retries(check.fall.min(100));
     socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(idle + KEEPALIVE_STEP * check.fall.min(100)))?;
+    socket.set_tcp_user_timeout(Some(patience(check)))?;
     match socket.connect(&to.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
         _ => Ok(socket),
