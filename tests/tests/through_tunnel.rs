@@ -112,21 +112,36 @@ fn removed_tunnel_missing_vip_and_mtu_black_hole_are_found_and_named() -> Result
 #[test]
 fn source_checks_on_the_backend_are_found() -> Result<()> {
     let lab = Lab::builder().direct(2).vips(2).start()?;
-    let weir = lab.weir(&inside_and_outside("ipip", "ping", [[10, 0, 1, 11], [10, 0, 1, 12]]))?;
-    ready(&weir);
-    let backend = lab.backend("direct-1");
-    // The kernel's own tunnel device instead of weir's program: what comes out of it is checked against the routes.
-    backend.break_tunnel()?;
-    if let Err(error) = backend.ip("link add weir-tunnel type ipip external") {
-        println!("skipped: the kernel has no ipip device: {error}");
-        return Ok(());
-    }
-    backend.ip("link set weir-tunnel up")?;
-    becomes(&weir, "inside", "backend-1", "up");
-    backend.exec("sysctl", &["-qw", "net.ipv4.conf.weir-tunnel.rp_filter=1"])?;
-    found(&weir, "rp_filter set", BROKEN, "hard");
-    backend.exec("sysctl", &["-qw", "net.ipv4.conf.weir-tunnel.rp_filter=0"])?;
-    becomes(&weir, "inside", "backend-1", "up");
+    let addresses = [1, 2].map(|number| lab.backend(&format!("direct-{number}")).address(Family::V6));
+    let of = |name, index, through| {
+        service(name, plan::vip(index).v4.into(), "ipip", &check("syn", through), &addresses)
+    };
+    let weir = lab.weir(&[HEAD, &of("inside", 0, "tunnel"), &of("outside", 1, "direct")].concat())?;
+    let [first, second] = [1, 2].map(|number| backend(addresses[0], number));
+    let all_up = || {
+        for pool in ["inside", "outside"] {
+            becomes(&weir, pool, &first, "up");
+            becomes(&weir, pool, &second, "up");
+        }
+    };
+    all_up();
+    let host = lab.backend("direct-1");
+    // What comes by one device is answered by another.
+    host.ip(&format!("link add eth9 type veth peer name second netns {}-edge", lab.name()))?;
+    lab.edge().ip("link set second master direct up")?;
+    host.ip("link set eth9 up")?;
+    host.ip("addr add 10.0.1.99/32 dev eth9")?;
+    host.ip("route add 10.0.0.2/32 via 10.0.1.1 dev eth9 onlink")?;
+    thread::sleep(Duration::from_secs(1));
+    all_up();
+    host.exec("sysctl", &["-qw", "net.ipv4.conf.eth0.rp_filter=1"])?;
+    becomes(&weir, "inside", &first, "down");
+    let why = told(&weir, "inside", &first, "why");
+    assert!(why.starts_with(BROKEN), "{why}");
+    assert_eq!(told(&weir, "outside", &first, "health"), "up");
+    assert_eq!(told(&weir, "inside", &second, "health"), "up");
+    host.exec("sysctl", &["-qw", "net.ipv4.conf.eth0.rp_filter=0"])?;
+    becomes(&weir, "inside", &first, "up");
     Ok(())
 }
 

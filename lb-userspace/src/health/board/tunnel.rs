@@ -7,7 +7,7 @@ use super::{Board, Role, Stream, StreamChanges, StreamId};
 use crate::config::model::{Check, CheckKind, Inside, ProbeSize, Through};
 use crate::health::command::Targets;
 use crate::health::event::{BackendKey, NoWay, Wrapped};
-use crate::health::judge::{Judge, Nature};
+use crate::health::judge::{Failure, Judge, Nature};
 use crate::health::machine::{Finding, Health};
 use crate::health::time::Moment;
 
@@ -76,7 +76,9 @@ impl Board {
     ) -> String {
         let Some(inside) = stream.check.inside else { return String::new() };
         let loss = matches!(to, Health::Suspect | Health::Down);
-        if !loss || stream.judge.nature() == Nature::Answer {
+        let last = stream.judge.last_result().and_then(|last| last.failure.as_ref());
+        let explained = matches!(last, Some(Failure::Unreachable(_)));
+        if !loss || explained || stream.judge.nature() == Nature::Answer {
             return String::new();
         }
         let mut streams = self.pools[pool].members[member].streams.iter().filter_map(|id| self.stream(*id));
