@@ -1,8 +1,8 @@
 //! The pipeline's traits over byte buffers and plain memory, for tests, fuzzers and private instances.
 
 use crate::layout::{
-    Backend, Bucket, FragmentLine, Geometry, HandshakeStep, IndexLine, MaglevLine, NextHop, Pool, RangeLine,
-    Scratch, Service, Vip, VipLineV6,
+    Backend, Bucket, FragmentLine, Geometry, HandshakeStep, IndexLine, Load, MaglevLine, NextHop, Pool,
+    RangeLine, Scratch, Service, Vip, VipLineV6,
 };
 use crate::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use crate::pipeline::Outcome;
@@ -93,6 +93,7 @@ pub struct Slices<'a> {
     pub pools: &'a [Pool],
     pub maglev: &'a [MaglevLine],
     pub backends: &'a [Backend],
+    pub loads: &'a [Load],
     pub next_hops: &'a [NextHop],
     pub flows_v4: &'a [Bucket<1>],
     pub flows_v6: &'a [Bucket<3>],
@@ -181,6 +182,7 @@ impl Tables for Memory<'_> {
         pool: Pool = pools;
         maglev_line: MaglevLine = maglev;
         backend: Backend = backends;
+        load: Load = loads;
         next_hop: NextHop = next_hops;
         flows_v4: Bucket<1> = flows_v4;
         flows_v6: Bucket<3> = flows_v6;

@@ -107,6 +107,8 @@ reasons! {
     NoNextHop = "no_next_hop" => Drop,
     /// Longer than the next hop's MTU once encapsulated: answered with what fits.
     TooBig = "too_big" => Answer,
+    /// Of a service whose backends a stage of its own chooses, and that stage is not loaded.
+    Unchosen = "unchosen" => Drop,
     /// To be answered, but too many were just now.
     AnswerLimited = "answer_limited" => Drop,
     /// To be answered, but of a kind that must not be (RFC 1122 section 3.2.2, RFC 4443 section 2.4).

@@ -1,11 +1,15 @@
 //! Which backend a flow gets: the Maglev slot, then the backend's state.
 
+mod least;
+
 use crate::hash;
 use crate::layout::{Backend, BackendState, HotWord, LastResort, OnDown, Pool, SLOTS_PER_LINE, Span};
 use crate::reason::Reason;
 use crate::tables::Tables;
 use crate::time::{TICK_NS, Tick};
 use crate::trace::Mark;
+
+pub use least::{LOADS_TICKS, least_loaded};
 
 /// Further slots that a refused flow tries before the list of usable backends.
 const WALK: u32 = 4;
@@ -83,8 +87,9 @@ fn id_at<T: Tables>(tables: &T, span: Span, position: u32) -> Option<u32> {
     Some(line.ids[(position % SLOTS_PER_LINE) as usize] as u32)
 }
 
+/// A backend, whatever its state.
 #[inline(always)]
-fn look<T: Tables>(tables: &T, id: u32) -> Option<Selected<'_>> {
+pub fn look<T: Tables>(tables: &T, id: u32) -> Option<Selected<'_>> {
     let backend = tables.backend(id)?;
     Some(Selected { id, backend, hot: HotWord(backend.hot.get()) })
 }

@@ -1,8 +1,8 @@
 //! Access to the maps.
 
 use crate::layout::{
-    Backend, Bucket, FragmentLine, HandshakeStep, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Scratch,
-    Service, Vip, VipLineV6,
+    Backend, Bucket, FragmentLine, HandshakeStep, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine,
+    Scratch, Service, Vip, VipLineV6,
 };
 use crate::reason::Reason;
 use crate::time::Tick;
@@ -55,6 +55,8 @@ pub trait Tables {
     fn maglev_line(&self, line: u32) -> Option<&MaglevLine>;
     /// A backend's record by id.
     fn backend(&self, id: u32) -> Option<&Backend>;
+    /// A backend's load by its id.
+    fn load(&self, id: u32) -> Option<&Load>;
     /// A next hop's record by id.
     fn next_hop(&self, id: u32) -> Option<&NextHop>;
     /// A bucket of the IPv4 flow table.

@@ -41,6 +41,9 @@ pub enum Mark {
     NextHop = 15,
     /// The packet leaves. `a`: the reason's number; `b`: interface index, 0 for none.
     Left = 16,
+    /// How busy a candidate is. `a`: backend id, 0 where nothing recent is known of any; `b`: live flows, the lower half
+    /// of its [`HotWord`](crate::layout::HotWord) in the upper.
+    Load = 17,
 }
 
 impl Mark {
@@ -48,12 +51,12 @@ impl Mark {
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
         use Mark::{
-            Buckets, Entered, Found, LastResort, Left, Missed, NextHop, Over, Previous, Selected, Service,
-            Slot, Stage, Transport, Usable, Vip,
+            Buckets, Entered, Found, LastResort, Left, Load, Missed, NextHop, Over, Previous, Selected,
+            Service, Slot, Stage, Transport, Usable, Vip,
         };
         let all = [
             Stage, Vip, Transport, Service, Buckets, Found, Missed, Over, Previous, Slot, Usable, LastResort,
-            Selected, Entered, NextHop, Left,
+            Selected, Entered, NextHop, Left, Load,
         ];
         all.into_iter().find(|mark| *mark as u8 == code)
     }
@@ -105,14 +108,14 @@ mod tests {
     #[test]
     fn marks_are_read_as_they_were_left() {
         let mut trace = Trace::EMPTY;
-        for code in 1..=16 {
+        for code in 1..=17 {
             let mark = Mark::from_code(code).expect("the codes have no gap");
             assert_eq!(mark as u8, code);
             trace.push(mark, u32::MAX - u32::from(code), u64::MAX - u64::from(code));
         }
-        assert_eq!(Mark::from_code(17), None);
+        assert_eq!(Mark::from_code(18), None);
         let read: Vec<_> = trace.iter().collect();
-        assert_eq!(read.len(), 16);
+        assert_eq!(read.len(), 17);
         assert_eq!(read[2], (Mark::Transport, u32::MAX - 3, u64::MAX - 3));
     }
 

@@ -38,10 +38,10 @@ macro_rules! programs {
 
 // As in `Stage::program`.
 programs! {
-    Live: weir = Fast, weir_rare = Rare, weir_icmp = Icmp, weir_answer = Answer, weir_fragment = Fragment;
-    Explain: explain = Fast, explain_rare = Rare, explain_icmp = Icmp, explain_answer = Answer, explain_fragment = Fragment;
-    Offline: offline = Fast, offline_rare = Rare, offline_icmp = Icmp, offline_answer = Answer, offline_fragment = Fragment;
-    Capture: capture = Fast, capture_rare = Rare, capture_icmp = Icmp, capture_answer = Answer, capture_fragment = Fragment;
+    Live: weir = Fast, weir_rare = Rare, weir_icmp = Icmp, weir_answer = Answer, weir_fragment = Fragment, weir_choose = Choose;
+    Explain: explain = Fast, explain_rare = Rare, explain_icmp = Icmp, explain_answer = Answer, explain_fragment = Fragment, explain_choose = Choose;
+    Offline: offline = Fast, offline_rare = Rare, offline_icmp = Icmp, offline_answer = Answer, offline_fragment = Fragment, offline_choose = Choose;
+    Capture: capture = Fast, capture_rare = Rare, capture_icmp = Icmp, capture_answer = Answer, capture_fragment = Fragment, capture_choose = Choose;
 }
 
 #[inline(always)]

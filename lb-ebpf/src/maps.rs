@@ -10,7 +10,7 @@ use lb_common::capture::{CaptureRules, CaptureState};
 use lb_common::cell::SharedU64;
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, Counter, FragmentLine, Geometry, HandshakeStep, Handshakes, IndexLine,
-    MaglevLine, Meta, NextHop, Pool, PoolInfo, RangeLine, Scratch, Service, ServiceInfo, Vip, VipInfo,
+    Load, MaglevLine, Meta, NextHop, Pool, PoolInfo, RangeLine, Scratch, Service, ServiceInfo, Vip, VipInfo,
     VipLineV6,
 };
 use lb_common::pipeline::{STAGE_PLACES, Variant};
@@ -40,6 +40,7 @@ shared_maps! {
     POOLS: Pool;
     MAGLEV: MaglevLine;
     BACKENDS: Backend;
+    LOADS: Load;
     NEXT_HOPS: NextHop;
     FLOWS_V4: Bucket<1>;
     FLOWS_V6: Bucket<3>;
@@ -222,6 +223,7 @@ impl<B: Build> Tables for Maps<B> {
         pool: Pool = POOLS;
         maglev_line: MaglevLine = MAGLEV;
         backend: Backend = BACKENDS;
+        load: Load = LOADS;
         next_hop: NextHop = NEXT_HOPS;
         flows_v4: Bucket<1> = FLOWS_V4;
         flows_v6: Bucket<3> = FLOWS_V6;

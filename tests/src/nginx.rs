@@ -31,6 +31,8 @@ pub struct Web {
     pub big_bytes: u64,
     /// How fast `/big` is sent on each connection, in bytes a second.
     pub big_rate: u64,
+    /// How fast single backends send it, by name, where that is not as fast as the others.
+    pub big_rates: Vec<(String, u64)>,
     /// How the servers' processes are scheduled.
     pub scheduling: Scheduling,
     /// Worker processes of each server.
@@ -57,6 +59,7 @@ impl Default for Web {
             ports: vec![80],
             big_bytes: 512 << 10,
             big_rate: 64 << 10,
+            big_rates: Vec::new(),
             scheduling: Scheduling::Ordinary,
             workers: 1,
             patience: Duration::from_secs(60),
@@ -200,7 +203,7 @@ http {{
 }}
 "#,
         big = big.display(),
-        rate = web.big_rate,
+        rate = web.big_rates.iter().find(|(name, _)| name == backend).map_or(web.big_rate, |(_, rate)| *rate),
         workers = web.workers,
         patience = web.patience.as_secs(),
     )

@@ -14,10 +14,11 @@ use serde_json::Value;
 use crate::{host::Host, weir::WeirProc};
 
 /// Maps that packets write.
-const WRITTEN_BY_PACKETS: [&str; 7] = [
+const WRITTEN_BY_PACKETS: [&str; 8] = [
     "flows_v4",
     "flows_v6",
     "fragments",
+    "loads",
     "reason_counters",
     "service_counters",
     "backend_counters",

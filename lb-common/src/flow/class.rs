@@ -77,6 +77,12 @@ const TIMEOUT_SHIFTS: u64 = {
 const UDP_SHIFT: u64 = 48;
 
 impl Class {
+    /// The classes of flows that have not come to an end, as bits for [`Code::is_in`].
+    pub const GOING_ON: u32 = 1 << Self::Embryonic as u32
+        | 1 << Self::Answered as u32
+        | 1 << Self::Young as u32
+        | 1 << Self::Proven as u32;
+
     #[inline(always)]
     const fn from_code(code: u32) -> Self {
         match code & 7 {

@@ -89,7 +89,7 @@ pub struct ServiceInfo {
     pub ports: Text<PORTS_LEN>,
     /// Protocols, bit 0 TCP, 1 UDP, 2 SCTP.
     pub protocols: u8,
-    /// Scheduler; 0 is Maglev.
+    /// [`Scheduler`](super::Scheduler).
     pub scheduler: u8,
     /// Pool id.
     pub pool: u16,

@@ -17,8 +17,10 @@ pub struct Pool {
     pub seed: SharedU64,
     /// [`LastResort`].
     pub last_resort: SharedU64,
+    /// [`LoadsWord`](super::LoadsWord).
+    pub loads: SharedU64,
     /// Zero.
-    pub reserved: [u64; 2],
+    pub reserved: u64,
 }
 
 #[cfg(not(loom))]

@@ -9,8 +9,35 @@ use crate::reason::Reason;
 pub struct Scratch {
     /// [`Note`] of a stage for the next.
     pub note: SharedU64,
+    /// The selection hash of a flow that [`Stage::Choose`](crate::pipeline::Stage::Choose) is to choose for.
+    pub hash: SharedU64,
+    /// The id of its pool.
+    pub pool: SharedU64,
+    /// [`Chosen`], until it is used.
+    pub chosen: SharedU64,
     /// By kind of answer: when its allowance is whole again, in nanoseconds.
     pub answers: [SharedU64; 4],
+}
+
+/// What was chosen for a flow: bits 0–15 backend id, 0 where the table is to decide, 16–31 pool id, 32–63 the upper half of
+/// the flow's selection hash. 0: nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen(pub u64);
+
+impl Chosen {
+    /// This backend for this flow of a pool.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(backend: u32, pool: u32, hash: u64) -> Self {
+        Self(backend as u16 as u64 | (pool as u16 as u64) << 16 | hash & 0xffff_ffff_0000_0000)
+    }
+
+    /// The backend's id, if the choice was made for this flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(self, pool: u32, hash: u64) -> Option<u32> {
+        if self.0 >> 16 == Self::new(0, pool, hash).0 >> 16 { Some(self.0 as u16 as u32) } else { None }
+    }
 }
 
 /// What a stage tells the next: bits 0–15 the largest packet that fits, 16–23 the reason for which it left the packet.
@@ -50,6 +77,14 @@ impl Note {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_choice_is_for_one_flow_of_one_pool() {
+        let chosen = Chosen::new(7, 3, 0x1234_5678_9abc_def0);
+        assert_eq!(chosen.of(3, 0x1234_5678_0000_0000), Some(7));
+        assert_eq!((chosen.of(4, 0x1234_5678_9abc_def0), chosen.of(3, 0x1234_5679_9abc_def0)), (None, None));
+        assert_eq!(Chosen(0).of(1, 0), None);
+    }
 
     #[test]
     fn a_note_gives_back_its_parts() {

@@ -54,7 +54,35 @@ pub enum OnDown {
     Reset = 3,
 }
 
-/// Bits 0–15 pool id, 16–19 mode, 20–23 on_down, bit 24 flows are remembered, 32–47 UDP port of GUE. 0 is no service.
+/// How a backend is picked for a new flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Scheduler {
+    /// The Maglev table, by a hash of the whole flow.
+    Maglev = 0,
+    /// The Maglev table, by a hash of the client's address.
+    Source = 1,
+    /// Of backends that the Maglev table gives for the flow, one with few live flows for its weight.
+    LeastConnections = 2,
+}
+
+impl Scheduler {
+    /// All schedulers, in the order of their numbers.
+    pub const ALL: &[Self] = &[Self::Maglev, Self::Source, Self::LeastConnections];
+
+    /// The name in the config, lists and JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Maglev => "maglev",
+            Self::Source => "source",
+            Self::LeastConnections => "least-connections",
+        }
+    }
+}
+
+/// Bits 0–15 pool id, 16–19 mode, 20–23 on_down, bit 24 flows are remembered, 25–26 scheduler, 32–47 UDP port of GUE.
+/// 0 is no service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForwardWord(pub u64);
 
@@ -69,6 +97,31 @@ impl ForwardWord {
     #[must_use]
     pub const fn with_gue_port(self, port: u16) -> Self {
         Self(self.0 & !(0xffff << 32) | (port as u64) << 32)
+    }
+
+    /// The same with this scheduler.
+    #[must_use]
+    pub const fn with_scheduler(self, scheduler: Scheduler) -> Self {
+        Self(self.0 & !(3 << 25) | (scheduler as u64) << 25)
+    }
+
+    /// How a backend is picked for a new flow; an unknown code reads as Maglev.
+    #[inline(always)]
+    #[must_use]
+    pub const fn scheduler(self) -> Scheduler {
+        match (self.0 >> 25) & 3 {
+            1 => Scheduler::Source,
+            2 => Scheduler::LeastConnections,
+            _ => Scheduler::Maglev,
+        }
+    }
+
+    /// What a word of the selection hash keeps of the fields other than the client's address: nothing where the
+    /// scheduler is [`Scheduler::Source`], else every bit.
+    #[inline(always)]
+    #[must_use]
+    pub const fn hashed(self) -> u64 {
+        ((self.0 >> 25) & 1).wrapping_sub(1)
     }
 
     /// UDP destination port for [`Mode::Gue`], host order.

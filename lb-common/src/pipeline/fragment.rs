@@ -6,7 +6,7 @@
 
 use super::ip::{Ip, Network, Payload, Piece};
 use super::parse::{self, Extent};
-use super::steer::{self, Steered};
+use super::steer::{self, Choice, Steered};
 use super::{Outcome, send};
 use crate::forward::Inner;
 use crate::fragment::{self, Key, Value};
@@ -47,7 +47,7 @@ pub(super) fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     let whole_end = if piece.more { at + LONGEST as usize } else { end };
     let parsed =
         parse::read::<W, I, P, T>(packet, tables, &network, vip, transport, Extent { end, whole_end })?;
-    let mut steered = steer::steer::<W, I, T>(tables, &parsed)?;
+    let mut steered = steer::steer::<W, I, T>(tables, &parsed, Choice::Table)?;
     if !piece.more {
         return send(packet, tables, at, &steered, bytes);
     }

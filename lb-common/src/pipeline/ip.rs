@@ -114,7 +114,9 @@ pub(super) trait Ip<const W: usize> {
     -> FlowKey<W>;
     fn bucket<T: Tables>(tables: &T, hash: u32) -> Option<&Bucket<W>>;
     fn flows_mask<T: Tables>(tables: &T) -> u32;
-    fn flow_hash(seed: u64, source: Self::Address, destination: Self::Address, ends: u64) -> u64;
+    /// The selection hash of what `hashed` keeps of a flow besides its source.
+    fn flow_hash(seed: u64, source: Self::Address, destination: Self::Address, ends: u64, hashed: u64)
+    -> u64;
     /// What an ICMP message of this type is.
     fn message(kind: u8) -> Message;
     /// Whether the header at `at` is that of a fragment other than the first.
@@ -235,8 +237,9 @@ impl Ip<1> for V4 {
     }
 
     #[inline(always)]
-    fn flow_hash(seed: u64, source: u32, destination: u32, ends: u64) -> u64 {
-        select::flow_hash(seed, [(source as u64) << 32 | destination as u64], ends)
+    fn flow_hash(seed: u64, source: u32, destination: u32, ends: u64, hashed: u64) -> u64 {
+        let word = (source as u64) << 32 | destination as u64 & hashed;
+        select::flow_hash(seed, [word], ends & hashed)
     }
 
     #[inline(always)]
@@ -410,8 +413,9 @@ impl Ip<3> for V6 {
     }
 
     #[inline(always)]
-    fn flow_hash(seed: u64, source: Halves, destination: Halves, ends: u64) -> u64 {
-        select::flow_hash(seed, [source.0, source.1, destination.0, destination.1], ends)
+    fn flow_hash(seed: u64, source: Halves, destination: Halves, ends: u64, hashed: u64) -> u64 {
+        let words = [source.0, source.1, destination.0 & hashed, destination.1 & hashed];
+        select::flow_hash(seed, words, ends & hashed)
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@
 //! [`process`] runs one stage after the other.
 
 mod answer;
+mod choose;
 mod fragment;
 mod icmp;
 mod ip;
@@ -25,7 +26,7 @@ use ip::{Ip, V4, V6};
 pub(crate) use link::untag;
 use parse::Walk;
 pub use stage::{STAGE_PLACES, Stage, Variant};
-use steer::Steered;
+use steer::{Choice, Steered};
 
 /// How a packet left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,10 @@ pub fn enter<P: Packet, T: Tables>(stage: Stage, packet: &mut P, tables: &T) -> 
         Stage::Icmp => icmp(packet, tables, bytes),
         Stage::Answer => answer(packet, tables, bytes),
         Stage::Fragment => fragments(packet, tables, bytes),
+        Stage::Choose => match choose::choose(tables) {
+            Ok(()) => return Step::Next(Stage::Rare, Reason::Unchosen),
+            Err(reason) => Err(reason),
+        },
     };
     match result {
         Ok(outcome) => Step::Left(outcome),
@@ -98,8 +103,12 @@ pub fn leave<T: Tables>(tables: &T, reason: Reason, bytes: u64) -> Outcome {
 fn fast<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
     let ethernet: &Ethernet = packet.header(0).ok_or(Reason::Truncated)?;
     match ethernet.ethertype() {
-        EtherType::Ipv4 => balance::<1, V4, P, T>(packet, tables, ETHERNET_LEN, Walk::None, bytes),
-        EtherType::Ipv6 => balance::<3, V6, P, T>(packet, tables, ETHERNET_LEN, Walk::None, bytes),
+        EtherType::Ipv4 => {
+            balance::<1, V4, P, T>(packet, tables, ETHERNET_LEN, (Walk::None, Choice::Asked), bytes)
+        }
+        EtherType::Ipv6 => {
+            balance::<3, V6, P, T>(packet, tables, ETHERNET_LEN, (Walk::None, Choice::Asked), bytes)
+        }
         EtherType::Vlan => Err(Reason::Vlan),
         EtherType::Other => Err(Reason::NotIp),
     }
@@ -110,8 +119,8 @@ fn fast<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<
 fn rare<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
     let (ethertype, at) = link::untag(packet)?;
     match ethertype {
-        EtherType::Ipv4 => balance::<1, V4, P, T>(packet, tables, at, Walk::All, bytes),
-        EtherType::Ipv6 => balance::<3, V6, P, T>(packet, tables, at, Walk::All, bytes),
+        EtherType::Ipv4 => balance::<1, V4, P, T>(packet, tables, at, (Walk::All, Choice::Made), bytes),
+        EtherType::Ipv6 => balance::<3, V6, P, T>(packet, tables, at, (Walk::All, Choice::Made), bytes),
         EtherType::Vlan => Err(Reason::Vlan),
         EtherType::Other => Err(Reason::NotIp),
     }
@@ -155,11 +164,11 @@ fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     at: usize,
-    walk: Walk,
+    (walk, choice): (Walk, Choice),
     bytes: u64,
 ) -> Result<Outcome, Reason> {
     let parsed = parse::parse::<W, I, P, T>(packet, tables, at, walk)?;
-    let steered = steer::steer::<W, I, T>(tables, &parsed)?;
+    let steered = steer::steer::<W, I, T>(tables, &parsed, choice)?;
     send(packet, tables, at, &steered, bytes)
 }
 

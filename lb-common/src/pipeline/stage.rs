@@ -16,6 +16,8 @@ pub enum Stage {
     Answer = 3,
     /// Fragments.
     Fragment = 4,
+    /// The choice of a backend for a new flow, where its hash alone does not tell it; then [`Stage::Rare`] goes on.
+    Choose = 5,
 }
 
 /// What the programs of all stages are built for.
@@ -42,7 +44,8 @@ pub const STAGE_PLACES: usize = Stage::ALL.len() * Variant::ALL.len();
 
 impl Stage {
     /// All stages, in the order of their numbers.
-    pub const ALL: &[Self] = &[Self::Fast, Self::Rare, Self::Icmp, Self::Answer, Self::Fragment];
+    pub const ALL: &[Self] =
+        &[Self::Fast, Self::Rare, Self::Icmp, Self::Answer, Self::Fragment, Self::Choose];
 
     /// The name in explanations.
     #[must_use]
@@ -53,6 +56,7 @@ impl Stage {
             Self::Icmp => "icmp: errors about flows, echo requests",
             Self::Answer => "answer: resets, unreachables, what would have fitted",
             Self::Fragment => "fragment: parts of a packet",
+            Self::Choose => "choose: new flows, by how busy backends are",
         }
     }
 
@@ -65,6 +69,7 @@ impl Stage {
             Self::Icmp => ["weir_icmp", "explain_icmp", "offline_icmp", "capture_icmp"],
             Self::Answer => ["weir_answer", "explain_answer", "offline_answer", "capture_answer"],
             Self::Fragment => ["weir_fragment", "explain_fragment", "offline_fragment", "capture_fragment"],
+            Self::Choose => ["weir_choose", "explain_choose", "offline_choose", "capture_choose"],
         };
         match variant {
             Variant::Live => live,
@@ -89,6 +94,7 @@ impl Stage {
             (Self::Fast, Reason::Vlan | Reason::IpOptions | Reason::ExtensionHeaders) => Some(Self::Rare),
             (Self::Fast | Self::Rare, Reason::Icmp) => Some(Self::Icmp),
             (Self::Fast | Self::Rare, Reason::FragmentUnknown) => Some(Self::Fragment),
+            (Self::Fast | Self::Rare, Reason::Unchosen) => Some(Self::Choose),
             (
                 Self::Fast | Self::Rare,
                 Reason::UnmatchedReject | Reason::NoBackendReset | Reason::FlowReset,

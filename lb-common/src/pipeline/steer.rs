@@ -1,11 +1,13 @@
 //! From a packet for a VIP to the backend that gets it.
 
+use super::choose;
 use super::ip::Ip;
 use super::parse::Parsed;
 use crate::flow::{self, Class, Code, Continuation, FlowKey, Meta, NewFlows, continuation};
 use crate::forward::Inner;
 use crate::layout::{
-    Backend, BackendState, ForwardWord, HandshakeStep, HotWord, Mode, OnDown, Pool, TimeoutsWord, Way,
+    Backend, BackendState, ForwardWord, HandshakeStep, HotWord, Load, Mode, OnDown, Pool, Scheduler,
+    TimeoutsWord, Way,
 };
 use crate::reason::Reason;
 use crate::select::{self, Request, Selected};
@@ -28,6 +30,17 @@ pub(super) struct Steered<'a> {
     pub(super) reason: Reason,
 }
 
+/// What a stage does with a new flow whose backend the hash alone does not tell.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// Lets the table decide.
+    Table,
+    /// Asks [`choose`] to choose.
+    Asked,
+    /// Takes what was chosen, or asks.
+    Made,
+}
+
 /// The rules of the packet's service.
 struct Rules {
     forward: ForwardWord,
@@ -46,6 +59,7 @@ impl Rules {
 pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
     tables: &'a T,
     packet: &Parsed<I::Address>,
+    choice: Choice,
 ) -> Result<Steered<'a>, Reason> {
     let id = service::service(tables, packet.vip, packet.protocol, packet.ports.1)?;
     let record = tables.service(id).ok_or(Reason::Inconsistent)?;
@@ -56,10 +70,10 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
     let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);
     let now = tables.now();
     let (selected, reason) = if forward.track() {
-        tracked::<W, I, T>(tables, packet, &rules, &key, now)?
+        tracked::<W, I, T>(tables, packet, &rules, &key, choice, now)?
     } else {
         let pool = rules.pool(tables)?;
-        let hash = flow_hash::<W, I>(packet, pool);
+        let hash = flow_hash::<W, I>(packet, forward, pool);
         (select::select(tables, pool, Request::New, hash, 0, now)?, Reason::Untracked)
     };
     tables.trace(Mark::Selected, selected.id, selected.hot.0);
@@ -102,7 +116,7 @@ pub(super) fn look_up<'a, const W: usize, I: Ip<W>, T: Tables>(
                 _ => Request::New,
             };
             let pool = rules.pool(tables)?;
-            let hash = flow_hash::<W, I>(packet, pool);
+            let hash = flow_hash::<W, I>(packet, forward, pool);
             (select::select(tables, pool, request, hash, 0, tables.now())?, Reason::Untracked)
         }
     };
@@ -143,10 +157,15 @@ fn bound<'a, const W: usize, I: Ip<W>, T: Tables>(
     Ok(if serves { Some(Selected { id, backend, hot }) } else { None })
 }
 
+/// The selection hash: of the whole flow, or of the client's address alone.
 #[inline(always)]
-fn flow_hash<const W: usize, I: Ip<W>>(packet: &Parsed<I::Address>, pool: &Pool) -> u64 {
+fn flow_hash<const W: usize, I: Ip<W>>(
+    packet: &Parsed<I::Address>,
+    forward: ForwardWord,
+    pool: &Pool,
+) -> u64 {
     let ends = (packet.ports.0 as u64) << 48 | (packet.ports.1 as u64) << 32 | (packet.protocol as u64) << 16;
-    I::flow_hash(pool.seed.get(), packet.source, packet.destination, ends)
+    I::flow_hash(pool.seed.get(), packet.source, packet.destination, ends, forward.hashed())
 }
 
 #[inline(always)]
@@ -155,6 +174,7 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
     packet: &Parsed<I::Address>,
     rules: &Rules,
     key: &FlowKey<W>,
+    choice: Choice,
     now: Tick,
 ) -> Result<(Selected<'a>, Reason), Reason> {
     let (first, second) = key.buckets(I::flows_mask(tables));
@@ -186,8 +206,20 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
         },
     };
     let pool = rules.pool(tables)?;
-    let hash = flow_hash::<W, I>(packet, pool);
-    let selected = select::select(tables, pool, request, hash, bound, now)?;
+    let hash = flow_hash::<W, I>(packet, rules.forward, pool);
+    let chosen = match (rules.forward.scheduler(), request, choice) {
+        (Scheduler::LeastConnections, Request::New, Choice::Asked) => {
+            return Err(choose::ask(tables, rules.forward.pool(), hash));
+        }
+        (Scheduler::LeastConnections, Request::New, Choice::Made) => {
+            choose::chosen(tables, rules.forward.pool(), hash)?
+        }
+        _ => None,
+    };
+    let selected = match chosen {
+        Some(chosen) => select::look(tables, chosen).ok_or(Reason::Inconsistent)?,
+        None => select::select(tables, pool, request, hash, bound, now)?,
+    };
     if selected.id == bound {
         // The last resort left the flow where it was: its entry stays as it is, a proven one proven.
         return Ok((selected, Reason::FlowKnown));
@@ -196,7 +228,7 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
         Some(way) => {
             tables.trace(Mark::Entered, 1, 0);
             if T::WRITES {
-                open(way, packet.segment, key, &selected, rules, now);
+                open(tables, way, packet.segment, key, &selected, rules, now);
                 if packet.segment == Segment::Open {
                     tables.count_handshake(selected.id, HandshakeStep::Opened);
                 }
@@ -250,7 +282,9 @@ fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
     }
     let embryonic = found.meta.code() == Code::of(Class::Embryonic);
     let new_flows = match packet.segment {
-        Segment::Open if !select::takes_new(hot, flow_hash::<W, I>(packet, rules.pool(tables)?)) => {
+        Segment::Open
+            if !select::takes_new(hot, flow_hash::<W, I>(packet, rules.forward, rules.pool(tables)?)) =>
+        {
             NewFlows::Refused
         }
         Segment::Open => {
@@ -269,6 +303,10 @@ fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
                 if embryonic && packet.segment == Segment::Data {
                     tables.count_handshake(id, HandshakeStep::Completed);
                 }
+                let ends = found.meta.code().is_in(Class::GOING_ON) && !meta.code().is_in(Class::GOING_ON);
+                if ends && let Some(load) = load(tables, rules, id) {
+                    load.ended();
+                }
             }
             Ok(Known::Kept(Selected { id, backend, hot }))
         }
@@ -279,9 +317,19 @@ fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
     }
 }
 
+/// The load of a service's backend, where the service asks for it.
+#[inline(always)]
+fn load<'a, T: Tables>(tables: &'a T, rules: &Rules, backend: u32) -> Option<&'a Load> {
+    match rules.forward.scheduler() {
+        Scheduler::LeastConnections => tables.load(backend),
+        Scheduler::Maglev | Scheduler::Source => None,
+    }
+}
+
 /// Makes `way` the entry of a flow that starts with this segment.
 #[inline(always)]
-fn open<const W: usize>(
+fn open<const W: usize, T: Tables>(
+    tables: &T,
     way: &Way<W>,
     segment: Segment,
     key: &FlowKey<W>,
@@ -295,4 +343,9 @@ fn open<const W: usize>(
     }
     let deadline = now.plus(class.ticks(rules.timeouts, segment));
     flow::write(way, key, selected.id, Meta::of(deadline, class, selected.hot.generation()));
+    if class.is_in(Class::GOING_ON)
+        && let Some(load) = load(tables, rules, selected.id)
+    {
+        load.began();
+    }
 }

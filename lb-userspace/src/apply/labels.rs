@@ -72,7 +72,7 @@ pub(super) fn service(record: &ServiceRecord, pool: u16, table_size: u32) -> Ser
         vip: Text::new(&record.vip),
         ports: Text::new(&record.ports.to_string()),
         protocols: record.protocols.iter().map(bit).sum(),
-        scheduler: 0,
+        scheduler: record.scheduler as u8,
         pool,
         table_size,
     }

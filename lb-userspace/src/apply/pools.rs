@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lb_common::forward::constant_sum;
-use lb_common::layout::{BackendState, EgressWord, Family, HotWord, SLOTS_PER_LINE, Span};
+use lb_common::layout::{BackendState, EgressWord, Family, HotWord, Load, SLOTS_PER_LINE, Span};
 
 use super::error::ApplyError;
 use super::ids::Holder;
@@ -137,8 +137,18 @@ impl Planner<'_> {
             self.stages.push(Stage::Backends, Write::BackendInfo { id, info: Box::new(labels) });
         }
         self.egress(id, record);
+        let load = &self.maps.loads[usize::from(id)];
+        let cost = Load::cost_of(record.weight);
+        if load.cost.get() != cost {
+            self.stages.push(Stage::Backends, Write::Cost { id, cost });
+        }
         // A slot that was cleared for good has lost its flows: it starts over like a new one.
         let starts = fresh || hot.state() == BackendState::Absent;
+        if starts && load.live() != 0 {
+            // Without the flows of an earlier holder of the id.
+            let flows = load.seen.get().wrapping_neg();
+            self.stages.push(Stage::Backends, Write::Unseen { id, flows });
+        }
         let generation = if starts { hot.generation().wrapping_add(1) } else { hot.generation() };
         if starts || returns || info.removed != 0 {
             let word = hot_word(&record.view, generation).0;

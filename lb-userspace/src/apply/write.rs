@@ -27,6 +27,10 @@ pub enum Write {
     Hot { id: u16, word: u64 },
     /// A backend's labels, without those that the slot writer keeps.
     BackendInfo { id: u16, info: Box<BackendInfo> },
+    /// What a flow weighs on a backend.
+    Cost { id: u16, cost: u64 },
+    /// What a backend's load is to add to what the data plane counted.
+    Unseen { id: u16, flows: u32 },
     /// Fills a region that no pool names.
     Table { line: u32, ids: Vec<u16> },
     /// A word of a pool.
@@ -113,6 +117,8 @@ impl Write {
             Self::BackendInfo { id, ref info } => {
                 maps.backend_info.update(id.into(), |value| *value = **info);
             }
+            Self::Cost { id, cost } => maps.loads[usize::from(id)].cost.set(cost),
+            Self::Unseen { id, flows } => maps.loads[usize::from(id)].unseen.set(flows),
             Self::Table { line, ref ids } => table(maps, line, ids),
             Self::Pool { id, field, word } => pool(maps, id, field).set(word),
             Self::PoolInfo { id, ref info } => maps.pool_info.update(id.into(), |value| *value = **info),

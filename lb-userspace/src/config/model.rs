@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use lb_common::layout::Scheduler;
 pub use probe::{DnsCheck, DnsRcode, DnsType, ExecCheck, HttpCheck, PhaseLimits, TlsCheck, Trust, UdpCheck};
 
 /// A complete, consistent configuration.
@@ -431,13 +432,6 @@ impl Mode {
             Self::Gue => lb_common::layout::Mode::Gue,
         }
     }
-}
-
-/// How a backend is picked for a new flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheduler {
-    /// Weighted Maglev over the 5-tuple.
-    Maglev,
 }
 
 /// What happens to known flows of a backend that goes down.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use super::draft::Drafts;
 use super::findings::Findings;
 use super::keys;
-use super::model::{Config, Mode, Pool, Service, Vip};
+use super::model::{Config, Mode, Pool, Scheduler, Service, Vip};
 use super::pool::PoolDraft;
 use super::service::{ServiceDraft, VipRef};
 use super::source::Place;
@@ -55,6 +55,7 @@ pub(crate) struct ServicePlaces {
     pub(crate) first_port: Option<u16>,
     pub(crate) mode: Place,
     pub(crate) table_size: Option<Place>,
+    pub(crate) scheduler: Option<Place>,
     pub(crate) place: Place,
 }
 
@@ -205,6 +206,7 @@ fn add_service(
     let settings = draft.settings;
     let (mode, mode_place) = settings.mode.unwrap_or((Mode::Ipip, draft.place.clone()));
     let (table_size, table_size_place) = settings.table_size.unzip();
+    let (scheduler, scheduler_place) = settings.scheduler.unzip();
     let service = Service {
         name: draft.name.clone(),
         vip,
@@ -212,7 +214,7 @@ fn add_service(
         protocols: draft.protocols,
         pool,
         mode,
-        scheduler: settings.scheduler,
+        scheduler: scheduler.unwrap_or(Scheduler::Maglev),
         table_size,
         on_down: settings.on_down,
         track: settings.track,
@@ -225,6 +227,7 @@ fn add_service(
         first_port: ports.first,
         mode: mode_place,
         table_size: table_size_place,
+        scheduler: scheduler_place,
         place: draft.place,
     };
     places.services.insert(draft.name.clone(), place);

@@ -39,7 +39,7 @@ pub(crate) enum VipRef {
 /// The other keys of a service that `[defaults]` may hold.
 pub(crate) struct Settings {
     pub(crate) mode: Option<(Mode, Place)>,
-    pub(crate) scheduler: Scheduler,
+    pub(crate) scheduler: Option<(Scheduler, Place)>,
     pub(crate) table_size: Option<(u32, Place)>,
     pub(crate) on_down: OnDown,
     pub(crate) track: bool,
@@ -133,7 +133,9 @@ pub(crate) fn settings(table: &Table<'_>) -> Settings {
         Some((node.word(&modes)?, node.place))
     });
     let scheduler = table.value("scheduler").and_then(|node| {
-        node.word(&[("maglev", Some(Scheduler::Maglev)), ("source", None), ("least-connections", None)])
+        let words: Vec<_> =
+            Scheduler::ALL.iter().map(|scheduler| (scheduler.name(), Some(*scheduler))).collect();
+        Some((node.word(&words)?, node.place))
     });
     let table_size = table.value("table_size").and_then(|node| {
         let size = node.integer(2..=1 << 24)?;
@@ -162,7 +164,7 @@ pub(crate) fn settings(table: &Table<'_>) -> Settings {
     refuse_list(table, "snat");
     Settings {
         mode,
-        scheduler: scheduler.unwrap_or(Scheduler::Maglev),
+        scheduler,
         table_size,
         on_down: on_down.unwrap_or(OnDown::Auto),
         track: table.value("track").and_then(|node| node.boolean()).unwrap_or(true),

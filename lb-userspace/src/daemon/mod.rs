@@ -13,6 +13,7 @@ mod engine;
 mod instance;
 mod journal;
 mod last_flow;
+mod loads;
 mod network;
 mod operations;
 #[cfg(feature = "packet-log")]
@@ -66,6 +67,8 @@ async fn serve(paths: &Global) -> Result<(), Failure> {
     let server = Server::bind(&paths.socket)?;
     let (engine, mut feeds) = Engine::start(paths).await?;
     let recorder = engine.journal().recorder.clone();
+    loads::start(engine.maps())
+        .map_err(|error| Failure::new(Code::Failed, format!("start counting flows: {error}")))?;
     let daemon = Arc::new(Daemon::new(engine, paths));
     let api = tokio::spawn(server.serve(daemon.clone()));
     let stop =

@@ -94,6 +94,7 @@ fn services(config: &Config) -> BTreeMap<Arc<str>, Arc<ServiceRecord>> {
         pool: service.pool.as_str().into(),
         mode: service.mode.layout(),
         gue_port: config.tunnel.gue_port,
+        scheduler: service.scheduler,
         on_down: match service.on_down {
             model::OnDown::Auto => layout::OnDown::Auto,
             model::OnDown::Reselect => layout::OnDown::Reselect,

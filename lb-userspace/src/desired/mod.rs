@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_common::layout::{LastResort, Mode, OnDown, TimeoutsWord, Unmatched};
+use lb_common::layout::{LastResort, Mode, OnDown, Scheduler, TimeoutsWord, Unmatched};
 
 pub use crate::net::HopKey;
 pub use build::{Inputs, ticks};
@@ -65,6 +65,8 @@ pub struct ServiceRecord {
     pub mode: Mode,
     /// UDP port of backends' tunnels; without effect where the mode has none.
     pub gue_port: u16,
+    /// How a backend is picked for a new flow.
+    pub scheduler: Scheduler,
     /// Known flows of a backend that is down.
     pub on_down: OnDown,
     /// Whether flows are remembered.

@@ -72,6 +72,14 @@ impl Names<'_> {
             Mark::Previous => ("select", self.candidate(&format!("slot {a} of the table before"), b)),
             Mark::Slot => ("select", self.candidate(&format!("slot {a}"), b)),
             Mark::Usable => ("select", self.candidate(&format!("place {a} of the usable backends"), b)),
+            Mark::Load if a == 0 => {
+                ("select", "no recent count of live flows: the table alone decides".to_owned())
+            }
+            Mark::Load => {
+                let weight = self.maps.backend_info.get(a as usize).map_or(0, |info| info.weight);
+                let (live, share) = (b as u32, self.share(HotWord(b >> 32)));
+                ("select", format!("{}: {live} live flows, weight {weight}, {share}", self.backend(a)))
+            }
             Mark::LastResort => {
                 let resort = match LastResort::from_word(a.into()) {
                     LastResort::Keep => "keep",
@@ -119,7 +127,8 @@ impl Names<'_> {
         let pool = pool.map_or("?", |info| info.name.as_str());
         let mode = forward.mode().map_or("unknown", Mode::name);
         let flows = if forward.track() { "remembered" } else { "not remembered" };
-        format!("pool {pool}, mode {mode}, flows {flows}")
+        let scheduler = forward.scheduler().name();
+        format!("pool {pool}, mode {mode}, scheduler {scheduler}, flows {flows}")
     }
 
     fn entry(&self, backend: u32, meta: Meta) -> String {

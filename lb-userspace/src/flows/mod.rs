@@ -8,6 +8,7 @@
 mod carry;
 mod entry;
 mod list;
+mod loads;
 mod sweep;
 
 use lb_common::flow::FlowKey;
@@ -17,6 +18,7 @@ use lb_common::time::Tick;
 
 pub use carry::{Carried, Translation, carry};
 pub use list::{Flow, list};
+pub use loads::{LoadCount, PARTS};
 pub use sweep::{FlowCount, Purge, Sweep, sweep};
 
 use crate::maps::set::MapSet;

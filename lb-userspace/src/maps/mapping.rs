@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, FragmentLine, IndexLine, MaglevLine, Meta, MetaHead, NextHop, Pool,
+    Backend, BackendInfo, Bucket, FragmentLine, IndexLine, Load, MaglevLine, Meta, MetaHead, NextHop, Pool,
     PoolInfo, RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::trace::Trace;
@@ -36,6 +36,7 @@ map_values!(
     Bucket<3>,
     FragmentLine,
     IndexLine,
+    Load,
     MaglevLine,
     Meta,
     MetaHead,

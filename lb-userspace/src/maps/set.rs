@@ -3,7 +3,7 @@
 use std::io;
 
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, FragmentLine, IndexLine, MaglevLine, Meta, NextHop, Pool, PoolInfo,
+    Backend, BackendInfo, Bucket, FragmentLine, IndexLine, Load, MaglevLine, Meta, NextHop, Pool, PoolInfo,
     RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::memory::Slices;
@@ -27,6 +27,7 @@ pub struct MapSet {
     pub pools: Mapping<Pool>,
     pub maglev: Mapping<MaglevLine>,
     pub backends: Mapping<Backend>,
+    pub loads: Mapping<Load>,
     pub next_hops: Mapping<NextHop>,
     pub flows_v4: Mapping<Bucket<1>>,
     pub flows_v6: Mapping<Bucket<3>>,
@@ -67,6 +68,7 @@ impl MapSet {
             pools: source.open(find("pools"), access)?,
             maglev: source.open(find("maglev"), access)?,
             backends: source.open(find("backends"), access)?,
+            loads: source.open(find("loads"), access)?,
             next_hops: source.open(find("next_hops"), access)?,
             flows_v4: source.open(find("flows_v4"), access)?,
             flows_v6: source.open(find("flows_v6"), access)?,
@@ -95,6 +97,7 @@ impl MapSet {
             pools: Mapping::anonymous(sizes.pools as usize)?,
             maglev: Mapping::anonymous(sizes.maglev as usize)?,
             backends: Mapping::anonymous(sizes.backends as usize)?,
+            loads: Mapping::anonymous(sizes.backends as usize)?,
             next_hops: Mapping::anonymous(sizes.next_hops as usize)?,
             flows_v4: Mapping::anonymous(sizes.flows_v4 as usize)?,
             flows_v6: Mapping::anonymous(sizes.flows_v6 as usize)?,
@@ -120,6 +123,7 @@ impl MapSet {
             pools: &self.pools,
             maglev: &self.maglev,
             backends: &self.backends,
+            loads: &self.loads,
             next_hops: &self.next_hops,
             flows_v4: &self.flows_v4,
             flows_v6: &self.flows_v6,

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use lb_common::flow::Class;
 use lb_common::layout::{
     AdminBits, BackendInfo, BackendState, Counter, EgressWord, FailureBits, ForwardWord, HealthBits, HotWord,
-    Mode, ServiceInfo,
+    Mode, Scheduler, ServiceInfo,
 };
 use lb_common::reason::Reason;
 use lb_common::wire::Protocol;
@@ -304,10 +304,7 @@ fn mode(maps: &MapSet, id: usize) -> &'static str {
 }
 
 fn scheduler(code: u8) -> &'static str {
-    match code {
-        0 => "maglev",
-        _ => "",
-    }
+    Scheduler::ALL.get(usize::from(code)).map_or("", |scheduler| scheduler.name())
 }
 
 fn protocols(bits: u8) -> String {

@@ -6,7 +6,7 @@
 use aya::TestRun as _;
 use aya::programs::TestRunOptions;
 use lb_common::cell::SharedU64;
-use lb_common::layout::{Bucket, Counter, FragmentLine, FragmentWay, Handshakes, Way};
+use lb_common::layout::{Bucket, Counter, FragmentLine, FragmentWay, Handshakes, Load, Way};
 use lb_common::pipeline::Outcome;
 use lb_common::reason::{Reason, Verdict};
 use lb_userspace::maps::load;
@@ -62,6 +62,12 @@ fn compare_fragments(kernel: &[FragmentLine], host: &[FragmentLine], batch: usiz
     }
 }
 
+fn compare_loads(kernel: &[Load], host: &[Load], batch: usize) -> usize {
+    let words = |load: &Load| (load.seen.get(), load.unseen.get(), load.cost.get());
+    assert!(kernel.iter().map(words).eq(host.iter().map(words)), "batch {batch}: loads differ");
+    host.iter().filter(|load| load.seen.get() != 0).count()
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -86,7 +92,7 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
     let mut actions = [0_u64; 5];
     let mut choice = Splitmix(0x7765_6972);
     let mut output = vec![0; 8192];
-    let mut used = (0, 0);
+    let (mut used, mut counted) = ((0, 0), 0);
     for (batch, pause) in BATCHES.into_iter().enumerate() {
         now = now.plus(pause);
         let geometry = SceneSizes::SMALL.geometry(now);
@@ -130,16 +136,18 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
             compare_flows(&kernel_tables.0.flows_v6, slices.flows_v6, batch),
         );
         compare_fragments(&kernel_tables.0.fragments, slices.fragments, batch);
+        counted = compare_loads(&kernel_tables.0.loads, slices.loads, batch);
         expected = Some(sum(expected, host.totals()));
-        let counted = instance.totals();
-        assert_eq!(Some(&counted), expected.as_ref(), "batch {batch}");
-        let packets: u64 = counted.reasons.iter().map(|counter| counter.packets).sum();
+        let totals = instance.totals();
+        assert_eq!(Some(&totals), expected.as_ref(), "batch {batch}");
+        let packets: u64 = totals.reasons.iter().map(|counter| counter.packets).sum();
         assert_eq!(
             packets,
             u64::from(FRAMES_PER_BATCH) * (batch as u64 + 1),
             "reasons add up to the packets"
         );
     }
+    assert!(counted > 8, "flows of {counted} backends were counted");
     report(&seen, &actions, used);
 }
 
@@ -151,7 +159,7 @@ fn report(seen: &[u64; Reason::COUNT], actions: &[u64; 5], used: (usize, usize))
         let frames = seen[*reason as usize];
         println!("{:>18} {frames}", reason.name());
         // 256 bytes of headroom are enough, and every stage is loaded.
-        let never = [Reason::NoHeadroom, Reason::IpOptions];
+        let never = [Reason::NoHeadroom, Reason::IpOptions, Reason::Unchosen];
         assert_eq!(frames == 0, never.contains(reason), "{frames} frames were {}", reason.name());
     }
     assert!(actions[1..].iter().all(|frames| *frames > 100));

@@ -1,7 +1,7 @@
 //! The program and its maps, loaded for a test.
 
 use lb_common::layout::{
-    Backend, Geometry, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
+    Backend, Geometry, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
 };
 use lb_userspace::maps::load::{self, CounterKind, CounterMaps};
 use lb_userspace::maps::mapping::Access;
@@ -35,6 +35,7 @@ store! {
     pool: Pool = pools;
     maglev_line: MaglevLine = maglev;
     backend: Backend = backends;
+    load: Load = loads;
     next_hop: NextHop = next_hops;
 }
 

@@ -7,5 +7,6 @@ mod lifecycle;
 mod reload;
 mod rules;
 mod scale;
+mod schedulers;
 mod split;
 mod world;

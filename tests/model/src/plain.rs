@@ -2,8 +2,8 @@
 
 use lb_common::cell::{SharedU32, SharedU64};
 use lb_common::layout::{
-    Backend, Bucket, FragmentLine, IndexLine, MaglevLine, NextHop, NextHopCopy, Pool, RangeLine, Service,
-    Vip, VipLineV6,
+    Backend, Bucket, FragmentLine, IndexLine, Load, MaglevLine, NextHop, NextHopCopy, Pool, RangeLine,
+    Service, Vip, VipLineV6,
 };
 use lb_common::memory::Slices;
 
@@ -21,6 +21,7 @@ pub struct Plain {
     pools: Vec<Pool>,
     maglev: Vec<MaglevLine>,
     backends: Vec<Backend>,
+    loads: Vec<Load>,
     next_hops: Vec<NextHop>,
     flows_v4: Vec<Bucket<1>>,
     flows_v6: Vec<Bucket<3>>,
@@ -73,7 +74,8 @@ impl Plain {
                 changed: word(),
                 seed: word(),
                 last_resort: word(),
-                reserved: [0; 2],
+                loads: word(),
+                reserved: 0,
             }),
             maglev: repeat(sizes.maglev, || MaglevLine { ids: [0; 32] }),
             backends: repeat(sizes.backends, || Backend {
@@ -82,6 +84,7 @@ impl Plain {
                 address: [0; 16],
                 sources: [[0; 16]; 2],
             }),
+            loads: repeat(sizes.backends, Load::default),
             next_hops: repeat(sizes.next_hops, || NextHop {
                 select: word(),
                 copies: [NextHopCopy::default(); 2],
@@ -105,6 +108,7 @@ impl Plain {
             pools: &self.pools,
             maglev: &self.maglev,
             backends: &self.backends,
+            loads: &self.loads,
             next_hops: &self.next_hops,
             flows_v4: &self.flows_v4,
             flows_v6: &self.flows_v6,
@@ -133,5 +137,6 @@ store! {
     pool: Pool = pools;
     maglev_line: MaglevLine = maglev;
     backend: Backend = backends;
+    load: Load = loads;
     next_hop: NextHop = next_hops;
 }

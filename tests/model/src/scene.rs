@@ -6,8 +6,8 @@ use lb_common::forward::constant_sum;
 use lb_common::hash;
 use lb_common::layout::{
     AdminBits, BackendState, EgressWord, FailureBits, Family, ForwardWord, Geometry, HealthBits, HotWord,
-    INDEX_WAYS, IndexLine, LastResort, Mode, NextHop, NextHopCopy, OnDown, RangeWord, SLOTS_PER_LINE, Span,
-    TimeoutsWord, V6_WAYS, VipPorts,
+    INDEX_WAYS, IndexLine, LastResort, Load, LoadsWord, Mode, NextHop, NextHopCopy, OnDown, RangeWord,
+    SLOTS_PER_LINE, Scheduler, Span, TimeoutsWord, V6_WAYS, VipPorts,
 };
 use lb_common::service::port_key;
 use lb_common::time::Tick;
@@ -32,9 +32,10 @@ const MODES: [Mode; 2] = [Mode::Ipip, Mode::DsrL2];
 /// The UDP port of services by GUE.
 pub const GUE_PORT: u16 = 6080;
 const ON_DOWN: [OnDown; 4] = [OnDown::Auto, OnDown::Reselect, OnDown::Keep, OnDown::Reset];
-/// Services by IPIP and DSR, then those by GUE.
+/// Services by IPIP and DSR, then those by GUE, then those of other schedulers.
 const PLAIN_SERVICES: u32 = POOLS * 16;
-const SERVICES: u32 = PLAIN_SERVICES + POOLS * 8;
+const SCHEDULED: u32 = PLAIN_SERVICES + POOLS * 8;
+const SERVICES: u32 = SCHEDULED + POOLS * 2;
 /// VIPs of each family with records of their own; as many again share nothing but fill the index.
 const VIPS: u32 = 4;
 const FILLERS: u32 = 16;
@@ -127,7 +128,8 @@ pub fn client(family: Family, n: u32) -> IpAddr {
 ///
 /// VIPs 0 and 1 of each family have the exact ports of all services; VIPs 0 and 2 have ranges from port 2000 and 3000;
 /// VIPs 0 and 3 have any-port services. Service `n` is of pool `1 + (n - 1) % 10`, the other digits of `n - 1` give its
-/// mode, its `on_down`, and whether it remembers flows: from 121 on all are `gue`. Pool 1 has backends in every state and a previous table; 2 and 3
+/// mode, its `on_down`, and whether it remembers flows: from 161 on all are `gue`, from 241 on each pool has a service by
+/// source, then one by least connections. Pool 1 has backends in every state and a previous table; 2 and 3
 /// have active backends of one family; 4, 5, 6 have only down ones and keep, drop, reset; 7 has no table; 8 has active
 /// ones with admit shares; 9 names ids that no backend has; 10 has draining and suspect ones with one usable.
 pub struct Scene;
@@ -160,17 +162,44 @@ impl Scene {
     pub fn rules(service: u32) -> (u16, Mode, OnDown, bool) {
         let rest = (service - 1) / POOLS;
         let pool = 1 + (service - 1) % POOLS;
+        if rest >= 24 {
+            return (pool as u16, Mode::Ipip, ON_DOWN[pool as usize % 4], true);
+        }
         if rest >= 16 {
             return (pool as u16, Mode::Gue, ON_DOWN[rest as usize % 4], rest < 20);
         }
         (pool as u16, MODES[rest as usize % 2], ON_DOWN[rest as usize / 2 % 4], rest / 8 == 0)
     }
 
+    /// How the service with this id picks backends.
+    #[must_use]
+    pub fn scheduler(service: u32) -> Scheduler {
+        match (service - 1) / POOLS {
+            24 => Scheduler::Source,
+            25 => Scheduler::LeastConnections,
+            _ => Scheduler::Maglev,
+        }
+    }
+
+    /// The service of a pool that picks backends so.
+    #[must_use]
+    pub fn scheduled(scheduler: Scheduler, pool: u32) -> u32 {
+        let first = match scheduler {
+            Scheduler::Maglev => 0,
+            Scheduler::Source => SCHEDULED,
+            Scheduler::LeastConnections => SCHEDULED + POOLS,
+        };
+        first + pool
+    }
+
     /// The `n`-th service, from 0 on and all over again, of those that remember flows.
     #[must_use]
     pub fn tracking(n: u32) -> u32 {
-        let n = n % (POOLS * 12);
-        if n < POOLS * 8 { 1 + n } else { 1 + n + POOLS * 8 }
+        match n % (POOLS * 14) {
+            n if n < POOLS * 8 => 1 + n,
+            n if n < POOLS * 12 => 1 + n + POOLS * 8,
+            n => 1 + SCHEDULED + n - POOLS * 12,
+        }
     }
 
     /// The number of services; their ids start at 1.
@@ -305,6 +334,12 @@ impl Scene {
                 _ => LastResort::Keep,
             };
             record.last_resort.set(last_resort as u64);
+            // Nobody counted pool 7's flows; pool 8's were counted too long ago.
+            record.loads.set(match pool {
+                7 => 0,
+                8 => LoadsWord::new(Self::START.plus(0xf_ff00), 700, 1600).0,
+                _ => LoadsWord::new(Self::START, 700, 1600).0,
+            });
         });
     }
 
@@ -326,6 +361,10 @@ impl Scene {
         let next_hop = [1, 2, 1, 2, 3, 4, 2, 1, 5, 6, 7, 0][if pool == 1 { n + 4 } else { n } as usize];
         let next_hop = if (pool, n) == (8, 4) { 8 } else { next_hop };
         let (entropy, source) = (if n == 3 || n == 4 { 16 } else { 0 }, n as usize % 2);
+        store.load(Self::backend(pool, n), |load| {
+            load.cost.set(Load::cost_of(100 + n as u16 % 3 * 100));
+            load.unseen.set(n * n * 10);
+        });
         let number = 0x0a09_0000 + pool * 256 + n;
         let address = address(family, number);
         let sources = [0, 1].map(|copy| self::address(family, 0x0a08_0000 + copy * 0x1_0000));
@@ -341,7 +380,8 @@ impl Scene {
     fn service<S: Store>(store: &mut S, service: u32) {
         let (pool, mode, on_down, track) = Self::rules(service);
         store.service(service, |record| {
-            record.forward.set(ForwardWord::new(pool, mode, on_down, track).with_gue_port(GUE_PORT).0);
+            let forward = ForwardWord::new(pool, mode, on_down, track).with_gue_port(GUE_PORT);
+            record.forward.set(forward.with_scheduler(Self::scheduler(service)).0);
             record.timeouts.set(TimeoutsWord::new(2, 30, 4, 6).0);
         });
     }

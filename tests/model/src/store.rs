@@ -1,6 +1,8 @@
 //! Writing access to the tables, wherever they are.
 
-use lb_common::layout::{Backend, IndexLine, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6};
+use lb_common::layout::{
+    Backend, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
+};
 
 macro_rules! store {
     ($($(#[$doc:meta])* $name:ident: $value:ty;)*) => {
@@ -30,6 +32,8 @@ store! {
     maglev_line: MaglevLine;
     /// Changes a backend.
     backend: Backend;
+    /// Changes a backend's load.
+    load: Load;
     /// Changes a next hop.
     next_hop: NextHop;
 }

@@ -379,17 +379,31 @@ fn health_checks_say_what_does_not_fit() {
 }
 
 #[test]
+fn a_scheduler_that_counts_flows_needs_them_remembered() {
+    refused(
+        "\"ipip\"",
+        "\"ipip\"\ntrack = false\nscheduler = \"least-connections\"",
+        &[
+            "9: service \"web\": scheduler \"least-connections\" counts the flows that are remembered, and track = false \
+             remembers none: remove track = false, or take scheduler = \"maglev\"",
+        ],
+    );
+    refused(
+        "\"ipip\"",
+        "\"ipip\"\nscheduler = \"sources\"",
+        &[
+            "8: service \"web\": scheduler \"sources\" is unknown (did you mean \"source\"?); available: maglev, source, least-connections",
+        ],
+    );
+}
+
+#[test]
 fn what_later_versions_take_is_not_called_unknown() {
     for (from, to, expected) in [
         (
             "\"ipip\"",
             "\"nat\"",
             "7: service \"web\": mode \"nat\" is not available in this version; available: dsr-l2, ipip, gue",
-        ),
-        (
-            "\"ipip\"",
-            "\"ipip\"\nscheduler = \"source\"",
-            "8: service \"web\": scheduler \"source\" is not available in this version; available: maglev",
         ),
         (
             "\"ipip\"",

@@ -6,6 +6,7 @@ mod capacity;
 mod check_ports;
 mod family;
 mod overlap;
+mod scheduler;
 mod unused;
 mod users;
 
@@ -22,6 +23,7 @@ pub(crate) fn validate(config: &mut Config, places: &Places, findings: &Findings
     bfd::validate(config, places, findings);
     family::validate(config, places, findings);
     overlap::validate(config, places, findings);
+    scheduler::validate(config, places, findings);
     capacity::validate(config, &users, places, findings);
     let ways = Ways { vips: &config.vips, gue_port: config.tunnel.gue_port };
     check_ports::fill(&mut config.pools, &users, ways, places, findings);
