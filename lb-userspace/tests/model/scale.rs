@@ -42,7 +42,7 @@ fn a_thousand_services_with_ten_thousand_backends_apply_and_change() {
     let start = Instant::now();
     let summary = world.applier.apply(&wanted, world.now_ns).unwrap();
     println!("one weight: {:?}, {summary:?}", start.elapsed());
-    assert_eq!((summary.tables_built, summary.tables_published, summary.writes), (1, 1, 5));
+    assert_eq!((summary.tables_built, summary.tables_published, summary.writes), (1, 1, 6));
 
     let mut one = lb_userspace::desired::Desired::clone(&wanted);
     let pool = Arc::make_mut(one.pools.get_mut("s0501").unwrap());
