@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::config::model::{Backend, Inside, LastResort, Pool, Through};
 use crate::health::event::{GuardEvent, NoWay, Wrapped};
-use crate::health::machine::FailureKind;
+use crate::health::machine::{FailureKind, Health};
 use crate::health::pool_view::{Admin, Slot, SlotState};
 use crate::health::snapshot::Adopted;
 

@@ -11,6 +11,7 @@ mod board;
 mod command;
 pub mod drill;
 mod event;
+mod failed;
 pub mod flap;
 pub mod guard;
 mod guard_status;

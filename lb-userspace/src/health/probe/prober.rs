@@ -22,12 +22,10 @@ use rustix::time::{
 
 use super::asynchronous::{AsyncProbes, Report};
 use super::bfd::Talks;
-use super::connect::{self, ATTEMPT, Connects, Outcome};
+use super::connect::{ATTEMPT, Connects, Outcome};
 use super::datagram::{DATAGRAM, Datagrams};
-use super::echo::Family;
-use super::half_open::Verdict;
-use super::icmp_errors::{ErrorSockets, IcmpError, Quote};
-use super::lane::{Lane, Turn, grid};
+use super::icmp_errors::ErrorSockets;
+use super::lane::{Lane, grid};
 use super::raw::RawSockets;
 use super::realtime;
 use super::through::TunnelSockets;
@@ -38,10 +36,12 @@ use crate::config::model::{Check, CheckKind};
 use crate::health::board::{Board, StreamChanges, StreamId};
 use crate::health::command::{Command, HealthError, Targets, Waker};
 use crate::health::hearsay::Complaint;
-use crate::health::judge::{Failure, Sequence};
+use crate::health::judge::Sequence;
 use crate::health::time::Moment;
 use crate::net::carrier::CarrierWatch;
 
+mod answers;
+mod sending;
 mod tunnel;
 
 const WAKE: u64 = 1;
@@ -301,58 +301,6 @@ impl Prober {
         next
     }
 
-    /// Takes what hosts and routers say of probes and of tunnelled packets.
-    fn take_icmp_errors(&mut self, now: Moment) {
-        for IcmpError { from, cause, about, quote } in self.icmp_errors.read(now) {
-            let probe = match quote {
-                Quote::Tunnelled { source, port, vip } => {
-                    if self.board.tunnels(about, source, port, vip) {
-                        self.board.complained(about, Complaint::Icmp { from, cause }, Moment::now());
-                    }
-                    continue;
-                }
-                Quote::Icmp(request) => {
-                    self.raw.echo(Family::of(about)).and_then(|socket| socket.probe_of(about, &request))
-                }
-                Quote::Segment { port, initial } => {
-                    self.half_open_probe(SocketAddr::new(about, port), initial)
-                }
-            };
-            if let Some((stream, seq)) = probe {
-                let failure = Failure::Unreachable(format!("{cause}, says {from}"));
-                self.board.failed(stream, seq, failure, Moment::now());
-            }
-        }
-    }
-
-    /// Takes what the kernel says of links.
-    fn take_carriers(&mut self) {
-        while let Some(link) = self.links.take() {
-            self.board.set_carrier(link, Moment::now());
-        }
-    }
-
-    /// Reads the raw sockets empty.
-    fn take_answers(&mut self, now: Moment) {
-        self.take_replies(now);
-        while let Some((stream, seq)) = self.raw.next_echo() {
-            self.board.answered(stream, seq, self.drained_at, now);
-        }
-        while let Some(answer) = self.raw.next_half_open() {
-            let Some((stream, seq)) = self.half_open_probe(answer.from, answer.initial) else { continue };
-            match answer.verdict {
-                Verdict::Open => self.board.answered(stream, seq, self.drained_at, now),
-                Verdict::Refused => self.board.failed(stream, seq, Failure::Refused, now),
-            }
-        }
-    }
-
-    /// The probe whose SYN to `to` had this initial sequence number.
-    fn half_open_probe(&self, to: SocketAddr, initial: u32) -> Option<(StreamId, Sequence)> {
-        let mut streams = self.syn_targets.get(&to).into_iter().flatten();
-        streams.find_map(|id| Some((*id, self.lanes.get(id)?.probe_of(initial)?)))
-    }
-
     /// Takes results of the async runtime, and commands.
     fn take_messages(&mut self, now: Moment) -> Next {
         self.waker.clear();
@@ -452,109 +400,6 @@ impl Prober {
             lane.judge_at = Some(at);
             self.timers.at(at, id, Task::Judge);
         }
-    }
-
-    /// Sends a stream's next probe.
-    fn send(&mut self, id: StreamId) {
-        let random = self.draw();
-        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(&id)) else { return };
-        let interval = stream.check.interval;
-        let began = Moment::now();
-        if lane.put_off(interval, began, random) == Turn::PutOff {
-            return self.timers.at(lane.send_at(interval), id, Task::Send);
-        }
-        let seq = lane.take_turn(interval, began, random);
-        self.timers.at(lane.send_at(interval), id, Task::Send);
-        self.launch(id, seq, began);
-    }
-
-    /// Sends a probe out of turn for each stream that cannot wait.
-    fn send_urgent(&mut self) {
-        for id in self.board.take_urgent() {
-            if let Some(lane) = self.lanes.get_mut(&id) {
-                let seq = lane.take_extra();
-                self.launch(id, seq, Moment::now());
-            }
-        }
-    }
-
-    /// Sends one probe and notes what follows.
-    fn launch(&mut self, id: StreamId, seq: Sequence, began: Moment) {
-        let Some(stream) = self.board.stream(id) else { return };
-        let timeout = stream.check.timeout;
-        let repeat_after = stream.judge.grace().clamp(timeout / 4, timeout / 2);
-        let repeats = matches!(stream.check.kind, CheckKind::Tcp | CheckKind::Syn);
-        let outcome = self.emit(id, seq);
-        // Read after sending: being held up before makes the probe no older.
-        let now = Moment::now();
-        if let Outcome::NotTried(error) = outcome {
-            return self.complain(id, &error, now);
-        }
-        self.board.sent(id, seq, began, now);
-        match outcome {
-            Outcome::Waiting => {
-                if repeats {
-                    let at = (now + repeat_after).round_up(grid(timeout / 4));
-                    self.timers.at(at, id, Task::Repeat(seq));
-                }
-                self.arm_judgement(id, now);
-            }
-            settled => self.settle(id, seq, settled, now),
-        }
-    }
-
-    /// Sends a probe's packet a second time while the first is unanswered.
-    fn repeat(&mut self, id: StreamId, seq: Sequence) {
-        if self.board.stream(id).is_some_and(|stream| stream.judge.is_outstanding(seq)) {
-            match self.emit(id, seq) {
-                // The first packet may still be answered.
-                Outcome::Waiting | Outcome::NotTried(_) => {}
-                settled => self.settle(id, seq, settled, Moment::now()),
-            }
-        }
-    }
-
-    /// Hands a probe to the kernel, or to the async runtime.
-    fn emit(&mut self, id: StreamId, seq: Sequence) -> Outcome {
-        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(&id)) else {
-            return Outcome::Waiting;
-        };
-        if let Some(inside) = stream.check.inside {
-            return self.emit_inside(id, seq, inside);
-        }
-        let to = target(stream.address, &stream.check);
-        let family = Family::of(to.ip());
-        let handed = match &stream.check.kind {
-            CheckKind::None | CheckKind::Tripwire | CheckKind::Bfd => Ok(()),
-            CheckKind::Tcp => return self.connects.start(self.epoll.as_fd(), to, id, seq),
-            CheckKind::Ping => match self.raw.echo(family) {
-                Some(socket) => socket.send(to.ip(), id, seq),
-                None => Err(io::ErrorKind::NotConnected.into()),
-            },
-            CheckKind::Syn => match self.raw.half_open(family) {
-                Some(socket) => {
-                    let unanswered = stream.judge.silence(Moment::now()).map_or(0, |(count, _)| count);
-                    lane.source(to.ip(), unanswered, Moment::now()).and_then(|source| {
-                        let initial = lane.initial_of(seq).unwrap_or_else(|| {
-                            let initial = socket.draw_initial();
-                            lane.note_initial(seq, initial);
-                            initial
-                        });
-                        socket.send(source, to, initial)
-                    })
-                }
-                None => Err(io::ErrorKind::NotConnected.into()),
-            },
-            kind @ (CheckKind::Udp(_) | CheckKind::Dns(_)) => {
-                let timeout = stream.check.timeout;
-                return self.datagrams.start(self.epoll.as_fd(), to, (id, seq), kind, timeout);
-            }
-            CheckKind::Http(_) | CheckKind::Https(..) | CheckKind::Exec(_) => {
-                let started = self.asynchronous.start(to, (id, seq), &stream.check, stream.backend());
-                return started.map_or_else(Outcome::NotTried, |()| Outcome::Waiting);
-            }
-        };
-        handed.map_or_else(connect::outcome, |()| Outcome::Waiting)
     }
 
     /// Passes a connect's outcome on.
