@@ -101,6 +101,8 @@ fn what_happens_is_listed_followed_handed_to_hooks_and_reconstructed() -> Result
         ["signal_at", "decided_at", "applied_at"].map(|name| evidence[name].as_str().unwrap_or_default());
     assert!(times.is_sorted() && !times[0].is_empty(), "{times:?}");
     assert!(down["detected_after_us"].as_u64().is_some() && down["applied_after_us"].as_u64().is_some());
+    let admin = events(&weir, &["--kind", "admin"])?;
+    assert!(!admin.is_empty() && admin.iter().all(|event| event["applied_after_us"].is_u64()), "{admin:#?}");
     let drained = events(&weir, &["--kind", "admin"])?;
     assert_eq!((&drained[0]["reason"], &drained[0]["by"]), (&"new kernel".into(), &"root".into()));
 

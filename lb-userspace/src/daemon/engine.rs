@@ -6,20 +6,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use lb_common::layout::HandshakeStep;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::attachments::Attachments;
+use super::changes;
+use super::host::{preflight, refuse_lost_tags};
 use super::instance::Instance;
 use super::journal::{self, Journal};
 use super::network::{Network, record};
 use super::place::{self, Place};
 use super::rollouts::Rollouts;
 use super::slots::{Others, Sink};
+use super::stored::Stored;
 use super::views::{self, Known, Views};
 use super::wanted::Wanted;
-use super::{attachments, changes};
 use crate::admin::answers::Reloaded;
 use crate::apply::{Applier, SlotWriter, Summary};
 use crate::cli::args::Global;
@@ -28,14 +29,11 @@ use crate::config::{self, Loaded};
 use crate::events::History;
 use crate::failure::{Code, Failure};
 use crate::flows;
-use crate::health::passive::Handshakes;
 use crate::health::{BackendHealth, BackendKey, GuardEvent, GuardStatus, Health, HealthEvent, Which, Wish};
-use crate::maps::attach;
 use crate::maps::load::{self, CounterMaps};
 use crate::maps::pins::Pins;
 use crate::maps::set::MapSet;
-use crate::net::preflight::{self, Finding, Severity};
-use crate::net::{HopChange, Observed, TooBig, facts, path_mtu};
+use crate::net::{HopChange, Observed, TooBig, path_mtu};
 use crate::state::change::{self, Change, Member, NewFlows};
 use crate::state::overlay::{BackendName, Overlay};
 use crate::state::request::BackendRequest;
@@ -59,8 +57,8 @@ pub(super) struct Engine {
     pub(super) config_loaded: Timestamp,
     pub(super) overlay: Overlay,
     set_aside: Vec<SetAside>,
-    instance: Instance,
-    applier: Applier,
+    pub(super) instance: Instance,
+    pub(super) applier: Applier,
     sink: Sink,
     pub(super) health: Health,
     network: Network,
@@ -208,7 +206,7 @@ impl Engine {
         );
         self.network.resolve(&self.config);
         let synced = match attached {
-            Ok(()) => self.sync(&Which::All).await.map(drop),
+            Ok(()) => self.sync(&Which::All, Stored::decided_now()).await.map(drop),
             Err(failure) => Err(failure),
         };
         if let Err(failure) = synced {
@@ -262,15 +260,17 @@ impl Engine {
 
     /// Puts new runtime changes in force. They are in the state directory already.
     pub(super) async fn set_overlay(&mut self, overlay: Overlay) -> Result<(), Failure> {
-        let now = Timestamp::now();
+        let mut stored = Stored::decided_now();
+        let now = stored.at;
         let before = std::mem::replace(&mut self.overlay, overlay);
         let mut pools = BTreeSet::new();
         for name in self.overlay.differing(&before) {
             let Some((pool, backend)) = configured(&self.config, name) else { continue };
             self.set_wish(name, views::wish(&self.overlay, pool, backend, now), now).await;
+            stored.slot(BackendKey::new(name.pool.as_str(), name.name.as_str()));
             pools.insert(pool.name.clone());
         }
-        self.sync(&Which::Pools(pools)).await.map(drop)
+        self.sync(&Which::Pools(pools), stored).await.map(drop)
     }
 
     /// Lets the slot follow what the operator wants, ahead of everything that takes longer.
@@ -295,8 +295,8 @@ impl Engine {
 
     /// Makes maps and detection follow config, runtime changes and routes; of all pools, or of some where nothing else
     /// has changed and these have the backends that they had.
-    async fn sync(&mut self, which: &Which) -> Result<Summary, Failure> {
-        let now = Timestamp::now();
+    async fn sync(&mut self, which: &Which, mut stored: Stored) -> Result<Summary, Failure> {
+        let now = stored.at;
         let snapshot = self.snapshot(which.clone()).await?;
         let known = snapshot.iter().map(|health| (health.key.clone(), Known::from_health(health))).collect();
         let wanted = Wanted {
@@ -319,8 +319,9 @@ impl Engine {
             }
             Which::Pools(_) => self.sink.replace(self.applier.slots(), &views, Others::Unchanged),
         }
+        stored.rest();
         let state = wanted.state(which, &known, &self.sink.tiers(), &self.attachments.interfaces());
-        self.journal.settle(which, state, now);
+        self.journal.settle(which, state, &stored);
         if summary.writes > 0 {
             info!("applied: {summary:?}");
         }
@@ -395,7 +396,7 @@ impl Engine {
     }
 
     async fn sync_logged(&mut self, which: &Which) {
-        if let Err(failure) = self.sync(which).await {
+        if let Err(failure) = self.sync(which, Stored::decided_now()).await {
             error!("follow a change: {}", failure.message);
         }
     }
@@ -430,35 +431,6 @@ impl Engine {
             let sweep = applier.wants_sweep().then(|| flows::sweep(&maps, now_ns, &applier.purge(now_ns)));
             applier.tick(now_ns, sweep.as_ref());
         });
-    }
-
-    /// Totals of a backend's handshakes since the maps were made; `None` without such a backend.
-    pub(super) fn handshakes_of(&self, pool: &str, backend: &str) -> Option<Handshakes> {
-        let id = self.applier.slots().id(pool, backend)?;
-        let steps = self.instance.counters.handshakes(id.into());
-        Some(Handshakes {
-            opened: steps.of(HandshakeStep::Opened),
-            repeated: steps.of(HandshakeStep::Repeated),
-            completed: steps.of(HandshakeStep::Completed),
-        })
-    }
-
-    /// Reads the number of new TCP flows that a backend was sent, again and again.
-    pub(super) fn new_flow_counter(&self, pool: &str, backend: &str) -> impl FnMut() -> u64 + Send + 'static {
-        let id = self.applier.slots().id(pool, backend);
-        let counters = self.counters();
-        move || id.map_or(0, |id| counters.handshakes(id.into()).of(HandshakeStep::Opened))
-    }
-
-    /// Totals of the handshakes of backends that are compared.
-    fn handshake_totals(&self) -> Vec<(BackendKey, Handshakes)> {
-        let compared = self.config.pools.values().filter(|pool| pool.passive_sample > 0);
-        let backends = compared.flat_map(|pool| pool.backends.keys().map(move |name| (pool, name)));
-        let totals = backends.filter_map(|(pool, name)| {
-            let totals = self.handshakes_of(&pool.name, name)?;
-            Some((BackendKey::new(pool.name.as_str(), name.as_str()), totals))
-        });
-        tokio::task::block_in_place(|| totals.collect())
     }
 
     /// Interfaces, for `status`.
@@ -525,54 +497,6 @@ fn configured<'c>(config: &'c Config, name: &BackendName) -> Option<(&'c Pool, &
 /// The weight that the config gives a backend.
 pub(super) fn file_weight(config: &Config, name: &BackendName) -> Option<u16> {
     configured(config, name).map(|(_, backend)| backend.weight)
-}
-
-/// Looks at the host before anything is changed; refuses where weir must not run.
-fn preflight(config: &Config, network: &Network, place: &Place) -> Result<(), Failure> {
-    let state = network.watch.read();
-    let own = attach::own_programs(&place.pins);
-    let modes = config.services.values().map(|service| service.mode).collect();
-    let plan = preflight::Plan { modes, tagged: preflight::tagged_ports(&state), own_programs: own };
-    let mut findings: Vec<Finding> = Vec::new();
-    let mut missing_links = Vec::new();
-    for interface in &config.interfaces {
-        let Some(link) = state.link_named(&interface.name) else {
-            missing_links.push(attachments::missing(&interface.name));
-            continue;
-        };
-        match facts::gather(link) {
-            Ok(facts) => findings.extend(preflight::judge(&facts, interface, &plan)),
-            Err(error) => warn!("{}: look at the driver: {error}", interface.name),
-        }
-    }
-    network.notes(config).iter().for_each(|note| info!("{note}"));
-    for finding in findings.iter().filter(|finding| finding.severity < Severity::Refuse) {
-        match finding.severity {
-            Severity::Warn => warn!("{}; {}", finding.what, finding.remedy),
-            _ => info!("{}; {}", finding.what, finding.remedy),
-        }
-    }
-    let refused = findings.iter().filter(|finding| finding.severity == Severity::Refuse);
-    let refused = refused.map(|finding| format!("{}; remedy: {}", finding.what, finding.remedy));
-    let refused: Vec<String> = missing_links.into_iter().chain(refused).collect();
-    match refused.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::new(Code::Failed, refused.join("\n"))),
-    }
-}
-
-/// Refuses interfaces whose driver takes off VLAN tags that matter. VLAN interfaces may have come since the start.
-fn refuse_lost_tags(config: &Config, network: &Network) -> Result<(), Failure> {
-    let state = network.watch.read();
-    let tagged = preflight::tagged_ports(&state);
-    let links = config.interfaces.iter().filter_map(|interface| state.link_named(&interface.name));
-    let facts =
-        links.filter(|link| tagged.contains(&link.ifindex)).filter_map(|link| facts::gather(link).ok());
-    let lost: Vec<String> = facts
-        .filter_map(|facts| preflight::lost_tags(&facts, &tagged))
-        .map(|finding| format!("{}; remedy: {}; nothing was changed", finding.what, finding.remedy))
-        .collect();
-    if lost.is_empty() { Ok(()) } else { Err(Failure::new(Code::Failed, lost.join("\n"))) }
 }
 
 pub(super) fn invalid(problems: config::Problems) -> Failure {

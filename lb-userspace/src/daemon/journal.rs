@@ -7,6 +7,7 @@ use tracing::info;
 
 use super::place::Place;
 use super::rollouts::Rollouts;
+use super::stored::Stored;
 use super::views::{self, Known};
 use crate::admin::answers::Reloaded;
 use crate::config::model as config;
@@ -37,7 +38,7 @@ impl Journal {
     }
 
     /// Records what differs from the last state, and logs it where nobody else does; `state` is of these pools.
-    pub(super) fn settle(&mut self, which: &Which, state: State, now: Timestamp) {
+    pub(super) fn settle(&mut self, which: &Which, state: State, stored: &Stored) {
         let known = match which {
             Which::All => std::mem::take(&mut self.known),
             Which::Pools(names) => {
@@ -45,11 +46,11 @@ impl Journal {
                 State { pools: pools.collect(), ..State::default() }
             }
         };
-        for event in difference(&known, &state, now, CONFIG_CHANGED) {
+        for event in difference(&known, &state, stored.at, CONFIG_CHANGED) {
             if matches!(event.kind, Kind::Weight) {
                 info!(backend = event.subject(), reason = event.reason, "weight changed: {}", event.change());
             }
-            self.recorder.record(event);
+            self.recorder.record(stored.told(event));
         }
         match which {
             Which::All => self.known = state,

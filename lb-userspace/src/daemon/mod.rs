@@ -10,6 +10,8 @@ mod attachments;
 mod changes;
 mod drills;
 mod engine;
+mod handshakes;
+mod host;
 mod instance;
 mod journal;
 mod last_flow;
@@ -24,6 +26,7 @@ pub mod process;
 mod report;
 mod rollouts;
 mod slots;
+mod stored;
 mod views;
 mod wanted;
 
