@@ -9,6 +9,8 @@
 mod chart;
 mod haproxy;
 mod ledger;
+mod link;
+mod passive;
 mod rows;
 mod stage;
 mod trial;
@@ -32,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1)]
     gap_ms: u64,
     /// Only these rows, by the beginnings of their ids, separated by commas; those of one match come together.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, visible_alias = "only", value_delimiter = ',')]
     rows: Vec<String>,
     /// Prints the ids of all rows and ends.
     #[arg(long)]

@@ -13,6 +13,10 @@ pub(super) enum Fault {
     Hung,
     /// Tunnelled packets are lost on their way; the host lives on.
     Severed,
+    /// The far end of weir's link to the backend is set down.
+    LinkDown,
+    /// Of a hundred SYNs for a VIP 30 are lost at the backend's switch port.
+    Lossy,
 }
 
 impl Fault {
@@ -23,6 +27,8 @@ impl Fault {
             Self::Frozen => "host frozen or cut off behind a switch",
             Self::Hung => "server hung (accepts, never answers)",
             Self::Severed => "tunnel broken, host alive",
+            Self::LinkDown => "local link down",
+            Self::Lossy => "one backend drops 30 % of handshakes",
         }
     }
 }
@@ -81,8 +87,8 @@ impl Match {
     /// How its packets reach the backends.
     pub(super) fn mode(&self) -> &'static str {
         match self.fault {
-            Fault::Severed => "ipip",
-            Fault::Killed | Fault::Frozen | Fault::Hung => "dsr-l2",
+            Fault::Severed | Fault::LinkDown => "ipip",
+            Fault::Killed | Fault::Frozen | Fault::Hung | Fault::Lossy => "dsr-l2",
         }
     }
 
@@ -243,5 +249,27 @@ pub(super) const MATCHES: &[Match] = &[
         ),
         haproxy: None,
         interval: ms(5),
+    },
+    Match {
+        fault: Fault::LinkDown,
+        weir: weir(
+            "link-carrier",
+            "carrier",
+            "type = \"ping\"\ninterval = \"1s\"\ntimeout = \"30s\"\nfall = 3",
+            goal(1.0, 5.0),
+        ),
+        haproxy: None,
+        interval: ms(10),
+    },
+    Match {
+        fault: Fault::Lossy,
+        weir: weir(
+            "lossy-passive",
+            "passive: handshakes compared every second",
+            "type = \"tcp\"\ninterval = \"100ms\"\ntimeout = \"1s\"",
+            goal(5000.0, 5000.0),
+        ),
+        haproxy: None,
+        interval: ms(1000),
     },
 ];

@@ -14,16 +14,17 @@ use super::haproxy::Relay;
 use super::ledger::Row;
 use super::rows::{Fault, Match};
 use super::trial::{Decision, Takes, Trial};
+use super::{link, passive};
 
 const BACKENDS: u8 = 2;
 /// New connections a second to each backend.
-const SYNS: u32 = 10_000;
+pub(super) const SYNS: u32 = 10_000;
 /// The same through HAProxy, which shakes hands: what client, proxy and servers can do on few cores.
 const CONNECTS: u32 = 2_500;
 /// Trials before it is the other's turn.
 const BLOCK: usize = 10;
 /// How long after the last new connection the sender must have kept its pace.
-const LOOK: Duration = Duration::from_millis(2);
+pub(super) const LOOK: Duration = Duration::from_millis(2);
 /// A backend that got nothing new for this time has been left.
 const QUIET: Duration = Duration::from_millis(30);
 /// How long a backend may take to be left, or to be back.
@@ -31,6 +32,11 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 /// Plays a match; gives its rows.
 pub(super) fn play(one: &Match, trials: usize, gap: Duration) -> Result<Vec<Row>> {
+    match one.fault {
+        Fault::LinkDown => return link::play(one, trials, gap),
+        Fault::Lossy => return passive::play(one, trials),
+        Fault::Killed | Fault::Frozen | Fault::Hung | Fault::Severed => {}
+    }
     let stage = Stage::set(one, gap)?;
     let mut weirs = Takes::default();
     let mut relays = Takes::default();
@@ -163,7 +169,7 @@ impl<'a> Stage<'a> {
         let load = self.load(actor)?;
         let backends = self.lab.backends();
         let backend = &backends[number % backends.len()];
-        self.wait_for_shares()?;
+        wait_for_shares(backends, || self.log_tail())?;
         let (downs, log) = (self.downs(actor), self.weir.log().len());
         thread::sleep(until_phase(number, self.one.interval));
         let failed_at = self.fail(backend)?;
@@ -192,6 +198,7 @@ impl<'a> Stage<'a> {
             Fault::Frozen => backend.freeze(),
             Fault::Hung => backend.hang(),
             Fault::Severed => backend.sever(),
+            Fault::LinkDown | Fault::Lossy => bail!("it has a stage of its own"),
         }
     }
 
@@ -200,26 +207,8 @@ impl<'a> Stage<'a> {
             Fault::Killed => backend.start(),
             Fault::Frozen | Fault::Severed => backend.thaw(),
             Fault::Hung => backend.go_on(),
+            Fault::LinkDown | Fault::Lossy => Ok(()),
         }
-    }
-
-    /// Waits until every backend takes its share of new connections.
-    fn wait_for_shares(&self) -> Result<()> {
-        let deadline = monotonic() + LIMIT;
-        for backend in self.lab.backends() {
-            let before = backend.witness()?.syns;
-            while backend.witness()?.syns < before + 20 {
-                if monotonic() > deadline {
-                    bail!(
-                        "{} takes no new connections after {LIMIT:?}; the logs end:\n{}",
-                        backend.name(),
-                        self.log_tail()
-                    );
-                }
-                thread::sleep(Duration::from_millis(2));
-            }
-        }
-        Ok(())
     }
 
     /// Waits until a backend gets nothing new; gives the time of the last new connection.
@@ -238,6 +227,22 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// Waits until every backend takes its share of new connections; `log` is for the error.
+pub(super) fn wait_for_shares(backends: &[Backend], log: impl Fn() -> String) -> Result<()> {
+    let deadline = monotonic() + LIMIT;
+    for backend in backends {
+        let before = backend.witness()?.syns;
+        while backend.witness()?.syns < before + 20 {
+            if monotonic() > deadline {
+                let name = backend.name();
+                bail!("{name} takes no new connections after {LIMIT:?}; the logs end:\n{}", log());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+    Ok(())
+}
+
 fn configuration(check: &str, mode: &str) -> String {
     let port = if check.contains("\"ping\"") { "" } else { "port = 80\n" };
     let backends: String = (1..=BACKENDS)
@@ -252,7 +257,7 @@ fn configuration(check: &str, mode: &str) -> String {
 
 /// The time to wait so that failures spread evenly over an interval, whatever their order is like: what luck does
 /// to the phase would else decide a median.
-fn until_phase(number: usize, interval: Duration) -> Duration {
+pub(super) fn until_phase(number: usize, interval: Duration) -> Duration {
     const GOLDEN_RATIO: f64 = 0.618_033_988_749_895;
     let phase = interval.mul_f64((number as f64 * GOLDEN_RATIO).fract());
     let now = Duration::from_nanos((monotonic().as_nanos() % interval.as_nanos()) as u64);

@@ -40,8 +40,7 @@ pub(super) struct Decision {
 impl Decision {
     /// From the lines of the log since the failure; `left_at` is the time of the last new connection.
     pub(super) fn read(log: &str, backend: &str, left_at: Duration) -> Option<Self> {
-        let (wall, now) = (SystemTime::now(), monotonic());
-        Self::parse(log, backend, left_at, wall.duration_since(SystemTime::UNIX_EPOCH).ok()? - now)
+        Self::parse(log, backend, left_at, epoch()?)
     }
 
     /// The same, where `epoch` is the Unix time at which the monotonic clock was zero.
@@ -49,10 +48,7 @@ impl Decision {
         let of_backend = format!("/{backend} ");
         let loss = |line: &&str| line.contains("to=\"suspect\"") || line.contains("to=\"down\"");
         let line = log.lines().filter(|line| line.contains(&of_backend)).find(loss)?;
-        let field = |name: &str| line.split_once(&format!(" {name}="))?.1.split(' ').next();
-        let decided_at: Timestamp = field("decided_at")?.parse().ok()?;
-        let decided_at = Duration::try_from(decided_at.as_duration()).ok()?;
-        let stored_after = Duration::from_micros(field("applied_after_us")?.parse().ok()?);
+        let (decided_at, stored_after) = times(line)?;
         let last_connection_after = (left_at + epoch).saturating_sub(decided_at);
         Some(Self { stored_after, last_connection_after })
     }
@@ -61,6 +57,26 @@ impl Decision {
     pub(super) fn effect(&self) -> Duration {
         self.stored_after.max(self.last_connection_after)
     }
+}
+
+/// When the store was made that a line of weir's log tells of, by [`monotonic`].
+pub(super) fn stored_at(line: &str) -> Option<Duration> {
+    let (decided_at, stored_after) = times(line)?;
+    (decided_at + stored_after).checked_sub(epoch()?)
+}
+
+/// The Unix time of a decision that a line tells of, and how long after it its store was made.
+fn times(line: &str) -> Option<(Duration, Duration)> {
+    let field = |name: &str| line.split_once(&format!(" {name}="))?.1.split(' ').next();
+    let decided_at: Timestamp = field("decided_at")?.parse().ok()?;
+    let decided_at = Duration::try_from(decided_at.as_duration()).ok()?;
+    Some((decided_at, Duration::from_micros(field("applied_after_us")?.parse().ok()?)))
+}
+
+/// The Unix time at which the monotonic clock was zero.
+fn epoch() -> Option<Duration> {
+    let (wall, now) = (SystemTime::now(), monotonic());
+    Some(wall.duration_since(SystemTime::UNIX_EPOCH).ok()? - now)
 }
 
 #[cfg(test)]
