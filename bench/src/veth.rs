@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -63,6 +64,25 @@ impl Veth {
             ip(&words)?;
         }
         Ok(self)
+    }
+
+    /// Runs something on that host, on a thread of its own.
+    ///
+    /// # Errors
+    /// Where the host's namespace cannot be entered.
+    ///
+    /// # Panics
+    /// Where it does.
+    pub(crate) fn on_router<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let path = format!("/run/netns/{}", self.router());
+        let file = File::open(&path).with_context(|| format!("open {path}"))?;
+        thread::scope(|scope| {
+            let entered = scope.spawn(move || {
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+                Ok(work())
+            });
+            entered.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
+        })
     }
 
     fn router(&self) -> String {

@@ -32,15 +32,11 @@ const CHECKS: Checks = Checks::Ping { pools: 10 };
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Measures; leaves the calling thread in a namespace.
-pub(super) fn measure(sheet: &mut Sheet, rounds: u32, binary: Option<&Path>) -> Result<()> {
+pub(super) fn measure(sheet: &mut Sheet, rounds: u32, binary: &Path) -> Result<()> {
     let _veth = Veth::enter()?.with_router()?;
-    let binary = match binary {
-        Some(path) => path.to_owned(),
-        None => std::env::current_exe()?.with_file_name("weir"),
-    };
     let scratch = Scratch::new("daemon")?;
     scratch.write("weir.toml", &text(SIZE, CHECKS, 100))?;
-    let (start, daemon) = Daemon::start(&binary, scratch)?;
+    let (start, daemon) = Daemon::start(binary, scratch)?;
     let title = |what: &str| format!("daemon, {}: {what}", SIZE.title());
     sheet.row("daemon_start", &title("start until every check has a verdict"), "ms", &[start], None);
     let mut times: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
@@ -105,7 +101,7 @@ pub(super) fn measure(sheet: &mut Sheet, rounds: u32, binary: Option<&Path>) -> 
 }
 
 /// A running daemon; ends, and takes its pins along, when it goes.
-struct Daemon {
+pub(super) struct Daemon {
     child: Child,
     scratch: Scratch,
     pins: Pins,
@@ -115,7 +111,7 @@ struct Daemon {
 
 impl Daemon {
     /// Starts it in this thread's namespace; gives the milliseconds until it is ready.
-    fn start(binary: &Path, scratch: Scratch) -> Result<(f64, Self)> {
+    pub(super) fn start(binary: &Path, scratch: Scratch) -> Result<(f64, Self)> {
         let bpffs = PathBuf::from(format!("/sys/fs/bpf/weir-bench-{}-daemon", std::process::id()));
         let socket = scratch.0.join("weir.sock");
         let log = fs::File::create(scratch.0.join("weir.log"))?;
@@ -143,7 +139,20 @@ impl Daemon {
         }
     }
 
-    fn log(&self) -> Result<String> {
+    /// Its process.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The number of backends that are up.
+    pub(super) fn up(&self) -> Result<usize> {
+        let all = self.runtime.block_on(self.client.backends(&BackendFilter::default()));
+        let all = all.map_err(|failure| anyhow!("{}", failure.message))?.backends;
+        Ok(all.iter().filter(|backend| backend.health == Health::Up).count())
+    }
+
+    /// What it printed.
+    pub(super) fn log(&self) -> Result<String> {
         Ok(fs::read_to_string(self.scratch.0.join("weir.log"))?)
     }
 

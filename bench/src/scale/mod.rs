@@ -3,6 +3,7 @@
 //! The config goes the daemon's way: text, validated config, desired state, apply to the kernel's maps. The parts that
 //! need no daemon run in this process; reloads and runtime changes go to a real daemon (module `daemon`).
 
+mod checks;
 mod config;
 mod daemon;
 mod flows;
@@ -24,7 +25,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 5)]
     rounds: u32,
     /// Only these parts.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Tables, Part::Flows, Part::Daemon])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Tables, Part::Flows, Part::Daemon, Part::Checks])]
     parts: Vec<Part>,
     /// The binary of the daemon; default: `weir` beside this one.
     #[arg(long)]
@@ -42,11 +43,14 @@ enum Part {
     Flows,
     /// The daemon: start, reload, runtime changes.
     Daemon,
+    /// Checks: what asking 1,000 backends every 100 ms costs.
+    Checks,
 }
 
 /// Measures and prints.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let all = [Part::Tables, Part::Flows, Part::Daemon].iter().all(|part| args.parts.contains(part));
+    let all =
+        [Part::Tables, Part::Flows, Part::Daemon, Part::Checks].iter().all(|part| args.parts.contains(part));
     ensure!(all || args.output.publish.is_none(), "--publish takes all parts");
     let mut sheet = Sheet::new("scale", args.rounds)?;
     for part in &args.parts {
@@ -54,12 +58,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         match part {
             Part::Tables => tables::measure(&mut sheet, args.rounds)?,
             Part::Flows => flows::measure(&mut sheet, args.rounds)?,
-            Part::Daemon => thread::scope(|scope| {
-                // A thread of its own, for its namespace.
-                let measured = scope.spawn(|| daemon::measure(&mut sheet, args.rounds, args.weir.as_deref()));
-                measured.join().unwrap_or_else(|_| bail!("the measuring thread panicked"))
-            })?,
+            Part::Daemon => apart(|| daemon::measure(&mut sheet, args.rounds, &binary(args)?))?,
+            Part::Checks => apart(|| checks::measure(&mut sheet, args.rounds, &binary(args)?))?,
         }
     }
     sheet.finish(&args.output)
+}
+
+/// Runs on a thread of its own, which enters namespaces.
+fn apart(measure: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    thread::scope(|scope| {
+        scope.spawn(measure).join().unwrap_or_else(|_| bail!("the measuring thread panicked"))
+    })
+}
+
+/// The daemon that is measured.
+fn binary(args: &Args) -> Result<PathBuf> {
+    match &args.weir {
+        Some(path) => Ok(path.clone()),
+        None => Ok(std::env::current_exe()?.with_file_name("weir")),
+    }
 }
