@@ -1,4 +1,4 @@
-//! A backend that loses a part of its handshakes: four pools side by side, each with trials of its own.
+//! A backend that loses a part of its handshakes: five pools side by side, each with trials of its own.
 //!
 //! Here clients shake hands, as only those count: 100 new connections a second to each backend. The time is from the
 //! beginning of the loss to the store that halves the backend's share of new flows.
@@ -14,7 +14,7 @@ use super::rows::Match;
 use super::stage::until_phase;
 use super::trial::{Takes, Trial, stored_at};
 
-const POOLS: u8 = 4;
+const POOLS: u8 = 5;
 const BACKENDS: u8 = 3;
 /// New connections a second to each backend.
 const CONNECTS: u32 = 100;
