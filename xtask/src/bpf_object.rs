@@ -1,4 +1,5 @@
-//! The packet program's object as it is embedded in `weir`: where cargo put it, and that nothing in it panics.
+//! The packet program's object as it is embedded in `weir`: where cargo put it, that nothing in it panics, and that its
+//! programs are inlined whole: a call of a subprogram costs every packet 9 ns.
 //!
 //! A panic in the kernel has nowhere to go: the handler is an endless loop, which the verifier refuses at best.
 //! So no symbol of the panic machinery may be left, and no jump to itself, which is how an inlined handler looks.
@@ -15,6 +16,9 @@ pub(crate) const PROGRAMS: [&str; 2] = ["weir-xdp", "weir-decap"];
 
 /// `goto -1`: an unconditional jump to itself.
 const ENDLESS_LOOP: [u8; 8] = [0x05, 0, 0xff, 0xff, 0, 0, 0, 0];
+
+/// `call` of a subprogram: the operation, and the pseudo source register that tells it from a helper's.
+const SUBPROGRAM_CALL: [u8; 2] = [0x85, 0x10];
 
 /// Parts of the names that rustc gives to what only a panic calls.
 const PANIC_NAMES: [&str; 4] = ["panic", "rust_begin_unwind", "unwrap_failed", "expect_failed"];
@@ -39,7 +43,7 @@ fn build_script_folder(message: &str) -> Option<PathBuf> {
 /// Checks an object; the answer says how large its programs are.
 ///
 /// # Errors
-/// When it is no object file, or something in it can panic.
+/// When it is no object file, something in it can panic, or a program calls a subprogram.
 pub(crate) fn check(bytes: &[u8]) -> Result<String> {
     let object = object::File::parse(bytes).context("read the packet program")?;
     let names = object.symbols().filter_map(|symbol| symbol.name().ok());
@@ -54,6 +58,13 @@ pub(crate) fn check(bytes: &[u8]) -> Result<String> {
         let endless = code.chunks_exact(8).position(|instruction| instruction == ENDLESS_LOOP);
         if let Some(at) = endless {
             bail!("the packet program can panic; section {name} has an endless loop at instruction {at}");
+        }
+        let call = code.chunks_exact(8).position(|instruction| instruction.starts_with(&SUBPROGRAM_CALL));
+        if let Some(at) = call {
+            bail!(
+                "section {name} calls a subprogram at instruction {at}, which costs every packet; mark what it calls \
+                 `#[inline(always)]`"
+            );
         }
         instructions += code.len() / 8;
     }
@@ -107,6 +118,15 @@ mod tests {
     fn an_inlined_panic_handler_is_found() {
         let error = check(&program("weir", &[EXIT, ENDLESS_LOOP])).unwrap_err();
         assert!(error.to_string().contains("section xdp has an endless loop at instruction 1"), "{error}");
+    }
+
+    #[test]
+    fn a_call_of_a_subprogram_is_found() {
+        let call = [0x85, 0x10, 0, 0, 0xff, 0xff, 0xff, 0xff];
+        let helper = [0x85, 0, 0, 0, 12, 0, 0, 0];
+        assert!(check(&program("weir", &[helper, EXIT])).is_ok());
+        let error = check(&program("weir", &[helper, call, EXIT])).unwrap_err();
+        assert!(error.to_string().contains("section xdp calls a subprogram at instruction 1"), "{error}");
     }
 
     #[test]
