@@ -2,7 +2,7 @@
 
 use crate::layout::{
     Backend, Bucket, FragmentLine, Geometry, HandshakeStep, IndexLine, Load, MaglevLine, NextHop, Pool,
-    RangeLine, Scratch, Service, Vip, VipLineV6,
+    RangeLine, Scratch, ServerIds, Service, Vip, VipLineV6,
 };
 use crate::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use crate::pipeline::Outcome;
@@ -94,6 +94,8 @@ pub struct Slices<'a> {
     pub maglev: &'a [MaglevLine],
     pub backends: &'a [Backend],
     pub loads: &'a [Load],
+    pub servers: &'a [IndexLine],
+    pub server_ids: &'a [ServerIds],
     pub next_hops: &'a [NextHop],
     pub flows_v4: &'a [Bucket<1>],
     pub flows_v6: &'a [Bucket<3>],
@@ -158,6 +160,7 @@ impl Tables for Memory<'_> {
         flows_v4_mask: u32;
         flows_v6_mask: u32;
         fragments_mask: u32;
+        servers_mask: u32;
     }
 
     fn now(&self) -> Tick {
@@ -183,6 +186,8 @@ impl Tables for Memory<'_> {
         maglev_line: MaglevLine = maglev;
         backend: Backend = backends;
         load: Load = loads;
+        server_line: IndexLine = servers;
+        server_ids: ServerIds = server_ids;
         next_hop: NextHop = next_hops;
         flows_v4: Bucket<1> = flows_v4;
         flows_v6: Bucket<3> = flows_v6;

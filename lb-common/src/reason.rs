@@ -61,6 +61,8 @@ reasons! {
     FlowTableFull = "flow_table_full" => Forward,
     /// Of a service that remembers no flows.
     Untracked = "untracked" => Forward,
+    /// QUIC to the server that the connection ID names.
+    QuicRouted = "quic_routed" => Forward,
     /// A fragment other than the first, sent after the first.
     Fragment = "fragment" => Forward,
     /// Of a flow whose backend is the host itself: the flow is remembered, the frame is as it came.
@@ -109,6 +111,8 @@ reasons! {
     TooBig = "too_big" => Answer,
     /// Of a service whose backends a stage of its own chooses, and that stage is not loaded.
     Unchosen = "unchosen" => Drop,
+    /// Of a service that goes by QUIC connection IDs, and the stage that reads them is not loaded.
+    QuicUnread = "quic_unread" => Drop,
     /// To be answered, but too many were just now.
     AnswerLimited = "answer_limited" => Drop,
     /// To be answered, but of a kind that must not be (RFC 1122 section 3.2.2, RFC 4443 section 2.4).

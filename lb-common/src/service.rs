@@ -84,7 +84,7 @@ const fn unmatched(policy: Unmatched) -> Reason {
 }
 
 #[inline(always)]
-fn find<'a>(key: u32, number: u32, line_at: impl Fn(u32) -> Option<&'a IndexLine>) -> Option<u32> {
+pub(crate) fn find<'a>(key: u32, number: u32, line_at: impl Fn(u32) -> Option<&'a IndexLine>) -> Option<u32> {
     let line = line_at(number)?;
     match line.find(key) {
         None if line.overflow.get() != 0 => line_at(number ^ 1)?.find(key),

@@ -2,7 +2,7 @@
 
 use crate::layout::{
     Backend, Bucket, FragmentLine, HandshakeStep, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine,
-    Scratch, Service, Vip, VipLineV6,
+    Scratch, ServerIds, Service, Vip, VipLineV6,
 };
 use crate::reason::Reason;
 use crate::time::Tick;
@@ -55,6 +55,12 @@ pub trait Tables {
     fn maglev_line(&self, line: u32) -> Option<&MaglevLine>;
     /// A backend's record by id.
     fn backend(&self, id: u32) -> Option<&Backend>;
+    /// Lines of the server index, less one.
+    fn servers_mask(&self) -> u32;
+    /// A line of the server index.
+    fn server_line(&self, line: u32) -> Option<&IndexLine>;
+    /// A backend's server ids by its id.
+    fn server_ids(&self, id: u32) -> Option<&ServerIds>;
     /// A backend's load by its id.
     fn load(&self, id: u32) -> Option<&Load>;
     /// A next hop's record by id.

@@ -44,6 +44,11 @@ pub enum Mark {
     /// How busy a candidate is. `a`: backend id, 0 where nothing recent is known of any; `b`: live flows, the lower half
     /// of its [`HotWord`](crate::layout::HotWord) in the upper.
     Load = 17,
+    /// A QUIC connection ID was looked at. `a`: bits 0–7 its first octet, 8–15 the length of its server id, 0 where it
+    /// tells none, bit 16 the header is a long one; `b`: the server id's first 8 bytes.
+    ConnectionId = 18,
+    /// The server that it names. `a`: backend id, 0 for none; `b`: its [`HotWord`](crate::layout::HotWord).
+    Server = 19,
 }
 
 impl Mark {
@@ -51,12 +56,29 @@ impl Mark {
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
         use Mark::{
-            Buckets, Entered, Found, LastResort, Left, Load, Missed, NextHop, Over, Previous, Selected,
-            Service, Slot, Stage, Transport, Usable, Vip,
+            Buckets, ConnectionId, Entered, Found, LastResort, Left, Load, Missed, NextHop, Over, Previous,
+            Selected, Service, Slot, Stage, Transport, Usable, Vip,
         };
         let all = [
-            Stage, Vip, Transport, Service, Buckets, Found, Missed, Over, Previous, Slot, Usable, LastResort,
-            Selected, Entered, NextHop, Left, Load,
+            Stage,
+            Vip,
+            Transport,
+            Service,
+            Buckets,
+            Found,
+            Missed,
+            Over,
+            Previous,
+            Slot,
+            Usable,
+            LastResort,
+            Selected,
+            Entered,
+            NextHop,
+            Left,
+            Load,
+            ConnectionId,
+            Server,
         ];
         all.into_iter().find(|mark| *mark as u8 == code)
     }
@@ -108,14 +130,14 @@ mod tests {
     #[test]
     fn marks_are_read_as_they_were_left() {
         let mut trace = Trace::EMPTY;
-        for code in 1..=17 {
+        for code in 1..=19 {
             let mark = Mark::from_code(code).expect("the codes have no gap");
             assert_eq!(mark as u8, code);
             trace.push(mark, u32::MAX - u32::from(code), u64::MAX - u64::from(code));
         }
-        assert_eq!(Mark::from_code(18), None);
+        assert_eq!(Mark::from_code(20), None);
         let read: Vec<_> = trace.iter().collect();
-        assert_eq!(read.len(), 17);
+        assert_eq!(read.len(), 19);
         assert_eq!(read[2], (Mark::Transport, u32::MAX - 3, u64::MAX - 3));
     }
 

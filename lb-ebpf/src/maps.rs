@@ -10,8 +10,8 @@ use lb_common::capture::{CaptureRules, CaptureState};
 use lb_common::cell::SharedU64;
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, Counter, FragmentLine, Geometry, HandshakeStep, Handshakes, IndexLine,
-    Load, MaglevLine, Meta, NextHop, Pool, PoolInfo, RangeLine, Scratch, Service, ServiceInfo, Vip, VipInfo,
-    VipLineV6,
+    Load, MaglevLine, Meta, NextHop, Pool, PoolInfo, RangeLine, Scratch, ServerIds, Service, ServiceInfo,
+    Vip, VipInfo, VipLineV6,
 };
 use lb_common::pipeline::{STAGE_PLACES, Variant};
 use lb_common::reason::Reason;
@@ -41,6 +41,8 @@ shared_maps! {
     MAGLEV: MaglevLine;
     BACKENDS: Backend;
     LOADS: Load;
+    SERVERS: IndexLine;
+    SERVER_IDS: ServerIds;
     NEXT_HOPS: NextHop;
     FLOWS_V4: Bucket<1>;
     FLOWS_V6: Bucket<3>;
@@ -97,6 +99,8 @@ static GEOMETRY: Geometry = Geometry {
     flows_v4_mask: 0,
     flows_v6_mask: 0,
     fragments_mask: 0,
+    servers_mask: 0,
+    reserved: 0,
 };
 
 /// What a program is built for.
@@ -187,6 +191,7 @@ impl<B: Build> Tables for Maps<B> {
         flows_v4_mask: u32;
         flows_v6_mask: u32;
         fragments_mask: u32;
+        servers_mask: u32;
     }
 
     #[inline(always)]
@@ -224,6 +229,8 @@ impl<B: Build> Tables for Maps<B> {
         maglev_line: MaglevLine = MAGLEV;
         backend: Backend = BACKENDS;
         load: Load = LOADS;
+        server_line: IndexLine = SERVERS;
+        server_ids: ServerIds = SERVER_IDS;
         next_hop: NextHop = NEXT_HOPS;
         flows_v4: Bucket<1> = FLOWS_V4;
         flows_v6: Bucket<3> = FLOWS_V6;

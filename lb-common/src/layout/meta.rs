@@ -31,6 +31,10 @@ pub struct Geometry {
     pub flows_v6_mask: u32,
     /// Lines of the fragment table, less one.
     pub fragments_mask: u32,
+    /// Lines of the server index, less one.
+    pub servers_mask: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// How [`Meta`] begins in every version.

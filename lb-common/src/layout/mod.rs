@@ -16,6 +16,7 @@ mod meta;
 mod next_hop;
 mod pool;
 mod scratch;
+mod server_id;
 mod service;
 mod vip;
 
@@ -32,6 +33,7 @@ pub use maglev::{MaglevLine, SLOTS_PER_LINE};
 pub use meta::{CARRIED_SINCE, Geometry, LAYOUT_VERSION, MAGIC, Meta, MetaHead};
 pub use next_hop::{NextHop, NextHopCopy};
 pub use pool::{LastResort, Pool, Span};
-pub use scratch::{Chosen, Note, Scratch};
+pub use scratch::{Chosen, Datagram, Note, Scratch};
+pub use server_id::{CID_CONFIGS, CidConfigs, SERVER_ID_BYTES, SERVER_IDS, ServerId, ServerIds};
 pub use service::{ForwardWord, Mode, OnDown, Scheduler, Service, TimeoutsWord};
 pub use vip::{RANGES_PER_LINE, RangeLine, RangeWord, Unmatched, Vip, VipPorts};

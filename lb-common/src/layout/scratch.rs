@@ -15,6 +15,10 @@ pub struct Scratch {
     pub pool: SharedU64,
     /// [`Chosen`], until it is used.
     pub chosen: SharedU64,
+    /// [`Datagram`] whose connection ID [`Stage::Quic`](crate::pipeline::Stage::Quic) is to read.
+    pub datagram: SharedU64,
+    /// [`Chosen`] by that stage, until it is used; a service's id stands in the place of the pool's.
+    pub named: SharedU64,
     /// By kind of answer: when its allowance is whole again, in nanoseconds.
     pub answers: [SharedU64; 4],
 }
@@ -37,6 +41,34 @@ impl Chosen {
     #[must_use]
     pub const fn of(self, pool: u32, hash: u64) -> Option<u32> {
         if self.0 >> 16 == Self::new(0, pool, hash).0 >> 16 { Some(self.0 as u16 as u32) } else { None }
+    }
+}
+
+/// A datagram: bits 0–15 service id, 16–31 offset in the frame of what the UDP header carries, 32–63 the upper half of the
+/// flow's bucket hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram(pub u64);
+
+impl Datagram {
+    /// A datagram of a service, which starts at this offset.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(service: u32, offset: usize, hash: u64) -> Self {
+        Self(service as u16 as u64 | (offset as u16 as u64) << 16 | hash & 0xffff_ffff_0000_0000)
+    }
+
+    /// Service id.
+    #[inline(always)]
+    #[must_use]
+    pub const fn service(self) -> u32 {
+        self.0 as u16 as u32
+    }
+
+    /// Offset in the frame of what the UDP header carries.
+    #[inline(always)]
+    #[must_use]
+    pub const fn offset(self) -> usize {
+        (self.0 >> 16) as u16 as usize
     }
 }
 

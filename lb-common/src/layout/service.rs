@@ -9,8 +9,10 @@ pub struct Service {
     pub forward: SharedU64,
     /// [`TimeoutsWord`].
     pub timeouts: SharedU64,
+    /// [`CidConfigs`](super::CidConfigs), where [`ForwardWord::quic`] says so.
+    pub quic: SharedU64,
     /// Zero.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 5],
 }
 
 #[cfg(not(loom))]
@@ -81,7 +83,8 @@ impl Scheduler {
     }
 }
 
-/// Bits 0–15 pool id, 16–19 mode, 20–23 on_down, bit 24 flows are remembered, 25–26 scheduler, 32–47 UDP port of GUE.
+/// Bits 0–15 pool id, 16–19 mode, 20–23 on_down, bit 24 flows are remembered, 25–26 scheduler, 27 datagrams
+/// go where their QUIC connection ID says, 32–47 UDP port of GUE.
 /// 0 is no service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForwardWord(pub u64);
@@ -122,6 +125,19 @@ impl ForwardWord {
     #[must_use]
     pub const fn hashed(self) -> u64 {
         ((self.0 >> 25) & 1).wrapping_sub(1)
+    }
+
+    /// The same with datagrams going where their QUIC connection ID says.
+    #[must_use]
+    pub const fn with_quic(self) -> Self {
+        Self(self.0 | 1 << 27)
+    }
+
+    /// Whether datagrams go where their QUIC connection ID says.
+    #[inline(always)]
+    #[must_use]
+    pub const fn quic(self) -> bool {
+        self.0 & 1 << 27 != 0
     }
 
     /// UDP destination port for [`Mode::Gue`], host order.

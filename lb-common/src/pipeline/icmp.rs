@@ -169,5 +169,6 @@ fn quoted<const W: usize, I: Ip<W>, P: Packet>(
         segment: protocol.steady(),
         traffic_class: found.traffic_class,
         length: found.length,
+        transport: offset,
     })
 }

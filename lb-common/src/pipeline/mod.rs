@@ -12,6 +12,7 @@ mod icmp;
 mod ip;
 mod link;
 mod parse;
+mod quic;
 mod stage;
 mod steer;
 
@@ -69,6 +70,10 @@ pub fn enter<P: Packet, T: Tables>(stage: Stage, packet: &mut P, tables: &T) -> 
         Stage::Icmp => icmp(packet, tables, bytes),
         Stage::Answer => answer(packet, tables, bytes),
         Stage::Fragment => fragments(packet, tables, bytes),
+        Stage::Quic => match quic::read(packet, tables) {
+            Ok(()) => return Step::Next(Stage::Rare, Reason::QuicUnread),
+            Err(reason) => Err(reason),
+        },
         Stage::Choose => match choose::choose(tables) {
             Ok(()) => return Step::Next(Stage::Rare, Reason::Unchosen),
             Err(reason) => Err(reason),

@@ -29,6 +29,8 @@ pub(super) struct Parsed<A> {
     pub(super) traffic_class: u8,
     /// Length of the IP packet in bytes.
     pub(super) length: u32,
+    /// Offset in the frame of the transport header.
+    pub(super) transport: usize,
 }
 
 #[inline(always)]
@@ -109,6 +111,7 @@ pub(super) fn read<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
         segment,
         traffic_class: network.traffic_class,
         length: network.length,
+        transport: offset,
     })
 }
 

@@ -18,6 +18,8 @@ pub enum Stage {
     Fragment = 4,
     /// The choice of a backend for a new flow, where its hash alone does not tell it; then [`Stage::Rare`] goes on.
     Choose = 5,
+    /// The server that a QUIC connection ID names; then [`Stage::Rare`] goes on.
+    Quic = 6,
 }
 
 /// What the programs of all stages are built for.
@@ -45,7 +47,7 @@ pub const STAGE_PLACES: usize = Stage::ALL.len() * Variant::ALL.len();
 impl Stage {
     /// All stages, in the order of their numbers.
     pub const ALL: &[Self] =
-        &[Self::Fast, Self::Rare, Self::Icmp, Self::Answer, Self::Fragment, Self::Choose];
+        &[Self::Fast, Self::Rare, Self::Icmp, Self::Answer, Self::Fragment, Self::Choose, Self::Quic];
 
     /// The name in explanations.
     #[must_use]
@@ -57,6 +59,7 @@ impl Stage {
             Self::Answer => "answer: resets, unreachables, what would have fitted",
             Self::Fragment => "fragment: parts of a packet",
             Self::Choose => "choose: new flows, by how busy backends are",
+            Self::Quic => "quic: the server that a connection ID names",
         }
     }
 
@@ -70,6 +73,7 @@ impl Stage {
             Self::Answer => ["weir_answer", "explain_answer", "offline_answer", "capture_answer"],
             Self::Fragment => ["weir_fragment", "explain_fragment", "offline_fragment", "capture_fragment"],
             Self::Choose => ["weir_choose", "explain_choose", "offline_choose", "capture_choose"],
+            Self::Quic => ["weir_quic", "explain_quic", "offline_quic", "capture_quic"],
         };
         match variant {
             Variant::Live => live,
@@ -95,6 +99,7 @@ impl Stage {
             (Self::Fast | Self::Rare, Reason::Icmp) => Some(Self::Icmp),
             (Self::Fast | Self::Rare, Reason::FragmentUnknown) => Some(Self::Fragment),
             (Self::Fast | Self::Rare, Reason::Unchosen) => Some(Self::Choose),
+            (Self::Fast | Self::Rare, Reason::QuicUnread) => Some(Self::Quic),
             (
                 Self::Fast | Self::Rare,
                 Reason::UnmatchedReject | Reason::NoBackendReset | Reason::FlowReset,

@@ -3,6 +3,7 @@
 use super::choose;
 use super::ip::Ip;
 use super::parse::Parsed;
+use super::quic;
 use crate::flow::{self, Class, Code, Continuation, FlowKey, Meta, NewFlows, continuation};
 use crate::forward::Inner;
 use crate::layout::{
@@ -69,7 +70,18 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
     let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()) };
     let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);
     let now = tables.now();
-    let (selected, reason) = if forward.track() {
+    let named = if forward.quic() && matches!(packet.protocol, Protocol::Udp) {
+        match choice {
+            Choice::Table => 0,
+            Choice::Asked => return Err(quic::ask(tables, id, packet.transport, key.hash)),
+            Choice::Made => quic::named(tables, id, packet.transport, key.hash)?,
+        }
+    } else {
+        0
+    };
+    let (selected, reason) = if named != 0 {
+        (routed::<W, I, T>(tables, &rules, &key, named, now)?, Reason::QuicRouted)
+    } else if forward.track() {
         tracked::<W, I, T>(tables, packet, &rules, &key, choice, now)?
     } else {
         let pool = rules.pool(tables)?;
@@ -237,6 +249,51 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
         }
         None => Ok((selected, Reason::FlowTableFull)),
     }
+}
+
+/// The backend that a datagram's connection ID names; the flow's entry follows it there.
+#[inline(always)]
+fn routed<'a, const W: usize, I: Ip<W>, T: Tables>(
+    tables: &'a T,
+    rules: &Rules,
+    key: &FlowKey<W>,
+    id: u32,
+    now: Tick,
+) -> Result<Selected<'a>, Reason> {
+    let selected = select::look(tables, id).ok_or(Reason::Inconsistent)?;
+    if !rules.forward.track() {
+        return Ok(selected);
+    }
+    let (first, second) = key.buckets(I::flows_mask(tables));
+    tables.trace(Mark::Buckets, first, second as u64);
+    let first = I::bucket(tables, first).ok_or(Reason::Inconsistent)?;
+    let second = I::bucket(tables, second).ok_or(Reason::Inconsistent)?;
+    let found = match flow::find(first, key) {
+        None => flow::find(second, key),
+        found => found,
+    };
+    let way = match found {
+        Some(found) => {
+            tables.trace(Mark::Found, found.binding.backend(), found.meta.0 as u64);
+            let own = found.binding.backend() == id && found.meta.generation() == selected.hot.generation();
+            let next = continuation(found.meta, Segment::Datagram, rules.timeouts, NewFlows::Taken, now);
+            if let (true, Continuation::Keep(meta)) = (own, next) {
+                if T::WRITES && meta != found.meta {
+                    found.way.meta.set(meta.0);
+                }
+                return Ok(selected);
+            }
+            Some(found.way)
+        }
+        None => flow::place(first, second, key.hash as u32 >> 16, now),
+    };
+    if let Some(way) = way {
+        tables.trace(Mark::Entered, 1, 0);
+        if T::WRITES {
+            open(tables, way, Segment::Datagram, key, &selected, rules, now);
+        }
+    }
+    Ok(selected)
 }
 
 /// What became of a packet that found its flow's entry.

@@ -16,6 +16,7 @@ pub enum Limit {
     PortIndex,
     RangeLines,
     Maglev,
+    Servers,
 }
 
 impl fmt::Display for Limit {
@@ -32,6 +33,7 @@ impl fmt::Display for Limit {
             Self::NextHops => "no free next hop: raise limits.backends",
             Self::PortIndex => "no place in the port index: raise limits.services",
             Self::RangeLines => "no place for port ranges: raise limits.services",
+            Self::Servers => "no place in the index of server ids: raise limits.backends",
             Self::Maglev => {
                 "no place for a maglev table: raise limits.maglev_slots (the table before is kept for 10 minutes)"
             }
@@ -57,6 +59,14 @@ pub enum ApplyError {
         count: usize,
         /// Most ranges.
         most: usize,
+    },
+    /// Two server ids of one pool have one place in the index.
+    #[error("pool {pool}: server_id {id} cannot be told from another of the pool: choose another")]
+    ServerId {
+        /// Name of the pool.
+        pool: String,
+        /// The later one, in hexadecimal.
+        id: String,
     },
     /// A service names a pool or VIP that is not desired: a defect of weir.
     #[error("service {service}: its pool or vip is not part of the desired state")]

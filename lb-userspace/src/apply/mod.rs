@@ -19,6 +19,7 @@ mod lines;
 mod plan;
 mod pools;
 mod recover;
+mod servers;
 mod services;
 mod slots;
 mod stage;

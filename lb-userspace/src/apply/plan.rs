@@ -61,6 +61,7 @@ pub(super) fn plan(
         planner.leave_services(desired);
     }
     planner.leave_pools(before, desired);
+    planner.servers(desired)?;
     planner.state.applied = Some(desired.clone());
     Ok(Plan { writes: planner.stages.into_writes(), state: planner.state, summary: planner.summary })
 }

@@ -44,7 +44,8 @@ impl Planner<'_> {
         let pool = self.state.pools.get(&record.pool).ok_or_else(dangling)?;
         let table_size = desired.pools.get(&record.pool).ok_or_else(dangling)?.table_size;
         let forward = ForwardWord::new(pool, record.mode, record.on_down, record.track);
-        let forward = forward.with_gue_port(record.gue_port).with_scheduler(record.scheduler).0;
+        let forward = forward.with_gue_port(record.gue_port).with_scheduler(record.scheduler);
+        let forward = if record.quic.0 == 0 { forward.0 } else { forward.with_quic().0 };
         let id = match self.state.services.get(&record.name) {
             Some(id) => {
                 let same = self.maps.services[usize::from(id)].forward.get() == forward;
@@ -61,6 +62,7 @@ impl Planner<'_> {
         let live = &self.maps.services[usize::from(id)];
         let words = [
             (ServiceField::Timeouts, live.timeouts.get(), record.timeouts.0),
+            (ServiceField::Quic, live.quic.get(), record.quic.0),
             (ServiceField::Forward, live.forward.get(), forward),
         ];
         for (field, observed, word) in words {

@@ -14,6 +14,7 @@ pub(super) enum Stage {
     Backends,
     Tables,
     Pools,
+    Servers,
     Services,
     NewVips,
     Exact,

@@ -9,6 +9,7 @@ use lb_common::select::PREVIOUS_TICKS;
 use lb_common::time::TICK_NS;
 
 use super::index::{self, Narrow};
+use super::servers;
 use super::state::{BackendKey, LeavingBackend, Retired, State, Unused};
 use super::vips::{ranges_region, vip_of_key};
 use super::write::{Index, PoolField, ServiceField, VipField, Write};
@@ -75,7 +76,7 @@ impl Tick<'_> {
                 Unused::Lines(region) => self.state.lines.free(region),
                 Unused::RangeLines(region) => self.state.range_lines.free(region),
                 Unused::Service(id) => {
-                    for field in [ServiceField::Forward, ServiceField::Timeouts] {
+                    for field in [ServiceField::Forward, ServiceField::Timeouts, ServiceField::Quic] {
                         self.writes.push(Write::Service { id, field, word: 0 });
                     }
                     // An id that lost its object while its daemon died may have its labels still.
@@ -185,6 +186,7 @@ impl Tick<'_> {
     fn free_backend(&mut self, key: &BackendKey, id: u16) {
         self.writes.push(Write::Egress { id, word: 0 });
         self.writes.push(Write::BackendInfo { id, info: Box::default() });
+        self.writes.extend(servers::forget(self.maps, id));
         self.state.leaving.backends.remove(key);
         self.state.backends.forget(key);
         self.state.backends.free(id);

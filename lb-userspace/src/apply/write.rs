@@ -31,6 +31,8 @@ pub enum Write {
     Cost { id: u16, cost: u64 },
     /// What a backend's load is to add to what the data plane counted.
     Unseen { id: u16, flows: u32 },
+    /// A backend's [`lb_common::layout::ServerIds`]: pool, then the numbers of its ids.
+    ServerIds { id: u16, words: [u64; 7] },
     /// Fills a region that no pool names.
     Table { line: u32, ids: Vec<u16> },
     /// A word of a pool.
@@ -76,6 +78,7 @@ pub enum PoolField {
 #[expect(missing_docs, reason = "the names are the fields'")]
 pub enum ServiceField {
     Timeouts,
+    Quic,
     Forward,
 }
 
@@ -95,6 +98,7 @@ pub enum VipField {
 pub enum Index {
     VipsV4,
     Ports,
+    Servers,
 }
 
 impl Write {
@@ -119,6 +123,12 @@ impl Write {
             }
             Self::Cost { id, cost } => maps.loads[usize::from(id)].cost.set(cost),
             Self::Unseen { id, flows } => maps.loads[usize::from(id)].unseen.set(flows),
+            Self::ServerIds { id, words } => {
+                let record = &maps.server_ids[usize::from(id)];
+                let [pool, ids @ ..] = words;
+                record.pool.set(pool);
+                record.ids.iter().flatten().zip(ids).for_each(|(to, word)| to.set(word));
+            }
             Self::Table { line, ref ids } => table(maps, line, ids),
             Self::Pool { id, field, word } => pool(maps, id, field).set(word),
             Self::PoolInfo { id, ref info } => maps.pool_info.update(id.into(), |value| *value = **info),
@@ -126,6 +136,7 @@ impl Write {
                 let service = &maps.services[usize::from(id)];
                 match field {
                     ServiceField::Timeouts => service.timeouts.set(word),
+                    ServiceField::Quic => service.quic.set(word),
                     ServiceField::Forward => service.forward.set(word),
                 }
             }
@@ -152,6 +163,7 @@ impl Index {
         match self {
             Self::VipsV4 => &maps.vips_v4,
             Self::Ports => &maps.ports,
+            Self::Servers => &maps.servers,
         }
     }
 }

@@ -136,6 +136,9 @@ pub(crate) const SERVICE: &[&str] = &[
     "backend",
 ];
 
+/// `quic_cid = { config_id = … }`.
+pub(crate) const QUIC: &[&str] = &["config_id", "server_id_length"];
+
 /// `[service.timeouts]`.
 pub(crate) const TIMEOUTS: &[&str] = &["tcp_embryonic", "tcp_established", "tcp_closing", "udp"];
 

@@ -19,6 +19,7 @@ mod keys;
 mod pool;
 mod ports;
 mod problem;
+mod quic;
 mod reader;
 mod report;
 mod resolve;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use lb_common::layout::Scheduler;
+pub use lb_common::layout::{Scheduler, ServerId};
 pub use probe::{DnsCheck, DnsRcode, DnsType, ExecCheck, HttpCheck, PhaseLimits, TlsCheck, Trust, UdpCheck};
 
 /// A complete, consistent configuration.
@@ -325,6 +325,17 @@ pub struct Backend {
     pub host: Option<String>,
     /// Skips neighbour resolution.
     pub mac: Option<Mac>,
+    /// What QUIC connection IDs call it, at most one of each length.
+    pub server_ids: Vec<ServerId>,
+}
+
+/// A configuration of QUIC connection IDs (draft-ietf-quic-load-balancers-21).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CidConfig {
+    /// The upper three bits of a connection ID's first octet, 0..=6.
+    pub config_id: u8,
+    /// Bytes of its server id, 1..=15.
+    pub server_id_length: u8,
 }
 
 /// VIP, ports, protocols, and how packets are forwarded (`[[service]]`).
@@ -348,6 +359,8 @@ pub struct Service {
     pub table_size: Option<u32>,
     /// What happens to known flows of a backend that goes down.
     pub on_down: OnDown,
+    /// Configurations of QUIC connection IDs that datagrams go by; empty where they do not.
+    pub quic: Vec<CidConfig>,
     /// Whether flows are remembered.
     pub track: bool,
     /// Idle times after which a flow entry may be reused.

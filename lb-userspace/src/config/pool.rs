@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::check::{self, CheckDraft};
 use super::keys;
 use super::model::{Backend, LastResort};
+use super::quic;
 use super::reader::{Node, Table};
 use super::scalar::{Alphabet, DAY, show};
 use super::source::Place;
@@ -39,6 +40,8 @@ pub(crate) struct BackendDraft {
     pub(crate) name_place: Place,
     /// Its port, where given.
     pub(crate) port_place: Option<Place>,
+    /// Its server ids, where given.
+    pub(crate) server_id_place: Option<Place>,
 }
 
 /// The keys of a pool that `[defaults]` may hold.
@@ -107,15 +110,15 @@ fn read_backend(table: &Table<'_>) -> Option<BackendDraft> {
     let tier = table.value("tier").and_then(|node| node.integer(0..=u8::MAX)).unwrap_or(0);
     let host = table.value("host").and_then(|node| node.name(Alphabet::Host));
     let mac = table.value("mac").and_then(|node| node.mac());
-    if let Some(node) = table.value("server_id") {
-        node.fail("is not available in this version: remove it");
-    }
+    let server_ids = quic::server_ids(table);
+    let server_id_place = table.value("server_id").map(|node| node.place);
     Some(BackendDraft {
-        backend: Backend { name: name?, address: address?, port, weight, tier, host, mac },
+        backend: Backend { name: name?, address: address?, port, weight, tier, host, mac, server_ids },
         subject: table.subject.to_string(),
         address_place: address_node?.place,
         name_place: name_node?.place,
         port_place: port_node.map(|node| node.place),
+        server_id_place,
     })
 }
 

@@ -10,6 +10,7 @@ use super::findings::Findings;
 use super::keys;
 use super::model::{Config, Mode, Pool, Scheduler, Service, Vip};
 use super::pool::PoolDraft;
+use super::quic::QuicDraft;
 use super::service::{ServiceDraft, VipRef};
 use super::source::Place;
 use super::vip;
@@ -44,6 +45,7 @@ pub(crate) struct BackendPlaces {
     pub(crate) name: Place,
     pub(crate) address: Place,
     pub(crate) port: Option<Place>,
+    pub(crate) server_id: Option<Place>,
 }
 
 /// Where a service is written.
@@ -56,6 +58,7 @@ pub(crate) struct ServicePlaces {
     pub(crate) mode: Place,
     pub(crate) table_size: Option<Place>,
     pub(crate) scheduler: Option<Place>,
+    pub(crate) quic: Option<(QuicDraft, Place)>,
     pub(crate) place: Place,
 }
 
@@ -140,6 +143,7 @@ fn add_pool(draft: PoolDraft, order: usize, config: &mut Config, places: &mut Pl
             name: draft.name_place,
             address: draft.address_place,
             port: draft.port_place,
+            server_id: draft.server_id_place,
         };
         backend_places.insert(name.clone(), place);
         backends.insert(name, draft.backend);
@@ -217,6 +221,7 @@ fn add_service(
         scheduler: scheduler.unwrap_or(Scheduler::Maglev),
         table_size,
         on_down: settings.on_down,
+        quic: Vec::new(),
         track: settings.track,
         timeouts: settings.timeouts,
     };
@@ -228,6 +233,7 @@ fn add_service(
         mode: mode_place,
         table_size: table_size_place,
         scheduler: scheduler_place,
+        quic: settings.quic,
         place: draft.place,
     };
     places.services.insert(draft.name.clone(), place);

@@ -8,6 +8,7 @@ use super::keys;
 use super::model::{Mode, OnDown, Protocol, Scheduler, Timeouts};
 use super::pool::{self, PoolDraft};
 use super::ports::{self, PortsDraft};
+use super::quic::{self, QuicDraft};
 use super::reader::Table;
 use super::scalar::{Alphabet, DAY};
 use super::source::Place;
@@ -42,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) scheduler: Option<(Scheduler, Place)>,
     pub(crate) table_size: Option<(u32, Place)>,
     pub(crate) on_down: OnDown,
+    pub(crate) quic: Option<(QuicDraft, Place)>,
     pub(crate) track: bool,
     pub(crate) timeouts: Timeouts,
 }
@@ -158,15 +160,14 @@ pub(crate) fn settings(table: &Table<'_>) -> Settings {
         }
         Some(on_down)
     });
-    if let Some(node) = table.value("quic_cid").filter(|node| node.boolean() == Some(true)) {
-        node.fail("= true is not available in this version; available: false");
-    }
+    let quic = table.value("quic_cid").and_then(|node| Some((quic::read(&node)?, node.place)));
     refuse_list(table, "snat");
     Settings {
         mode,
         scheduler,
         table_size,
         on_down: on_down.unwrap_or(OnDown::Auto),
+        quic,
         track: table.value("track").and_then(|node| node.boolean()).unwrap_or(true),
         timeouts: timeouts(table),
     }

@@ -195,6 +195,7 @@ mod tests {
             host: None,
             tier: 0,
             weight: 100,
+            server_ids: Vec::new(),
             in_table: true,
             egress: None,
             view: BackendView::up(),

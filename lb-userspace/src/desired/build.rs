@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_common::layout::{self, AdminBits, TimeoutsWord};
+use lb_common::layout::{self, AdminBits, CidConfigs, TimeoutsWord};
 use lb_common::time::TICK_NS;
 
 use super::{
@@ -95,6 +95,9 @@ fn services(config: &Config) -> BTreeMap<Arc<str>, Arc<ServiceRecord>> {
         mode: service.mode.layout(),
         gue_port: config.tunnel.gue_port,
         scheduler: service.scheduler,
+        quic: service.quic.iter().fold(CidConfigs(0), |configs, config| {
+            configs.with(config.config_id.into(), config.server_id_length)
+        }),
         on_down: match service.on_down {
             model::OnDown::Auto => layout::OnDown::Auto,
             model::OnDown::Reselect => layout::OnDown::Reselect,
@@ -147,6 +150,7 @@ fn pool_record(inputs: &Inputs<'_>, pool: &model::Pool, table_size: u32) -> Pool
             host: backend.host.as_deref().map(Arc::from),
             tier,
             weight,
+            server_ids: backend.server_ids.clone(),
             in_table: tier == active_tier && weight > 0 && view.admin != AdminBits::Maintenance,
             egress: (inputs.egress)(backend.address, backend.mac),
             view,

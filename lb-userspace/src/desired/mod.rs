@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_common::layout::{LastResort, Mode, OnDown, Scheduler, TimeoutsWord, Unmatched};
+use lb_common::layout::{CidConfigs, LastResort, Mode, OnDown, Scheduler, ServerId, TimeoutsWord, Unmatched};
 
 pub use crate::net::HopKey;
 pub use build::{Inputs, ticks};
@@ -67,6 +67,8 @@ pub struct ServiceRecord {
     pub gue_port: u16,
     /// How a backend is picked for a new flow.
     pub scheduler: Scheduler,
+    /// Configurations of QUIC connection IDs that datagrams go by.
+    pub quic: CidConfigs,
     /// Known flows of a backend that is down.
     pub on_down: OnDown,
     /// Whether flows are remembered.
@@ -105,6 +107,8 @@ pub struct BackendRecord {
     pub tier: u8,
     /// Weight in force.
     pub weight: u16,
+    /// What QUIC connection IDs call it.
+    pub server_ids: Vec<ServerId>,
     /// Whether it has slots in the table: it is of the active tier, has a weight above 0 and is not in maintenance.
     pub in_table: bool,
     /// How its packets leave; `None` while there is no route.

@@ -16,6 +16,7 @@ pub(super) fn explained(maps: &MapSet, trace: &Trace, verdict: &str, output: Str
     let names = Names { maps };
     let mut answer =
         Explained { verdict: verdict.to_owned(), output, flow: "none".to_owned(), ..Explained::default() };
+    let mut entered = false;
     for (mark, a, b) in trace.iter() {
         let (step, detail) = names.words(mark, a, b);
         match mark {
@@ -24,10 +25,11 @@ pub(super) fn explained(maps: &MapSet, trace: &Trace, verdict: &str, output: Str
                 let (pool, name) = names.backend_parts(a);
                 (answer.pool, answer.backend) = (Some(pool), Some(name));
             }
+            Mark::Entered => entered = true,
             Mark::Left => {
                 let reason = Reason::ALL.get(a as usize).copied().unwrap_or(Reason::Inconsistent);
                 answer.reason = reason.name().to_owned();
-                answer.flow = flow(reason).to_owned();
+                answer.flow = flow(reason, entered).to_owned();
             }
             _ => {}
         }
@@ -40,8 +42,10 @@ pub(super) fn explained(maps: &MapSet, trace: &Trace, verdict: &str, output: Str
 }
 
 /// What the flow table has to do with a packet that leaves for this reason.
-fn flow(reason: Reason) -> &'static str {
+fn flow(reason: Reason, entered: bool) -> &'static str {
     match reason {
+        Reason::QuicRouted if entered => "new",
+        Reason::QuicRouted => "known",
         Reason::FlowKnown => "known",
         Reason::FlowNew | Reason::FlowResumed | Reason::FlowRehomed => "new",
         _ => "none",
@@ -72,6 +76,9 @@ impl Names<'_> {
             Mark::Previous => ("select", self.candidate(&format!("slot {a} of the table before"), b)),
             Mark::Slot => ("select", self.candidate(&format!("slot {a}"), b)),
             Mark::Usable => ("select", self.candidate(&format!("place {a} of the usable backends"), b)),
+            Mark::ConnectionId => ("quic", connection_id(a, b)),
+            Mark::Server if a == 0 => ("quic", "a server id that nobody has".to_owned()),
+            Mark::Server => ("quic", format!("names {}, {}", self.backend(a), self.state(HotWord(b)))),
             Mark::Load if a == 0 => {
                 ("select", "no recent count of live flows: the table alone decides".to_owned())
             }
@@ -152,6 +159,20 @@ impl Names<'_> {
 
     fn state(&self, hot: HotWord) -> String {
         self.share(hot)
+    }
+}
+
+fn connection_id(a: u32, b: u64) -> String {
+    let header = if a & 1 << 16 == 0 { "short" } else { "long" };
+    let (config, length) = (a as u8 >> 5, (a >> 8) as u8);
+    match length {
+        0 => format!("{header} header: the connection ID tells no server (configuration {config})"),
+        _ => {
+            let bytes: String =
+                b.to_be_bytes().iter().take(length.into()).map(|byte| format!("{byte:02x}")).collect();
+            let more = if length > 8 { "…" } else { "" };
+            format!("{header} header, configuration {config}, server id {bytes}{more}")
+        }
     }
 }
 

@@ -42,6 +42,7 @@ pub fn memory(maps: &MapSet) -> Memory<'_> {
             port_mask: mask(maps.ports.len()),
             flows_v4_mask: mask(maps.flows_v4.len()),
             flows_v6_mask: mask(maps.flows_v6.len()),
+            servers_mask: mask(maps.servers.len()),
             ..maps.meta[0].geometry
         },
         now: Tick::from_bits(0),

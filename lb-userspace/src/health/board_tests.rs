@@ -80,7 +80,16 @@ fn check(kind: CheckKind) -> Check {
 
 fn backend(name: &str, last: u8) -> Backend {
     let address = IpAddr::from([10, 0, 0, last]);
-    Backend { name: name.to_owned(), address, port: None, weight: 100, tier: 0, host: None, mac: None }
+    Backend {
+        name: name.to_owned(),
+        address,
+        port: None,
+        weight: 100,
+        tier: 0,
+        host: None,
+        mac: None,
+        server_ids: Vec::new(),
+    }
 }
 
 fn pool(name: &str, checks: Vec<Check>, backends: Vec<Backend>) -> Pool {

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, FragmentLine, IndexLine, Load, MaglevLine, Meta, MetaHead, NextHop, Pool,
-    PoolInfo, RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    PoolInfo, RangeLine, ServerIds, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::trace::Trace;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -44,6 +44,7 @@ map_values!(
     Pool,
     PoolInfo,
     RangeLine,
+    ServerIds,
     Service,
     ServiceInfo,
     Trace,

@@ -2,7 +2,7 @@
 
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, Counter, FragmentLine, Handshakes, IndexLine, Load, MaglevLine, Meta,
-    NextHop, Pool, PoolInfo, RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    NextHop, Pool, PoolInfo, RangeLine, ServerIds, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::reason::Reason;
 use lb_common::trace::Trace;
@@ -57,6 +57,8 @@ pub fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         spec::<MaglevLine>("MAGLEV", "maglev", Shared, sizes.maglev),
         spec::<Backend>("BACKENDS", "backends", Shared, sizes.backends),
         spec::<Load>("LOADS", "loads", Shared, sizes.backends),
+        spec::<IndexLine>("SERVERS", "servers", Shared, sizes.servers),
+        spec::<ServerIds>("SERVER_IDS", "server_ids", Shared, sizes.backends),
         spec::<NextHop>("NEXT_HOPS", "next_hops", Shared, sizes.next_hops),
         spec::<Bucket<1>>("FLOWS_V4", "flows_v4", Shared, sizes.flows_v4),
         spec::<Bucket<3>>("FLOWS_V6", "flows_v6", Shared, sizes.flows_v6),

@@ -4,7 +4,7 @@ use std::io;
 
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, FragmentLine, IndexLine, Load, MaglevLine, Meta, NextHop, Pool, PoolInfo,
-    RangeLine, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    RangeLine, ServerIds, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::memory::Slices;
 use lb_common::trace::Trace;
@@ -28,6 +28,8 @@ pub struct MapSet {
     pub maglev: Mapping<MaglevLine>,
     pub backends: Mapping<Backend>,
     pub loads: Mapping<Load>,
+    pub servers: Mapping<IndexLine>,
+    pub server_ids: Mapping<ServerIds>,
     pub next_hops: Mapping<NextHop>,
     pub flows_v4: Mapping<Bucket<1>>,
     pub flows_v6: Mapping<Bucket<3>>,
@@ -69,6 +71,8 @@ impl MapSet {
             maglev: source.open(find("maglev"), access)?,
             backends: source.open(find("backends"), access)?,
             loads: source.open(find("loads"), access)?,
+            servers: source.open(find("servers"), access)?,
+            server_ids: source.open(find("server_ids"), access)?,
             next_hops: source.open(find("next_hops"), access)?,
             flows_v4: source.open(find("flows_v4"), access)?,
             flows_v6: source.open(find("flows_v6"), access)?,
@@ -98,6 +102,8 @@ impl MapSet {
             maglev: Mapping::anonymous(sizes.maglev as usize)?,
             backends: Mapping::anonymous(sizes.backends as usize)?,
             loads: Mapping::anonymous(sizes.backends as usize)?,
+            servers: Mapping::anonymous(sizes.servers as usize)?,
+            server_ids: Mapping::anonymous(sizes.backends as usize)?,
             next_hops: Mapping::anonymous(sizes.next_hops as usize)?,
             flows_v4: Mapping::anonymous(sizes.flows_v4 as usize)?,
             flows_v6: Mapping::anonymous(sizes.flows_v6 as usize)?,
@@ -124,6 +130,8 @@ impl MapSet {
             maglev: &self.maglev,
             backends: &self.backends,
             loads: &self.loads,
+            servers: &self.servers,
+            server_ids: &self.server_ids,
             next_hops: &self.next_hops,
             flows_v4: &self.flows_v4,
             flows_v6: &self.flows_v6,

@@ -24,6 +24,7 @@ pub struct Sizes {
     pub flows_v4: u32,
     pub flows_v6: u32,
     pub fragments: u32,
+    pub servers: u32,
 }
 
 /// Lines per service in the port index: with 4 exact ports a service, two neighbouring lines hold 2 of 14 on average.
@@ -36,6 +37,8 @@ const RANGE_LINES: u32 = 2;
 const MIN_LINES: u32 = 16;
 /// Lines of the fragment table: 1 MiB, for 32,768 packets in fragments at a time.
 const FRAGMENT_LINES: u32 = 16_384;
+/// Lines per backend in the server index: with three server ids each, two neighbouring lines hold 3 of 14 on average.
+const SERVER_LINES: u32 = 2;
 /// Ways of a flow bucket.
 const WAYS: u32 = 4;
 
@@ -55,6 +58,7 @@ impl Sizes {
         flows_v4: 0,
         flows_v6: 0,
         fragments: 0,
+        servers: 0,
     };
 
     /// The sizes for `limits`. Index tables and flow tables are powers of two; flow tables have at least twice as many
@@ -80,6 +84,7 @@ impl Sizes {
             flows_v4: buckets(limits.flows_v4),
             flows_v6: buckets(limits.flows_v6),
             fragments: FRAGMENT_LINES,
+            servers: limits.backends.max(MIN_LINES).next_power_of_two() * SERVER_LINES,
         }
     }
 
@@ -95,6 +100,8 @@ impl Sizes {
             flows_v4_mask: self.flows_v4 - 1,
             flows_v6_mask: self.flows_v6 - 1,
             fragments_mask: self.fragments - 1,
+            servers_mask: self.servers - 1,
+            reserved: 0,
         }
     }
 }

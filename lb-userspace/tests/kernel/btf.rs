@@ -10,7 +10,7 @@ use crate::instance::Instance;
 fn bpftool_prints_the_names_of_the_fields_of_every_map() {
     let Some(instance) = Instance::new() else { return };
     let _loaded = instance.load(&SceneSizes::SMALL.geometry(Scene::START));
-    let cases: [(&str, &[&str]); 15] = [
+    let cases: [(&str, &[&str]); 16] = [
         ("meta", &["magic", "layout_version", "secret", "object"]),
         ("vips_v4", &["entries", "overflow"]),
         ("vips_v6", &["high", "low", "ids"]),
@@ -20,6 +20,7 @@ fn bpftool_prints_the_names_of_the_fields_of_every_map() {
         ("maglev", &["ids"]),
         ("backends", &["hot", "egress", "address", "sources"]),
         ("loads", &["seen", "unseen", "cost"]),
+        ("server_ids", &["pool", "ids"]),
         ("next_hops", &["select", "copies", "port", "mtu", "macs", "tags"]),
         ("flows_v4", &["ways", "key", "meta", "binding"]),
         ("flows_v6", &["ways", "key", "meta", "binding"]),

@@ -159,7 +159,7 @@ fn report(seen: &[u64; Reason::COUNT], actions: &[u64; 5], used: (usize, usize))
         let frames = seen[*reason as usize];
         println!("{:>18} {frames}", reason.name());
         // 256 bytes of headroom are enough, and every stage is loaded.
-        let never = [Reason::NoHeadroom, Reason::IpOptions, Reason::Unchosen];
+        let never = [Reason::NoHeadroom, Reason::IpOptions, Reason::Unchosen, Reason::QuicUnread];
         assert_eq!(frames == 0, never.contains(reason), "{frames} frames were {}", reason.name());
     }
     assert!(actions[1..].iter().all(|frames| *frames > 100));

@@ -1,7 +1,8 @@
 //! The program and its maps, loaded for a test.
 
 use lb_common::layout::{
-    Backend, Geometry, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
+    Backend, Geometry, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine, ServerIds, Service, Vip,
+    VipLineV6,
 };
 use lb_userspace::maps::load::{self, CounterKind, CounterMaps};
 use lb_userspace::maps::mapping::Access;
@@ -36,13 +37,16 @@ store! {
     maglev_line: MaglevLine = maglev;
     backend: Backend = backends;
     load: Load = loads;
+    server_line: IndexLine = servers;
+    server_ids: ServerIds = server_ids;
     next_hop: NextHop = next_hops;
 }
 
 /// The scene's sizes.
 pub(crate) fn sizes() -> Sizes {
     let SceneSizes { vips_v4, vips_v6, ports, ranges, vips, services, pools, .. } = SceneSizes::SMALL;
-    let SceneSizes { maglev, backends, next_hops, flows_v4, flows_v6, fragments, .. } = SceneSizes::SMALL;
+    let SceneSizes { maglev, backends, next_hops, flows_v4, flows_v6, fragments, servers, .. } =
+        SceneSizes::SMALL;
     Sizes {
         vips_v4,
         vips_v6,
@@ -57,6 +61,7 @@ pub(crate) fn sizes() -> Sizes {
         flows_v4,
         flows_v6,
         fragments,
+        servers,
     }
 }
 

@@ -63,7 +63,7 @@ fn world() -> String {
         "drop4": drop4, "drop6": drop6, "reject4": reject4, "reject6": reject6,
         "ports": {
             "ipip4": port(2), "ipip6": port(3), "dsr4": port(12), "dsr6": port(13), "reset": port(6),
-            "gue4": port(162), "gue6": port(163),
+            "gue4": port(162), "gue6": port(163), "quic": port(Scene::quic(2) as u16),
         },
     })
     .to_string()

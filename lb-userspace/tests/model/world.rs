@@ -57,7 +57,16 @@ pub(crate) fn vip(name: &str, addresses: &[&str]) -> Vip {
 }
 
 pub(crate) fn backend(name: &str, address: IpAddr) -> Backend {
-    Backend { name: name.into(), address, port: None, weight: 100, tier: 0, host: None, mac: None }
+    Backend {
+        name: name.into(),
+        address,
+        port: None,
+        weight: 100,
+        tier: 0,
+        host: None,
+        mac: None,
+        server_ids: Vec::new(),
+    }
 }
 
 /// Backends `b-000`, `b-001`, … at `10.<block>.x.y`.
@@ -90,6 +99,7 @@ pub(crate) fn service(name: &str, vip: &str, ports: Ports, pool: &str) -> Servic
         scheduler: Scheduler::Maglev,
         table_size: None,
         on_down: OnDown::Auto,
+        quic: Vec::new(),
         track: true,
         timeouts: Timeouts {
             tcp_embryonic: Duration::from_secs(60),
@@ -174,6 +184,12 @@ pub(crate) struct Seen {
 
 /// Sends a packet at a time.
 pub(crate) fn send(maps: &MapSet, now_ns: u64, packet: &Packet) -> Seen {
+    let (mut buffer, end) = packet.frame();
+    send_frame(maps, now_ns, &mut buffer[..end])
+}
+
+/// Sends a frame that begins behind its headroom.
+fn send_frame(maps: &MapSet, now_ns: u64, frame: &mut [u8]) -> Seen {
     let (to, counted) = (Cell::new(None), Cell::new(0));
     let scratch = Scratch::default();
     let memory = Memory {
@@ -183,10 +199,22 @@ pub(crate) fn send(maps: &MapSet, now_ns: u64, packet: &Packet) -> Seen {
         on_forwarded: &|service, backend, _| to.set(Some((service as u16, backend as u16))),
         ..flows::memory(maps)
     };
-    let (mut buffer, end) = packet.frame();
-    let outcome = memory.process(&mut Frame::new(&mut buffer[..end], HEADROOM));
+    let outcome = memory.process(&mut Frame::new(frame, HEADROOM));
     assert_eq!(counted.get(), 1, "counted under one reason");
     Seen { reason: outcome.reason, to: to.get() }
+}
+
+/// Sends a datagram with this payload.
+fn send_datagram(maps: &MapSet, now_ns: u64, packet: &Packet, payload: &[u8]) -> Seen {
+    let (buffer, end) = packet.frame();
+    let mut frame = buffer[..end].to_vec();
+    frame.extend_from_slice(payload);
+    // IPv4 and UDP length.
+    let ip = HEADROOM + 14;
+    for (at, length) in [(ip + 2, 28 + payload.len()), (ip + 24, 8 + payload.len())] {
+        frame[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
+    }
+    send_frame(maps, now_ns, &mut frame)
 }
 
 /// Maps, applier and clock.
@@ -229,6 +257,13 @@ impl World {
 
     pub(crate) fn send(&self, packet: &Packet) -> Seen {
         send(&self.maps, self.now_ns, packet)
+    }
+
+    /// Sends a datagram of an IPv4 client with this payload, which must be forwarded; gives reason and backend name.
+    pub(crate) fn datagram(&self, packet: &Packet, payload: &[u8]) -> (Reason, String) {
+        let seen = send_datagram(&self.maps, self.now_ns, packet, payload);
+        let (_, id) = seen.to.unwrap_or_else(|| panic!("{packet:?}: {:?}", seen.reason));
+        (seen.reason, self.name(id))
     }
 
     /// Sends a packet that must be forwarded; gives reason and backend name.

@@ -5,7 +5,8 @@ use lb_common::layout::Family;
 use crate::choice::Choice;
 use crate::icmp::IcmpSpec;
 use crate::packet::{Extension, PacketSpec, Transport};
-use crate::scene::{PORTS_FIRST, Scene, client, not_vip, vip};
+use crate::quic::{QuicHeader, quic};
+use crate::scene::{CID_CONFIG, OTHER_CID_CONFIG, PORTS_FIRST, Scene, client, not_vip, vip};
 
 /// Longest frame: what the kernel's test run takes without fragments.
 const MAX_FRAME: usize = 3520;
@@ -31,6 +32,7 @@ pub fn frame(choice: &mut impl Choice, number: u32) -> Vec<u8> {
             frame
         }
         88..94 => icmp(choice, number),
+        94..96 => by_connection_id(choice),
         _ => noise(choice),
     };
     if choice.chance(20) {
@@ -96,6 +98,25 @@ fn regular(choice: &mut impl Choice, number: u32) -> PacketSpec {
         7..9 => spec.carrying(Transport::Udp),
         _ => spec.carrying(Transport::Sctp { chunk: choice.pick(&[1, 0, 0, 0, 3, 7]) }),
     }
+}
+
+/// A datagram to a service that goes by QUIC connection IDs: some name servers, some nearly do.
+fn by_connection_id(choice: &mut impl Choice) -> Vec<u8> {
+    let pool = 1 + choice.below(10) as u32;
+    let family = choice.pick(&[Family::V4, Family::V6]);
+    let ports = (43_000 + choice.below(4) as u16, PORTS_FIRST + Scene::quic(pool) as u16);
+    let config = choice.pick(&[CID_CONFIG, OTHER_CID_CONFIG]);
+    let (bytes, length) = Scene::server_id(pool, choice.below(9) as u32, config).bytes();
+    let mut cid =
+        vec![choice.pick(&[config.0, config.0, config.0, config.0, 7, 0]) << 5 | choice.below(32) as u8];
+    cid.extend_from_slice(&bytes[..length]);
+    cid.extend((0..4).map(|_| choice.word() as u8));
+    cid.truncate(choice.pick(&[20, 20, 20, 20, 2, 0]));
+    let header = choice.pick(&[QuicHeader::Short, QuicHeader::Short, QuicHeader::Long]);
+    let mut spec = PacketSpec::syn(client(family, choice.below(24) as u32), vip(family, 0), ports);
+    spec.options = if family == Family::V4 { choice.pick(&[0, 0, 0, 0, 1]) } else { 0 };
+    spec.payload = 40 + choice.below(1000);
+    quic(spec.carrying(Transport::Udp), header, &cid)
 }
 
 fn transport(choice: &mut impl Choice) -> Transport {

@@ -10,6 +10,7 @@ mod host;
 mod icmp;
 mod packet;
 mod plain;
+mod quic;
 mod replay;
 mod scene;
 mod store;
@@ -21,8 +22,10 @@ pub use host::{Host, Ran, Totals};
 pub use icmp::IcmpSpec;
 pub use packet::{Extension, PacketSpec, Transport};
 pub use plain::Plain;
+pub use quic::{QuicHeader, quic};
 pub use replay::replay;
 pub use scene::{
-    GUE_PORT, INGRESS, MISSING_PORT, OTHER_PORT, PORTS_FIRST, Scene, SceneSizes, client, not_vip, vip,
+    CID_CONFIG, GUE_PORT, INGRESS, MISSING_PORT, OTHER_CID_CONFIG, OTHER_PORT, PORTS_FIRST, Scene,
+    SceneSizes, client, not_vip, vip,
 };
 pub use store::Store;

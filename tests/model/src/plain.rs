@@ -3,7 +3,7 @@
 use lb_common::cell::{SharedU32, SharedU64};
 use lb_common::layout::{
     Backend, Bucket, FragmentLine, IndexLine, Load, MaglevLine, NextHop, NextHopCopy, Pool, RangeLine,
-    Service, Vip, VipLineV6,
+    ServerIds, Service, Vip, VipLineV6,
 };
 use lb_common::memory::Slices;
 
@@ -22,6 +22,8 @@ pub struct Plain {
     maglev: Vec<MaglevLine>,
     backends: Vec<Backend>,
     loads: Vec<Load>,
+    servers: Vec<IndexLine>,
+    server_ids: Vec<ServerIds>,
     next_hops: Vec<NextHop>,
     flows_v4: Vec<Bucket<1>>,
     flows_v6: Vec<Bucket<3>>,
@@ -65,7 +67,8 @@ impl Plain {
             services: repeat(sizes.services, || Service {
                 forward: word(),
                 timeouts: word(),
-                reserved: [0; 6],
+                quic: word(),
+                reserved: [0; 5],
             }),
             pools: repeat(sizes.pools, || Pool {
                 current: word(),
@@ -85,6 +88,8 @@ impl Plain {
                 sources: [[0; 16]; 2],
             }),
             loads: repeat(sizes.backends, Load::default),
+            servers: repeat(sizes.servers, line),
+            server_ids: repeat(sizes.backends, ServerIds::default),
             next_hops: repeat(sizes.next_hops, || NextHop {
                 select: word(),
                 copies: [NextHopCopy::default(); 2],
@@ -109,6 +114,8 @@ impl Plain {
             maglev: &self.maglev,
             backends: &self.backends,
             loads: &self.loads,
+            servers: &self.servers,
+            server_ids: &self.server_ids,
             next_hops: &self.next_hops,
             flows_v4: &self.flows_v4,
             flows_v6: &self.flows_v6,
@@ -138,5 +145,7 @@ store! {
     maglev_line: MaglevLine = maglev;
     backend: Backend = backends;
     load: Load = loads;
+    server_line: IndexLine = servers;
+    server_ids: ServerIds = server_ids;
     next_hop: NextHop = next_hops;
 }

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use lb_common::forward::constant_sum;
 use lb_common::hash;
 use lb_common::layout::{
-    AdminBits, BackendState, EgressWord, FailureBits, Family, ForwardWord, Geometry, HealthBits, HotWord,
-    INDEX_WAYS, IndexLine, LastResort, Load, LoadsWord, Mode, NextHop, NextHopCopy, OnDown, RangeWord,
-    SLOTS_PER_LINE, Scheduler, Span, TimeoutsWord, V6_WAYS, VipPorts,
+    AdminBits, BackendState, CidConfigs, EgressWord, FailureBits, Family, ForwardWord, Geometry, HealthBits,
+    HotWord, INDEX_WAYS, IndexLine, LastResort, Load, LoadsWord, Mode, NextHop, NextHopCopy, OnDown,
+    RangeWord, SLOTS_PER_LINE, Scheduler, ServerId, Span, TimeoutsWord, V6_WAYS, VipPorts,
 };
 use lb_common::service::port_key;
 use lb_common::time::Tick;
@@ -35,7 +35,12 @@ const ON_DOWN: [OnDown; 4] = [OnDown::Auto, OnDown::Reselect, OnDown::Keep, OnDo
 /// Services by IPIP and DSR, then those by GUE, then those of other schedulers.
 const PLAIN_SERVICES: u32 = POOLS * 16;
 const SCHEDULED: u32 = PLAIN_SERVICES + POOLS * 8;
-const SERVICES: u32 = SCHEDULED + POOLS * 2;
+const QUIC: u32 = SCHEDULED + POOLS * 2;
+const SERVICES: u32 = QUIC + POOLS;
+/// Configurations of connection IDs of the QUIC services: number, length of the server ids.
+pub const CID_CONFIG: (u8, u8) = (2, 3);
+/// The other one.
+pub const OTHER_CID_CONFIG: (u8, u8) = (5, 12);
 /// VIPs of each family with records of their own; as many again share nothing but fill the index.
 const VIPS: u32 = 4;
 const FILLERS: u32 = 16;
@@ -63,6 +68,7 @@ pub struct SceneSizes {
     pub flows_v4: u32,
     pub flows_v6: u32,
     pub fragments: u32,
+    pub servers: u32,
 }
 
 impl SceneSizes {
@@ -81,6 +87,7 @@ impl SceneSizes {
         flows_v4: 64,
         flows_v6: 32,
         fragments: 16,
+        servers: 64,
     };
 
     /// The masks that go with these sizes, a fixed secret, and this time.
@@ -95,6 +102,8 @@ impl SceneSizes {
             flows_v4_mask: self.flows_v4 - 1,
             flows_v6_mask: self.flows_v6 - 1,
             fragments_mask: self.fragments - 1,
+            servers_mask: self.servers - 1,
+            reserved: 0,
         }
     }
 }
@@ -129,7 +138,8 @@ pub fn client(family: Family, n: u32) -> IpAddr {
 /// VIPs 0 and 1 of each family have the exact ports of all services; VIPs 0 and 2 have ranges from port 2000 and 3000;
 /// VIPs 0 and 3 have any-port services. Service `n` is of pool `1 + (n - 1) % 10`, the other digits of `n - 1` give its
 /// mode, its `on_down`, and whether it remembers flows: from 161 on all are `gue`, from 241 on each pool has a service by
-/// source, then one by least connections. Pool 1 has backends in every state and a previous table; 2 and 3
+/// source, then one by least connections;
+/// from 261 on one that goes by QUIC connection IDs. Pool 1 has backends in every state and a previous table; 2 and 3
 /// have active backends of one family; 4, 5, 6 have only down ones and keep, drop, reset; 7 has no table; 8 has active
 /// ones with admit shares; 9 names ids that no backend has; 10 has draining and suspect ones with one usable.
 pub struct Scene;
@@ -181,6 +191,23 @@ impl Scene {
         }
     }
 
+    /// The service of a pool that goes by QUIC connection IDs.
+    #[must_use]
+    pub fn quic(pool: u32) -> u32 {
+        QUIC + pool
+    }
+
+    /// The server id, in a configuration, of the `n`-th backend of a pool.
+    ///
+    /// # Panics
+    /// Where the configuration is none of the scene's.
+    #[must_use]
+    pub fn server_id(pool: u32, n: u32, (_, length): (u8, u8)) -> ServerId {
+        let bytes: Vec<u8> =
+            (0..length).map(|byte| [pool as u8, n as u8, 0xaa ^ byte][usize::from(byte.min(2))]).collect();
+        ServerId::new(&bytes).expect("the lengths are allowed")
+    }
+
     /// The service of a pool that picks backends so.
     #[must_use]
     pub fn scheduled(scheduler: Scheduler, pool: u32) -> u32 {
@@ -195,7 +222,7 @@ impl Scene {
     /// The `n`-th service, from 0 on and all over again, of those that remember flows.
     #[must_use]
     pub fn tracking(n: u32) -> u32 {
-        match n % (POOLS * 14) {
+        match n % (POOLS * 15) {
             n if n < POOLS * 8 => 1 + n,
             n if n < POOLS * 12 => 1 + n + POOLS * 8,
             n => 1 + SCHEDULED + n - POOLS * 12,
@@ -365,6 +392,22 @@ impl Scene {
             load.cost.set(Load::cost_of(100 + n as u16 % 3 * 100));
             load.unseen.set(n * n * 10);
         });
+        let id = Self::backend(pool, n);
+        for (place, config) in [CID_CONFIG, OTHER_CID_CONFIG].into_iter().enumerate() {
+            let server = Self::server_id(pool, n, config);
+            store.server_ids(id, |ids| {
+                ids.pool.set(pool.into());
+                ids.ids[place][0].set(server.high);
+                ids.ids[place][1].set(server.low);
+            });
+            let key = server.key(pool);
+            let line = hash::index(key) & (SceneSizes::SMALL.servers - 1);
+            index(line, IndexLine::entry(key, id), |line, change| {
+                let mut fits = false;
+                store.server_line(line, |line| fits = change(line));
+                fits
+            });
+        }
         let number = 0x0a09_0000 + pool * 256 + n;
         let address = address(family, number);
         let sources = [0, 1].map(|copy| self::address(family, 0x0a08_0000 + copy * 0x1_0000));
@@ -381,7 +424,12 @@ impl Scene {
         let (pool, mode, on_down, track) = Self::rules(service);
         store.service(service, |record| {
             let forward = ForwardWord::new(pool, mode, on_down, track).with_gue_port(GUE_PORT);
-            record.forward.set(forward.with_scheduler(Self::scheduler(service)).0);
+            let forward = forward.with_scheduler(Self::scheduler(service));
+            record.forward.set(if service > QUIC { forward.with_quic().0 } else { forward.0 });
+            let configs = [CID_CONFIG, OTHER_CID_CONFIG].into_iter();
+            let configs =
+                configs.fold(CidConfigs(0), |configs, (number, length)| configs.with(number.into(), length));
+            record.quic.set(if service > QUIC { configs.0 } else { 0 });
             record.timeouts.set(TimeoutsWord::new(2, 30, 4, 6).0);
         });
     }

@@ -1,7 +1,7 @@
 //! Writing access to the tables, wherever they are.
 
 use lb_common::layout::{
-    Backend, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine, Service, Vip, VipLineV6,
+    Backend, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine, ServerIds, Service, Vip, VipLineV6,
 };
 
 macro_rules! store {
@@ -34,6 +34,10 @@ store! {
     backend: Backend;
     /// Changes a backend's load.
     load: Load;
+    /// Changes a line of the server index.
+    server_line: IndexLine;
+    /// Changes a backend's server ids.
+    server_ids: ServerIds;
     /// Changes a next hop.
     next_hop: NextHop;
 }

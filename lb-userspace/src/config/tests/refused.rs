@@ -398,17 +398,86 @@ fn a_scheduler_that_counts_flows_needs_them_remembered() {
 }
 
 #[test]
+fn connection_ids_name_one_server_each_in_every_configuration() {
+    let udp = |keys: &str, ids: [&str; 2]| {
+        BASE.replace("\"tcp\"", "\"udp\"").replace("\"ipip\"", &format!("\"ipip\"\n{keys}"))
+            + &format!(
+                "server_id = {}\n[[service.backend]]\nname = \"web-2\"\naddress = \"10.0.0.12\"\nserver_id = {}\n",
+                ids[0], ids[1]
+            )
+    };
+    let given =
+        "quic_cid = [{ config_id = 0, server_id_length = 2 }, { config_id = 1, server_id_length = 3 }]";
+    for (keys, ids, expected) in [
+        (
+            "quic_cid = true",
+            ["\"0a0b\"", "\"0A0B\""],
+            "16: service \"web\" backend \"web-2\": server_id 0a0b is backend \"web-1\"'s too: a connection ID must name one server",
+        ),
+        (
+            "quic_cid = true",
+            ["\"0a0b\"", "\"0a\""],
+            "8: service \"web\": quic_cid = true goes by server ids of one length, and backends of pool \"web\" have some of 1 to \
+             2 bytes: say which configuration has which, like quic_cid = [{ config_id = 0, server_id_length = 1 }, …]",
+        ),
+        (
+            given,
+            ["[\"0a0b\", \"010203\"]", "\"0a0c\""],
+            "16: service \"web\" backend \"web-2\": no server_id of 3 bytes, which configuration 1 of service \"web\" goes by: add one",
+        ),
+        (
+            "quic_cid = { config_id = 7, server_id_length = 2 }",
+            ["\"0a0b\"", "\"0a0c\""],
+            "8: service \"web\" quic_cid: config_id must be an integer from 0 to 6, got 7",
+        ),
+        (
+            "quic_cid = { config_id = 0, server_id_length = 16 }",
+            ["\"0a0b\"", "\"0a0c\""],
+            "8: service \"web\" quic_cid: server_id_length must be an integer from 1 to 15, got 16",
+        ),
+        (
+            "quic_cid = [{ config_id = 0, server_id_length = 2 }, { config_id = 0, server_id_length = 2 }]",
+            ["\"0a0b\"", "\"0a0c\""],
+            "8: service \"web\": quic_cid has config_id 0 twice: number each configuration otherwise",
+        ),
+        (
+            "quic_cid = true",
+            ["\"0a0b\"", "\"0a0\""],
+            "16: service \"web\" backend \"web-2\": server_id must be 1 to 15 bytes in hexadecimal, got \"0a0\"",
+        ),
+        (
+            "quic_cid = true",
+            ["\"0a0b\"", "[\"0a0c\", \"0a0d\"]"],
+            "16: service \"web\" backend \"web-2\": server_id has two ids of 2 bytes: a backend has one of each length",
+        ),
+    ] {
+        assert_first(&udp(keys, ids), expected);
+    }
+    refused(
+        "\"ipip\"",
+        "\"ipip\"\nquic_cid = true",
+        &[
+            "8: service \"web\": quic_cid is for protocol \"udp\", which this service does not have: remove it",
+        ],
+    );
+}
+
+/// The first problem of a config.
+#[track_caller]
+fn assert_first(text: &str, expected: &str) {
+    let problems = parse(text).expect_err("the config is wrong");
+    let first = problems.errors().next().map(|problem| problem.to_string()).unwrap_or_default();
+    let first = first.lines().next().unwrap_or_default();
+    assert_eq!(first.trim_start_matches("/etc/weir/weir.toml:"), expected, "{text}");
+}
+
+#[test]
 fn what_later_versions_take_is_not_called_unknown() {
     for (from, to, expected) in [
         (
             "\"ipip\"",
             "\"nat\"",
             "7: service \"web\": mode \"nat\" is not available in this version; available: dsr-l2, ipip, gue",
-        ),
-        (
-            "\"ipip\"",
-            "\"ipip\"\nquic_cid = true",
-            "8: service \"web\": quic_cid = true is not available in this version; available: false",
         ),
         (
             "\"ipip\"",
@@ -434,11 +503,6 @@ fn what_later_versions_take_is_not_called_unknown() {
             "[[service]]",
             "[metrics]\n[[service]]",
             "2: metrics is not available in this version: remove the table",
-        ),
-        (
-            "\"10.0.0.11\"",
-            "\"10.0.0.11\"\nserver_id = \"01\"",
-            "11: service \"web\" backend \"web-1\": server_id is not available in this version: remove it",
         ),
     ] {
         refused(from, to, &[expected]);
