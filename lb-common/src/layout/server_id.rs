@@ -39,9 +39,9 @@ impl ServerId {
     #[must_use]
     pub const fn first_of(high: u64, low: u64, length: u32) -> Self {
         let bits = length * 8;
-        // One of the two shifts is by 64 or more where the other mask is none or all.
+        // Without a length there is nothing to keep right; shifts stay below 64.
         let (high_mask, low_mask) = if bits <= 64 {
-            (u64::MAX << (64 - bits), 0)
+            (u64::MAX << ((64 - bits) & 63), 0)
         } else {
             (u64::MAX, u64::MAX << ((128 - bits) & 63))
         };
