@@ -57,7 +57,7 @@ impl Mark {
     pub fn from_code(code: u8) -> Option<Self> {
         use Mark::{
             Buckets, ConnectionId, Entered, Found, LastResort, Left, Load, Missed, NextHop, Over, Previous,
-            Selected, Service, Slot, Stage, Transport, Usable, Vip,
+            Selected, Server, Service, Slot, Stage, Transport, Usable, Vip,
         };
         let all = [
             Stage,

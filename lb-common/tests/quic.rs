@@ -8,8 +8,8 @@ use weir_model::{
     Transport, client, quic, vip,
 };
 
-/// A pool whose backends are all active.
-const POOL: u32 = 2;
+/// A pool whose backends are all active; its service takes datagrams away from those that are down.
+const POOL: u32 = 3;
 
 fn tables() -> Plain {
     let mut tables = Plain::new(&SceneSizes::SMALL);
