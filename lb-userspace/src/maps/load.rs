@@ -411,10 +411,13 @@ fn geometry_bytes(geometry: &Geometry) -> Vec<u8> {
         flows_v4_mask,
         flows_v6_mask,
         fragments_mask,
+        servers_mask,
+        reserved,
     } = *geometry;
     let words = [secret, fixed_now_ns].into_iter().flat_map(u64::to_ne_bytes);
     let masks = [vip_v4_mask, vip_v6_mask, port_mask, flows_v4_mask, flows_v6_mask, fragments_mask];
-    words.chain(masks.into_iter().flat_map(u32::to_ne_bytes)).collect()
+    let masks = masks.into_iter().chain([servers_mask, reserved]);
+    words.chain(masks.flat_map(u32::to_ne_bytes)).collect()
 }
 
 fn other(cause: &str) -> LoadError {

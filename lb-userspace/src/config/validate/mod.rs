@@ -19,6 +19,7 @@ use users::Users;
 
 /// Runs every check, and fills in what checks take from services.
 pub(crate) fn validate(config: &mut Config, places: &Places, findings: &Findings) {
+    quic::fill(config, places, findings);
     let users = Users::of(&config.services);
     backends::validate(config, &users, places, findings);
     bfd::validate(config, places, findings);
@@ -28,7 +29,6 @@ pub(crate) fn validate(config: &mut Config, places: &Places, findings: &Findings
     capacity::validate(config, &users, places, findings);
     let ways = Ways { vips: &config.vips, gue_port: config.tunnel.gue_port };
     check_ports::fill(&mut config.pools, &users, ways, places, findings);
-    quic::fill(config, places, findings);
     // A table with an error may be the one that uses the others.
     if !findings.has_errors() {
         unused::warn(&users, places, findings);
