@@ -21,9 +21,10 @@ def short(connection_id):
     return bytes([0x40 | 0x17]) + connection_id + bytes(range(40))
 
 
-def long(connection_id, version=1, form=0xC0):
-    source = b"\x08client12"
-    return bytes([form]) + version.to_bytes(4, "big") + bytes([len(connection_id)]) + connection_id + source + bytes(40)
+def long(connection_id, version=1):
+    """A Handshake packet (RFC 9000 section 17.2.4) of 40 bytes, sealed."""
+    header = bytes([0xE3]) + version.to_bytes(4, "big") + bytes([len(connection_id)]) + connection_id
+    return header + b"\x08client12" + bytes([40]) + bytes(range(100, 140))
 
 
 def to_backend(n, tags=()):
@@ -58,7 +59,7 @@ def cases(world):
             found.append(Case(f"the other configuration to {n} {text}", twelve, "quic_routed", to_backend(n)))
             longest = datagram(long(cid(n, 5, 12, bytes(7))))
             found.append(Case(f"a connection ID of 20 bytes to {n} {text}", longest, "quic_routed", to_backend(n)))
-        version2 = datagram(long(cid(1), 0x6B3343CF, 0xE0))
+        version2 = datagram(long(cid(1), 0x6B3343CF))
         found.append(Case(f"another version {text}", version2, "quic_routed", to_backend(1)))
         tagged = world.ether() / Dot1Q(vlan=7) / datagram(short(cid(4))).payload
         found.append(Case(f"tagged {text}", tagged, "quic_routed", to_backend(4, (200,)), next_hop=3))
@@ -69,11 +70,13 @@ def cases(world):
             ("server id that nobody has", short(cid(77))),
             ("long header with a connection ID of 3 bytes", long(cid(1)[:3])),
             ("long header without a connection ID", long(b"")),
-            ("datagram of one byte", b"\x40"),
         ):
             found.append(Case(f"{name} {text}", datagram(payload), "flow_new", forwarded(4)))
             again = Case(f"{name}, again {text}", datagram(payload), "flow_known", forwarded(4), before=[datagram(payload)])
             found.append(again)
+        # From a port of its own, whose packets tshark does not take for QUIC.
+        byte = datagram(b"\x40", sport=50999)
+        found.append(Case(f"datagram of one byte {text}", byte, "flow_new", forwarded(4)))
     options = world.ether() / world.ip(4, options=[IPOption_NOP()] * 4) / UDP(sport=50007, dport=port) / Raw(short(cid(6)))
     found.append(Case("behind IPv4 options", options, "quic_routed", to_backend(6)))
     behind = world.ether() / world.ip(6) / IPv6ExtHdrDestOpt() / UDP(sport=50007, dport=port) / Raw(short(cid(7)))
