@@ -74,8 +74,8 @@ pub struct LoadsWord(pub u64);
 impl LoadsWord {
     /// The word for so many live flows on backends of this weight.
     #[must_use]
-    pub const fn new(now: Tick, live: u64, weight: u64) -> Self {
-        let mean = if weight == 0 { 0 } else { (live << FRACTION) / weight };
+    pub fn new(now: Tick, live: u64, weight: u64) -> Self {
+        let mean = (live << FRACTION).checked_div(weight).unwrap_or(0);
         let most = mean + (mean >> 3);
         Self(now.bits() as u64 | (if most >> 44 == 0 { most } else { (1 << 44) - 1 }) << 20)
     }

@@ -251,8 +251,16 @@ pub(crate) fn check(kind: CheckKind, port: Option<u16>, interval: u64, timeout: 
 pub(crate) fn pool(name: &str, checks: Vec<Check>, addresses: impl IntoIterator<Item = IpAddr>) -> Pool {
     let backend = |(index, address): (usize, IpAddr)| {
         let name = format!("b{index:04}");
-        let backend =
-            Backend { name: name.clone(), address, port: None, weight: 100, tier: 0, host: None, mac: None };
+        let backend = Backend {
+            name: name.clone(),
+            address,
+            port: None,
+            weight: 100,
+            tier: 0,
+            host: None,
+            mac: None,
+            server_ids: Vec::new(),
+        };
         (name, backend)
     };
     Pool {
