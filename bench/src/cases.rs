@@ -48,11 +48,20 @@ impl Flows {
     }
 }
 
-/// At most `ratio` times the cost of another case.
+/// How a case compares with another.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Goal {
+    /// At most this many times its cost.
     pub(crate) ratio: f64,
     pub(crate) of: &'static str,
+}
+
+/// A case, and nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct More {
+    /// At most this much more.
+    pub(crate) ns: f64,
+    pub(crate) than: &'static str,
 }
 
 /// One measured number.
@@ -69,6 +78,8 @@ pub(crate) struct Case {
     /// The reason that weir counts every packet under.
     pub(crate) reason: Option<Reason>,
     pub(crate) goals: &'static [Goal],
+    /// Costs at most so much more than another.
+    pub(crate) more: Option<More>,
 }
 
 /// What the others are measured over.
@@ -96,6 +107,7 @@ const fn floor(id: &'static str, title: &'static str, program: &'static str) -> 
         verdict: TX,
         reason: None,
         goals: &[],
+        more: None,
     }
 }
 
@@ -131,6 +143,11 @@ const fn weir(
         goals,
         ..reference(id, title, "", kind, flows)
     }
+}
+
+/// A service that asks deny lists which hold none of the sources, beside the same without lists.
+const fn listed(id: &'static str, title: &'static str, kind: Kind, flows: Flows, than: &'static str) -> Case {
+    Case { more: Some(More { ns: 40.0, than }), ..weir(id, title, To::Listed, kind, flows, &[]) }
 }
 
 /// All cases, in the order of the table. Known flows are entered in this order too.
@@ -202,6 +219,9 @@ pub(crate) const ALL: &[Case] = &[
     weir("dsr_64k", "known flow, 64K flows, dsr-l2", To::DsrL2, Kind::Ack, FLOWS_64K, &[]),
     weir("gue_1", "GUE, known flow, 1 flow", To::Gue, Kind::Ack, ONE, &[Goal { ratio: 1.4, of: BARE }]),
     weir("gue_64k", "GUE, known flow, 64K flows", To::Gue, Kind::Ack, FLOWS_64K, &[]),
+    listed("listed_1", "known flow, 1 flow, 100,000 prefixes denied", Kind::Ack, ONE, KNOWN),
+    listed("listed_64k", "known flow, 64K flows, 100,000 prefixes denied", Kind::Ack, FLOWS_64K, "known_64k"),
+    listed("listed_new", "new flow, 1M sources, 100,000 prefixes denied", Kind::Syn, Flows::Fresh, "new"),
     weir("not_vip", "not a VIP", To::Other, Kind::Ack, ONE, &[Goal { ratio: 6.0, of: PARSE }]),
 ];
 
@@ -216,8 +236,9 @@ mod tests {
 
     #[test]
     fn goals_name_cases_that_are_measured() {
-        for goal in ALL.iter().flat_map(|case| case.goals) {
-            assert!(by_id(goal.of).is_some(), "{}", goal.of);
+        let goals = ALL.iter().flat_map(|case| case.goals).map(|goal| goal.of);
+        for of in goals.chain(ALL.iter().filter_map(|case| Some(case.more?.than))) {
+            assert!(by_id(of).is_some(), "{of}");
         }
     }
 }

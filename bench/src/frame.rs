@@ -16,6 +16,8 @@ const CLIENTS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0);
 pub(crate) const IPIP_PORT: u16 = 80;
 pub(crate) const DSR_PORT: u16 = 8080;
 pub(crate) const GUE_PORT: u16 = 8081;
+/// Of the `ipip` service that asks its VIP's lists.
+pub(crate) const LISTED_PORT: u16 = 8082;
 
 /// Shortest frame in bytes, without the checksum that the network card adds.
 const MIN_FRAME: usize = 64;
@@ -29,6 +31,8 @@ pub(crate) enum To {
     DsrL2,
     /// The IPv4 VIP's `gue` service.
     Gue,
+    /// The IPv4 VIP's `ipip` service that asks deny lists first.
+    Listed,
     /// The IPv6 VIP's `ipip` service.
     IpipV6,
     /// An IPv4 address that is no VIP.
@@ -48,6 +52,7 @@ pub(crate) fn build(to: To, kind: Kind) -> Vec<u8> {
     let port = match to {
         To::DsrL2 => DSR_PORT,
         To::Gue => GUE_PORT,
+        To::Listed => LISTED_PORT,
         To::Ipip | To::IpipV6 | To::Other => IPIP_PORT,
     };
     let mut transport = transport(kind, port);
@@ -62,7 +67,7 @@ pub(crate) fn build(to: To, kind: Kind) -> Vec<u8> {
     let (ethertype, ip) = match to {
         To::IpipV6 => (0x86dd_u16, ipv6(transport.len(), protocol)),
         To::Other => (0x0800, ipv4(transport.len(), protocol, OTHER)),
-        To::Ipip | To::DsrL2 | To::Gue => (0x0800, ipv4(transport.len(), protocol, VIP_V4)),
+        To::Ipip | To::DsrL2 | To::Gue | To::Listed => (0x0800, ipv4(transport.len(), protocol, VIP_V4)),
     };
     let mut frame = vec![0; 12];
     frame.extend(ethertype.to_be_bytes());
@@ -109,7 +114,7 @@ mod tests {
 
     #[test]
     fn frames_have_the_length_that_their_headers_claim() {
-        for to in [To::Ipip, To::DsrL2, To::Gue, To::Other] {
+        for to in [To::Ipip, To::DsrL2, To::Gue, To::Listed, To::Other] {
             for kind in [Kind::Syn, Kind::Ack, Kind::Udp] {
                 let frame = build(to, kind);
                 let claimed = u16::from_be_bytes([frame[16], frame[17]]) as usize;

@@ -55,6 +55,19 @@ struct Reached {
     of: Cow<'static, str>,
     at_most: f64,
     reached: f64,
+    #[serde(default)]
+    compared: Compared,
+}
+
+/// How a case was compared with another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Compared {
+    /// How many times its cost.
+    #[default]
+    Times,
+    /// How many nanoseconds more.
+    More,
 }
 
 impl Report {
@@ -135,8 +148,7 @@ impl Report {
         );
         for line in &self.cases {
             let ratio = |ratio: Option<f64>| ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
-            let goals: Vec<String> =
-                line.goals.iter().map(|goal| format!("≤ {} × `{}`", goal.at_most, goal.of)).collect();
+            let goals: Vec<String> = line.goals.iter().map(Reached::goal).collect();
             let reached: Vec<String> = line.goals.iter().map(|goal| format!("{:.2}", goal.reached)).collect();
             let _ = writeln!(
                 text,
@@ -157,9 +169,23 @@ impl Report {
 }
 
 impl Reached {
+    fn goal(&self) -> String {
+        match self.compared {
+            Compared::Times => format!("≤ {} × `{}`", self.at_most, self.of),
+            Compared::More => format!("≤ `{}` + {} ns", self.of, self.at_most),
+        }
+    }
+
     fn text(&self) -> String {
         let verdict = if self.reached <= self.at_most { "met" } else { "missed" };
-        format!("{:.2} of {} (goal {}: {verdict})", self.reached, self.of, self.at_most)
+        match self.compared {
+            Compared::Times => {
+                format!("{:.2} of {} (goal {}: {verdict})", self.reached, self.of, self.at_most)
+            }
+            Compared::More => {
+                format!("{:+.1} ns to {} (goal {}: {verdict})", self.reached, self.of, self.at_most)
+            }
+        }
     }
 }
 
@@ -206,7 +232,14 @@ fn line(key: &str, over: &[std::collections::BTreeMap<String, f64>]) -> Option<L
     let case = cases::by_id(id)?;
     let title = if id == key { case.title.to_owned() } else { format!("  {key}") };
     let goals = case.goals.iter().filter_map(|goal| {
-        Some(Reached { of: goal.of.into(), at_most: goal.ratio, reached: ratio(goal.of)? })
+        let compared = Compared::Times;
+        Some(Reached { of: goal.of.into(), at_most: goal.ratio, reached: ratio(goal.of)?, compared })
+    });
+    let more = case.more.and_then(|more| {
+        let differences: Vec<f64> =
+            over.iter().filter_map(|one| Some(one.get(key)? - one.get(more.than)?)).collect();
+        let reached = (!differences.is_empty()).then(|| round(median(&differences)))?;
+        Some(Reached { of: more.than.into(), at_most: more.ns, reached, compared: Compared::More })
     });
     let (lowest, highest) = range(&all);
     Some(Line {
@@ -217,7 +250,7 @@ fn line(key: &str, over: &[std::collections::BTreeMap<String, f64>]) -> Option<L
         highest_ns: round(highest),
         to_parse: ratio(PARSE),
         to_bare: ratio(BARE),
-        goals: goals.collect(),
+        goals: goals.chain(more).collect(),
     })
 }
 

@@ -4,19 +4,20 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
+use lb_common::filter::BuiltList;
 use lb_common::forward::constant_sum;
 use lb_common::hash;
 use lb_common::layout::{
     AdminBits, BackendState, EgressWord, FailureBits, Family, ForwardWord, Geometry, HealthBits, HotWord,
-    INDEX_WAYS, IndexLine, MAX_ADMIT, Mode, NextHop, NextHopCopy, OnDown, SLOTS_PER_LINE, Span, TimeoutsWord,
-    VipPorts,
+    INDEX_WAYS, IndexLine, Listed, Lists, MAX_ADMIT, Mode, NextHop, NextHopCopy, OnDown, SLOTS_PER_LINE,
+    Span, TimeoutsWord, VipPorts,
 };
 use lb_common::service::port_key;
 use lb_common::wire::{self, Protocol, halves};
 use lb_userspace::maps::mapping::Mapping;
 use lb_userspace::maps::set::MapSet;
 
-use crate::frame::{DSR_PORT, GUE_PORT, IPIP_PORT, VIP_V4, VIP_V6};
+use crate::frame::{DSR_PORT, GUE_PORT, IPIP_PORT, LISTED_PORT, VIP_V4, VIP_V6};
 
 /// Backends of a pool.
 pub(crate) const BACKENDS: u16 = 100;
@@ -27,6 +28,11 @@ pub(crate) const SLOTS: u32 = 65_537;
 const INGRESS: u32 = 1;
 /// Ticks that entries live: longer than a run.
 const LONG: u16 = 1000;
+
+/// The service that asks its VIP's lists.
+const LISTED: u32 = 7;
+/// Prefixes that are denied.
+const DENIED: usize = 100_000;
 
 const VIP_V4_ID: u32 = 1;
 const VIP_V6_ID: u32 = 2;
@@ -80,20 +86,46 @@ pub(crate) fn fill(set: &MapSet, geometry: &Geometry) -> Result<()> {
         (4, VIP_V6_ID, Protocol::Udp, IPIP_PORT, &POOLS[1]),
         (5, VIP_V4_ID, Protocol::Tcp, DSR_PORT, &POOLS[2]),
         (6, VIP_V4_ID, Protocol::Tcp, GUE_PORT, &POOLS[3]),
+        (LISTED, VIP_V4_ID, Protocol::Tcp, LISTED_PORT, &POOLS[0]),
     ];
     for (id, vip, protocol, port, pool) in services {
         let service = &set.services[id as usize];
         service.timeouts.set(TimeoutsWord::new(LONG, LONG, LONG, LONG).0);
-        service
-            .forward
-            .set(ForwardWord::new(pool.id, pool.mode, OnDown::Auto, true).with_gue_port(wire::GUE_PORT).0);
+        let forward = ForwardWord::new(pool.id, pool.mode, OnDown::Auto, true).with_gue_port(wire::GUE_PORT);
+        service.forward.set(if id == LISTED { forward.with_lists() } else { forward }.0);
         let key = port_key(vip, protocol, port);
         insert(&set.ports, hash::index(key) & geometry.port_mask, key, id)?;
     }
     for pool in &POOLS {
         fill_pool(set, pool);
     }
+    deny(set);
     Ok(())
+}
+
+/// Gives the IPv4 VIP a deny list that holds no source of the frames; only service [`LISTED`] asks for it.
+fn deny(set: &MapSet) {
+    let mut state = 1_u64;
+    let mut random = || {
+        state = hash::again(state, 1);
+        (state >> 32) as u32
+    };
+    let prefixes: Vec<(u128, u8)> = std::iter::repeat_with(|| {
+        // As in a table of the Internet's routes: more than half are /24, the others from /16 to /32.
+        let (address, kind) = (random(), random());
+        (u128::from(address), if kind % 5 < 3 { 24 } else { 16 + (kind >> 8) as u8 % 17 })
+    })
+    .filter(|(address, _)| address >> 24 != 10)
+    .take(DENIED)
+    .collect();
+    let list = BuiltList::new(Family::V4, prefixes);
+    let mut lists = Lists::default();
+    lists.set_list(Listed::DenyEverywhere, list.words(2), list.lines().len() as u32);
+    set.filters.update(1, |line| *line = lists);
+    for (number, value) in list.lines().iter().enumerate() {
+        set.filters.update(2 + number, |line| *line = *value);
+    }
+    set.vips[VIP_V4_ID as usize].lists.set(1);
 }
 
 fn insert(lines: &Mapping<IndexLine>, line: u32, key: u32, value: u32) -> Result<()> {

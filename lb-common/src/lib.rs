@@ -7,6 +7,7 @@
 pub mod capture;
 pub mod cell;
 pub mod decap;
+pub mod filter;
 pub mod flow;
 pub mod forward;
 pub mod fragment;

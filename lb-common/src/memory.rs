@@ -1,8 +1,8 @@
 //! The pipeline's traits over byte buffers and plain memory, for tests, fuzzers and private instances.
 
 use crate::layout::{
-    Backend, Bucket, FragmentLine, Geometry, HandshakeStep, IndexLine, Load, MaglevLine, NextHop, Pool,
-    RangeLine, Scratch, ServerIds, Service, Vip, VipLineV6,
+    Backend, Bucket, FilterLine, FragmentLine, Geometry, HandshakeStep, IndexLine, Listed, Load, MaglevLine,
+    NextHop, Pool, RangeLine, Scratch, ServerIds, Service, Vip, VipLineV6,
 };
 use crate::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use crate::pipeline::Outcome;
@@ -100,6 +100,27 @@ pub struct Slices<'a> {
     pub flows_v4: &'a [Bucket<1>],
     pub flows_v6: &'a [Bucket<3>],
     pub fragments: &'a [FragmentLine],
+    pub filters: &'a [FilterLine],
+}
+
+impl Slices<'_> {
+    /// No values.
+    pub const EMPTY: Self = Self {
+        vips_v4: &[],
+        vips_v6: &[],
+        ports: &[],
+        ranges: &[],
+        vips: &[],
+        services: &[],
+        pools: &[],
+        maglev: &[],
+        backends: &[],
+        next_hops: &[],
+        flows_v4: &[],
+        flows_v6: &[],
+        fragments: &[],
+        filters: &[],
+    };
 }
 
 /// Called with every packet that leaves: its reason and length in bytes.
@@ -109,6 +130,9 @@ pub type OnForwarded<'a> = &'a dyn Fn(u32, u32, u64);
 
 /// Called with every step of a flow's opening: backend id, step.
 pub type OnHandshake<'a> = &'a dyn Fn(u32, HandshakeStep);
+
+/// Called with every packet that a list refuses: VIP id, list.
+pub type OnRefused<'a> = &'a dyn Fn(u32, Listed);
 
 /// The pipeline's tables over [`Slices`].
 pub struct Memory<'a> {
@@ -126,9 +150,32 @@ pub struct Memory<'a> {
     pub on_forwarded: OnForwarded<'a>,
     /// Receives the steps of flows' openings.
     pub on_handshake: OnHandshake<'a>,
+    /// Receives the packets that lists refuse.
+    pub on_refused: OnRefused<'a>,
 }
 
 impl Memory<'_> {
+    /// Over no values, at tick 0; counts are thrown away.
+    pub const EMPTY: Self = Self {
+        slices: Slices::EMPTY,
+        geometry: Geometry {
+            secret: 0,
+            fixed_now_ns: 0,
+            vip_v4_mask: 0,
+            vip_v6_mask: 0,
+            port_mask: 0,
+            flows_v4_mask: 0,
+            flows_v6_mask: 0,
+            fragments_mask: 0,
+        },
+        now: Tick::from_bits(0),
+        scratch: None,
+        on_count: &|_, _| {},
+        on_forwarded: &|_, _, _| {},
+        on_handshake: &|_, _| {},
+        on_refused: &|_, _| {},
+    };
+
     /// Runs one frame through the tables: [`crate::pipeline::process`], compiled with this crate.
     pub fn process(&self, frame: &mut Frame<'_>) -> Outcome {
         crate::pipeline::process(frame, self)
@@ -192,6 +239,11 @@ impl Tables for Memory<'_> {
         flows_v4: Bucket<1> = flows_v4;
         flows_v6: Bucket<3> = flows_v6;
         fragments: FragmentLine = fragments;
+        filter_line: FilterLine = filters;
+    }
+
+    fn count_refused(&self, vip: u32, list: Listed) {
+        (self.on_refused)(vip, list);
     }
 
     fn count(&self, reason: Reason, bytes: u64) {

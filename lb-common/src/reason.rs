@@ -85,6 +85,10 @@ reasons! {
     EchoAnswered = "echo_answered" => Answer,
     /// An echo request to a VIP that does not answer them.
     EchoOff = "echo_off" => Drop,
+    /// For a VIP, from a source that a deny list holds.
+    Denied = "denied" => Drop,
+    /// For a VIP that has an allow list, from a source that it does not hold.
+    NotAllowed = "not_allowed" => Drop,
     /// For a VIP but for no service, and the VIP's policy is to pass.
     UnmatchedPass = "unmatched_pass" => Pass,
     /// For a VIP but for no service, and the VIP's policy is to drop.

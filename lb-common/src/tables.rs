@@ -1,8 +1,8 @@
 //! Access to the maps.
 
 use crate::layout::{
-    Backend, Bucket, FragmentLine, HandshakeStep, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine,
-    Scratch, ServerIds, Service, Vip, VipLineV6,
+    Backend, Bucket, FilterLine, FragmentLine, HandshakeStep, IndexLine, Listed, Load, MaglevLine, NextHop,
+    Pool, RangeLine, Scratch, ServerIds, Service, Vip, VipLineV6,
 };
 use crate::reason::Reason;
 use crate::time::Tick;
@@ -47,6 +47,8 @@ pub trait Tables {
     fn range_line(&self, line: u32) -> Option<&RangeLine>;
     /// A VIP's record by id.
     fn vip(&self, id: u32) -> Option<&Vip>;
+    /// A line of the lists of prefixes.
+    fn filter_line(&self, line: u32) -> Option<&FilterLine>;
     /// A service's record by id.
     fn service(&self, id: u32) -> Option<&Service>;
     /// A pool's record by id.
@@ -75,6 +77,8 @@ pub trait Tables {
     fn count(&self, reason: Reason, bytes: u64);
     /// Counts a packet that was forwarded.
     fn count_forwarded(&self, service: u32, backend: u32, bytes: u64);
+    /// Counts a packet for a VIP that one of its lists refused.
+    fn count_refused(&self, vip: u32, list: Listed);
     /// Counts a step of the opening of a backend's flow.
     fn count_handshake(&self, backend: u32, step: HandshakeStep);
 }

@@ -240,6 +240,7 @@ fn an_exact_port_beats_a_range_and_a_range_beats_any_port() {
             on_count: &on,
             on_forwarded: &on_forwarded,
             on_handshake: &|_, _| {},
+            on_refused: &|_, _| {},
         };
         lb_common::service::service(&memory, vip, tcp, port)
     };

@@ -40,10 +40,14 @@ macro_rules! programs {
 
 // As in `Stage::program`.
 programs! {
-    Live: weir = Fast, weir_rare = Rare, weir_icmp = Icmp, weir_answer = Answer, weir_fragment = Fragment, weir_choose = Choose, weir_quic = Quic;
-    Explain: explain = Fast, explain_rare = Rare, explain_icmp = Icmp, explain_answer = Answer, explain_fragment = Fragment, explain_choose = Choose, explain_quic = Quic;
-    Offline: offline = Fast, offline_rare = Rare, offline_icmp = Icmp, offline_answer = Answer, offline_fragment = Fragment, offline_choose = Choose, offline_quic = Quic;
-    Capture: capture = Fast, capture_rare = Rare, capture_icmp = Icmp, capture_answer = Answer, capture_fragment = Fragment, capture_choose = Choose, capture_quic = Quic;
+    Live: weir = Fast, weir_rare = Rare, weir_icmp = Icmp, weir_answer = Answer, weir_fragment = Fragment, weir_choose = Choose, weir_quic = Quic,
+        weir_filter = Filter;
+    Explain: explain = Fast, explain_rare = Rare, explain_icmp = Icmp, explain_answer = Answer, explain_fragment = Fragment, explain_choose = Choose, explain_quic = Quic,
+        explain_filter = Filter;
+    Offline: offline = Fast, offline_rare = Rare, offline_icmp = Icmp, offline_answer = Answer, offline_fragment = Fragment, offline_choose = Choose, offline_quic = Quic,
+        offline_filter = Filter;
+    Capture: capture = Fast, capture_rare = Rare, capture_icmp = Icmp, capture_answer = Answer, capture_fragment = Fragment, capture_choose = Choose, capture_quic = Quic,
+        capture_filter = Filter;
 }
 
 #[inline(always)]

@@ -9,9 +9,9 @@ use aya_ebpf::macros::btf_map;
 use lb_common::capture::{CaptureRules, CaptureState};
 use lb_common::cell::SharedU64;
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, Counter, FragmentLine, Geometry, HandshakeStep, Handshakes, IndexLine,
-    Load, MaglevLine, Meta, NextHop, Pool, PoolInfo, RangeLine, Scratch, ServerIds, Service, ServiceInfo,
-    Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, Counter, FilterLine, FragmentLine, Geometry, HandshakeStep, Handshakes,
+    IndexLine, Listed, Load, MaglevLine, Meta, NextHop, Pool, PoolInfo, RangeLine, Refusals, Scratch,
+    ServerIds, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::pipeline::{STAGE_PLACES, Variant};
 use lb_common::reason::Reason;
@@ -47,6 +47,7 @@ shared_maps! {
     FLOWS_V4: Bucket<1>;
     FLOWS_V6: Bucket<3>;
     FRAGMENTS: FragmentLine;
+    FILTERS: FilterLine;
     BACKEND_INFO: BackendInfo;
     SERVICE_INFO: ServiceInfo;
     POOL_INFO: PoolInfo;
@@ -72,6 +73,10 @@ static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 /// Steps of the openings of flows by backend id.
 #[btf_map]
 static BACKEND_HANDSHAKES: PerCpuArray<Handshakes, 1> = PerCpuArray::new();
+
+/// Packets that lists refused by VIP id.
+#[btf_map]
+static REFUSALS: PerCpuArray<Refusals, 1> = PerCpuArray::new();
 
 /// Interfaces that frames may leave by, keyed by interface index.
 #[btf_map]
@@ -235,6 +240,7 @@ impl<B: Build> Tables for Maps<B> {
         flows_v4: Bucket<1> = FLOWS_V4;
         flows_v6: Bucket<3> = FLOWS_V6;
         fragments: FragmentLine = FRAGMENTS;
+        filter_line: FilterLine = FILTERS;
     }
 
     #[inline(always)]
@@ -246,6 +252,15 @@ impl<B: Build> Tables for Maps<B> {
     fn count_forwarded(&self, service: u32, backend: u32, bytes: u64) {
         add(&SERVICE_COUNTERS, service, bytes);
         add(&BACKEND_COUNTERS, backend, bytes);
+    }
+
+    #[inline(always)]
+    fn count_refused(&self, vip: u32, list: Listed) {
+        if let Some(refusals) = REFUSALS.get_ptr_mut(vip) {
+            // SAFETY: this CPU's own value, alive as long as the program; XDP is not preempted by XDP on one CPU.
+            let refusals = unsafe { &mut *refusals };
+            refusals.packets[list as usize & 3] += 1;
+        }
     }
 
     #[inline(always)]

@@ -13,6 +13,7 @@ pub mod desired;
 pub mod events;
 pub mod explain;
 pub mod failure;
+pub mod filter;
 pub mod flows;
 pub mod health;
 pub mod log;

@@ -13,6 +13,7 @@ use lb_userspace::apply::{Applier, Summary};
 use lb_userspace::config::model::{Backend, Config, Pool};
 use lb_userspace::config::{self, check_report};
 use lb_userspace::desired::{BackendView, Desired, Egress, HopKey, HopRecord, Inputs};
+use lb_userspace::filter::Lists;
 use lb_userspace::flows::now_ns;
 
 use super::config::{Checks, Size, text};
@@ -70,8 +71,10 @@ fn with_inputs<T>(
         macs: [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2],
         ..NextHopCopy::default()
     };
+    let lists = Lists::new(config, std::iter::empty(), &Lists::default());
     work(&Inputs {
         config,
+        lists: &lists,
         weight,
         views: &BTreeMap::new(),
         egress: &|_, _| Some(Egress { next_hop: hop, source, entropy_bits: 0 }),

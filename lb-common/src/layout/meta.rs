@@ -74,8 +74,8 @@ pub struct Meta {
     pub flows_v4: u32,
     /// IPv6 flows that fit, as configured.
     pub flows_v6: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Prefixes of lists that fit, as configured.
+    pub prefixes: u32,
     /// Of the loaded program.
     pub geometry: Geometry,
     /// Digest of the loaded object, to tell whether an upgrade replaces it.

@@ -6,6 +6,7 @@
 
 mod backend;
 mod counter;
+mod filter;
 mod flow;
 mod fragment;
 mod index;
@@ -24,6 +25,7 @@ pub use backend::{
     AdminBits, Backend, BackendState, EgressWord, FailureBits, Family, HealthBits, HotWord, MAX_ADMIT,
 };
 pub use counter::{Counter, HandshakeStep, Handshakes};
+pub use filter::{FILTER_WORDS, FilterLine, ListParts, ListWords, Listed, Lists, Refusals, keys_per_line};
 pub use flow::{Bucket, Way};
 pub use fragment::{FRAGMENT_WAYS, FragmentLine, FragmentWay};
 pub use index::{INDEX_WAYS, IndexLine, V6_WAYS, VipLineV6};

@@ -84,7 +84,7 @@ impl Scheduler {
 }
 
 /// Bits 0–15 pool id, 16–19 mode, 20–23 on_down, bit 24 flows are remembered, 25–26 scheduler, 27 datagrams
-/// go where their QUIC connection ID says, 32–47 UDP port of GUE.
+/// go where their QUIC connection ID says, 28 the VIP has lists, 32–47 UDP port of GUE.
 /// 0 is no service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForwardWord(pub u64);
@@ -176,6 +176,19 @@ impl ForwardWord {
             3 => OnDown::Reset,
             _ => OnDown::Auto,
         }
+    }
+
+    /// The same for a VIP that has lists of prefixes.
+    #[must_use]
+    pub const fn with_lists(self) -> Self {
+        Self(self.0 | 1 << 28)
+    }
+
+    /// Whether the VIP has lists of prefixes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_lists(self) -> bool {
+        self.0 & 1 << 28 != 0
     }
 
     /// Whether flows are remembered.

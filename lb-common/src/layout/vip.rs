@@ -17,8 +17,10 @@ pub struct Vip {
     pub unmatched: SharedU64,
     /// Bit 0: echo requests are answered.
     pub flags: SharedU64,
+    /// Line of the VIP's [`Lists`](super::Lists); 0 is none.
+    pub lists: SharedU64,
     /// Zero.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
 }
 
 /// Port ranges of one VIP, disjoint within a protocol.

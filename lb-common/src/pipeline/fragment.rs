@@ -4,6 +4,7 @@
 //! backend, cannot be told. The first one must hold the whole transport header (RFC 7112; for IPv4 it is the answer to
 //! the attacks of RFC 1858), and no other may overlap that. What claims to be all of a packet (RFC 6946) is treated so.
 
+use super::filter::{self, Look};
 use super::ip::{Ip, Network, Payload, Piece};
 use super::parse::{self, Extent};
 use super::steer::{self, Choice, Steered};
@@ -43,11 +44,11 @@ pub(super) fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
         let steered = follow::<W, I, T>(tables, &network, vip, &piece, &key)?;
         return send(packet, tables, at, &steered, bytes);
     }
-    let transport = parse::transport(tables, vip, &piece.payload)?;
+    let transport = parse::transport::<W, I, T>(tables, vip, network.source, &piece.payload, Look::Whole)?;
     let whole_end = if piece.more { at + LONGEST as usize } else { end };
     let parsed =
         parse::read::<W, I, P, T>(packet, tables, &network, vip, transport, Extent { end, whole_end })?;
-    let mut steered = steer::steer::<W, I, T>(tables, &parsed, Choice::Table)?;
+    let mut steered = steer::steer::<W, I, T>(tables, &parsed, (Look::Whole, Choice::Table))?;
     if !piece.more {
         return send(packet, tables, at, &steered, bytes);
     }
@@ -88,7 +89,10 @@ fn follow<'a, const W: usize, I: Ip<W>, T: Tables>(
         }
         Payload::Transport(..) | Payload::Extensions => {}
         Payload::Icmp(_) => return Err(Reason::Icmp),
-        Payload::Other(_) | Payload::Nothing => return Err(service::unmatched_protocol(tables, vip)),
+        Payload::Other(_) | Payload::Nothing => {
+            filter::check::<W, I, T>(tables, vip, network.source, Look::Whole)?;
+            return Err(service::unmatched_protocol(tables, vip));
+        }
     }
     let line = key.line(tables).ok_or(Reason::Inconsistent)?;
     let value = fragment::find(line, key, tables.now()).ok_or(Reason::FragmentUnknown)?;

@@ -1,8 +1,10 @@
 //! ICMP and ICMPv6 to a VIP: errors go to the backend of the flow that they are about, echo requests are answered.
 //!
 //! Receives what other stages left as [`Reason::Icmp`]. An error goes on whole, as any packet of its flow would, and
-//! leaves the flow table as it is: nobody but a flow's own packets enters, refreshes or ends it.
+//! leaves the flow table as it is: nobody but a flow's own packets enters, refreshes or ends it. A VIP's lists judge it
+//! by the flow's client, whoever sent it: a client that is let in needs the errors of routers that are not.
 
+use super::filter::{self, Look};
 use super::ip::{Ip, Payload};
 use super::link::Back;
 use super::parse::{Parsed, Walk};
@@ -63,10 +65,16 @@ pub(super) fn icmp<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
         end,
     };
     match message {
-        Message::EchoRequest => echo::<W, I, P, T>(packet, tables, at, &found, bytes),
+        Message::EchoRequest => {
+            filter::check::<W, I, T>(tables, vip, found.source, Look::Whole)?;
+            echo::<W, I, P, T>(packet, tables, at, &found, bytes)
+        }
         Message::Error => error::<W, I, P, T>(packet, tables, at, &found, bytes),
         Message::Neighbour => Err(Reason::Icmp),
-        Message::Other => Err(by_policy(tables, vip, Reason::UnmatchedDrop)),
+        Message::Other => {
+            filter::check::<W, I, T>(tables, vip, found.source, Look::Whole)?;
+            Err(by_policy(tables, vip, Reason::UnmatchedDrop))
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod answer;
 mod choose;
+mod filter;
 mod fragment;
 mod icmp;
 mod ip;
@@ -23,11 +24,15 @@ use crate::reason::Reason;
 use crate::tables::Tables;
 use crate::trace::Mark;
 use crate::wire::{ETHERNET_LEN, EtherType, Ethernet};
+use filter::Look;
 use ip::{Ip, V4, V6};
 pub(crate) use link::untag;
 use parse::Walk;
 pub use stage::{STAGE_PLACES, Stage, Variant};
 use steer::{Choice, Steered};
+
+/// How far the first stage looks.
+const FAST: (Walk, Look, Choice) = (Walk::None, Look::Front, Choice::Asked);
 
 /// How a packet left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +71,7 @@ pub fn enter<P: Packet, T: Tables>(stage: Stage, packet: &mut P, tables: &T) -> 
     tables.trace(Mark::Stage, stage as u32, 0);
     let result = match stage {
         Stage::Fast => fast(packet, tables, bytes),
-        Stage::Rare => rare(packet, tables, bytes),
+        Stage::Rare => whole(packet, tables, Look::Front, bytes),
         Stage::Icmp => icmp(packet, tables, bytes),
         Stage::Answer => answer(packet, tables, bytes),
         Stage::Fragment => fragments(packet, tables, bytes),
@@ -78,6 +83,7 @@ pub fn enter<P: Packet, T: Tables>(stage: Stage, packet: &mut P, tables: &T) -> 
             Ok(()) => return Step::Next(Stage::Rare, Reason::Unchosen),
             Err(reason) => Err(reason),
         },
+        Stage::Filter => whole(packet, tables, Look::Whole, bytes),
     };
     match result {
         Ok(outcome) => Step::Left(outcome),
@@ -108,24 +114,25 @@ pub fn leave<T: Tables>(tables: &T, reason: Reason, bytes: u64) -> Outcome {
 fn fast<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
     let ethernet: &Ethernet = packet.header(0).ok_or(Reason::Truncated)?;
     match ethernet.ethertype() {
-        EtherType::Ipv4 => {
-            balance::<1, V4, P, T>(packet, tables, ETHERNET_LEN, (Walk::None, Choice::Asked), bytes)
-        }
-        EtherType::Ipv6 => {
-            balance::<3, V6, P, T>(packet, tables, ETHERNET_LEN, (Walk::None, Choice::Asked), bytes)
-        }
+        EtherType::Ipv4 => balance::<1, V4, P, T>(packet, tables, ETHERNET_LEN, FAST, bytes),
+        EtherType::Ipv6 => balance::<3, V6, P, T>(packet, tables, ETHERNET_LEN, FAST, bytes),
         EtherType::Vlan => Err(Reason::Vlan),
         EtherType::Other => Err(Reason::NotIp),
     }
 }
 
-/// Tagged frames, IP options and extension headers.
+/// Frames with tags, IP options and extension headers, and without.
 #[inline(always)]
-fn rare<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
+fn whole<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    look: Look,
+    bytes: u64,
+) -> Result<Outcome, Reason> {
     let (ethertype, at) = link::untag(packet)?;
     match ethertype {
-        EtherType::Ipv4 => balance::<1, V4, P, T>(packet, tables, at, (Walk::All, Choice::Made), bytes),
-        EtherType::Ipv6 => balance::<3, V6, P, T>(packet, tables, at, (Walk::All, Choice::Made), bytes),
+        EtherType::Ipv4 => balance::<1, V4, P, T>(packet, tables, at, (Walk::All, look, Choice::Made), bytes),
+        EtherType::Ipv6 => balance::<3, V6, P, T>(packet, tables, at, (Walk::All, look, Choice::Made), bytes),
         EtherType::Vlan => Err(Reason::Vlan),
         EtherType::Other => Err(Reason::NotIp),
     }
@@ -169,11 +176,11 @@ fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     at: usize,
-    (walk, choice): (Walk, Choice),
+    (walk, look, choice): (Walk, Look, Choice),
     bytes: u64,
 ) -> Result<Outcome, Reason> {
-    let parsed = parse::parse::<W, I, P, T>(packet, tables, at, walk)?;
-    let steered = steer::steer::<W, I, T>(tables, &parsed, choice)?;
+    let parsed = parse::parse::<W, I, P, T>(packet, tables, at, (walk, look))?;
+    let steered = steer::steer::<W, I, T>(tables, &parsed, (look, choice))?;
     send(packet, tables, at, &steered, bytes)
 }
 

@@ -1,5 +1,6 @@
 //! From bytes to a packet for a VIP whose lengths the frame holds.
 
+use super::filter::{self, Look};
 use super::ip::{Ip, Network, Payload};
 use crate::packet::Packet;
 use crate::reason::Reason;
@@ -38,7 +39,7 @@ pub(super) fn parse<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     packet: &P,
     tables: &T,
     at: usize,
-    walk: Walk,
+    (walk, look): (Walk, Look),
 ) -> Result<Parsed<I::Address>, Reason> {
     let network = I::read(packet, at).ok_or(Reason::Truncated)?;
     let vip = I::vip(tables, network.destination).ok_or(Reason::NotVip)?;
@@ -50,22 +51,27 @@ pub(super) fn parse<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
         return Err(Reason::FragmentUnknown);
     }
     let payload = I::payload(packet, &network, at, walk)?;
-    let (protocol, offset) = transport(tables, vip, &payload)?;
+    let (protocol, offset) = transport::<W, I, T>(tables, vip, network.source, &payload, look)?;
     let end = at + network.length as usize;
     read::<W, I, P, T>(packet, tables, &network, vip, (protocol, offset), Extent { end, whole_end: end })
 }
 
 /// Protocol and offset of the transport header, or why the packet leaves without.
 #[inline(always)]
-pub(super) fn transport<T: Tables>(
+pub(super) fn transport<const W: usize, I: Ip<W>, T: Tables>(
     tables: &T,
     vip: u32,
+    source: I::Address,
     payload: &Payload,
+    look: Look,
 ) -> Result<(Protocol, usize), Reason> {
     match *payload {
         Payload::Transport(protocol, offset) => Ok((protocol, offset)),
         Payload::Icmp(_) => Err(Reason::Icmp),
-        Payload::Other(_) | Payload::Nothing => Err(service::unmatched_protocol(tables, vip)),
+        Payload::Other(_) | Payload::Nothing => {
+            filter::check_unclaimed::<W, I, T>(tables, vip, source, look)?;
+            Err(service::unmatched_protocol(tables, vip))
+        }
         // Only of a later fragment.
         Payload::Extensions => Err(Reason::Inconsistent),
     }

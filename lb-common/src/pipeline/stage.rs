@@ -20,6 +20,8 @@ pub enum Stage {
     Choose = 5,
     /// The server that a QUIC connection ID names; then [`Stage::Rare`] goes on.
     Quic = 6,
+    /// Packets from sources that lists of prefixes may concern.
+    Filter = 7,
 }
 
 /// What the programs of all stages are built for.
@@ -46,8 +48,16 @@ pub const STAGE_PLACES: usize = Stage::ALL.len() * Variant::ALL.len();
 
 impl Stage {
     /// All stages, in the order of their numbers.
-    pub const ALL: &[Self] =
-        &[Self::Fast, Self::Rare, Self::Icmp, Self::Answer, Self::Fragment, Self::Choose, Self::Quic];
+    pub const ALL: &[Self] = &[
+        Self::Fast,
+        Self::Rare,
+        Self::Icmp,
+        Self::Answer,
+        Self::Fragment,
+        Self::Choose,
+        Self::Quic,
+        Self::Filter,
+    ];
 
     /// The name in explanations.
     #[must_use]
@@ -60,6 +70,7 @@ impl Stage {
             Self::Fragment => "fragment: parts of a packet",
             Self::Choose => "choose: new flows, by how busy backends are",
             Self::Quic => "quic: the server that a connection ID names",
+            Self::Filter => "filter: sources that lists may concern",
         }
     }
 
@@ -74,6 +85,7 @@ impl Stage {
             Self::Fragment => ["weir_fragment", "explain_fragment", "offline_fragment", "capture_fragment"],
             Self::Choose => ["weir_choose", "explain_choose", "offline_choose", "capture_choose"],
             Self::Quic => ["weir_quic", "explain_quic", "offline_quic", "capture_quic"],
+            Self::Filter => ["weir_filter", "explain_filter", "offline_filter", "capture_filter"],
         };
         match variant {
             Variant::Live => live,
@@ -96,15 +108,16 @@ impl Stage {
     pub const fn after(self, reason: Reason) -> Option<Self> {
         match (self, reason) {
             (Self::Fast, Reason::Vlan | Reason::IpOptions | Reason::ExtensionHeaders) => Some(Self::Rare),
-            (Self::Fast | Self::Rare, Reason::Icmp) => Some(Self::Icmp),
-            (Self::Fast | Self::Rare, Reason::FragmentUnknown) => Some(Self::Fragment),
-            (Self::Fast | Self::Rare, Reason::Unchosen) => Some(Self::Choose),
-            (Self::Fast | Self::Rare, Reason::QuicUnread) => Some(Self::Quic),
+            (Self::Fast | Self::Rare, Reason::Denied) => Some(Self::Filter),
+            (Self::Fast | Self::Rare | Self::Filter, Reason::Icmp) => Some(Self::Icmp),
+            (Self::Fast | Self::Rare | Self::Filter, Reason::FragmentUnknown) => Some(Self::Fragment),
+            (Self::Fast | Self::Rare | Self::Filter, Reason::Unchosen) => Some(Self::Choose),
+            (Self::Fast | Self::Rare | Self::Filter, Reason::QuicUnread) => Some(Self::Quic),
             (
-                Self::Fast | Self::Rare,
+                Self::Fast | Self::Rare | Self::Filter,
                 Reason::UnmatchedReject | Reason::NoBackendReset | Reason::FlowReset,
             )
-            | (Self::Fast | Self::Rare | Self::Fragment, Reason::TooBig) => Some(Self::Answer),
+            | (Self::Fast | Self::Rare | Self::Fragment | Self::Filter, Reason::TooBig) => Some(Self::Answer),
             _ => None,
         }
     }

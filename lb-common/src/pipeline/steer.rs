@@ -1,13 +1,14 @@
 //! From a packet for a VIP to the backend that gets it.
 
 use super::choose;
+use super::filter::{self, Look};
 use super::ip::Ip;
 use super::parse::Parsed;
 use super::quic;
 use crate::flow::{self, Class, Code, Continuation, FlowKey, Meta, NewFlows, continuation};
 use crate::forward::Inner;
 use crate::layout::{
-    Backend, BackendState, ForwardWord, HandshakeStep, HotWord, Load, Mode, OnDown, Pool, Scheduler,
+    Backend, BackendState, ForwardWord, HandshakeStep, HotWord, Load, Mode, OnDown, Pool, Scheduler, Service,
     TimeoutsWord, Way,
 };
 use crate::reason::Reason;
@@ -56,16 +57,37 @@ impl Rules {
     }
 }
 
+/// The service that claims a packet, once the VIP's lists let the packet in.
+#[inline(always)]
+fn service_for<'a, const W: usize, I: Ip<W>, T: Tables>(
+    tables: &'a T,
+    packet: &Parsed<I::Address>,
+    look: Look,
+) -> Result<(u32, &'a Service), Reason> {
+    let id = match service::service(tables, packet.vip, packet.protocol, packet.ports.1) {
+        Ok(id) => id,
+        Err(reason) => {
+            filter::check_unclaimed::<W, I, T>(tables, packet.vip, packet.source, look)?;
+            return Err(reason);
+        }
+    };
+    let record = tables.service(id).ok_or(Reason::Inconsistent)?;
+    let forward = ForwardWord(record.forward.get());
+    tables.trace(Mark::Service, id, forward.0);
+    if forward.has_lists() {
+        filter::check::<W, I, T>(tables, packet.vip, packet.source, look)?;
+    }
+    Ok((id, record))
+}
+
 #[inline(always)]
 pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
     tables: &'a T,
     packet: &Parsed<I::Address>,
-    choice: Choice,
+    (look, choice): (Look, Choice),
 ) -> Result<Steered<'a>, Reason> {
-    let id = service::service(tables, packet.vip, packet.protocol, packet.ports.1)?;
-    let record = tables.service(id).ok_or(Reason::Inconsistent)?;
+    let (id, record) = service_for::<W, I, T>(tables, packet, look)?;
     let forward = ForwardWord(record.forward.get());
-    tables.trace(Mark::Service, id, forward.0);
     let mode = forward.mode().ok_or(Reason::Inconsistent)?;
     let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()) };
     let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);
@@ -112,10 +134,8 @@ pub(super) fn look_up<'a, const W: usize, I: Ip<W>, T: Tables>(
     tables: &'a T,
     packet: &Parsed<I::Address>,
 ) -> Result<Steered<'a>, Reason> {
-    let id = service::service(tables, packet.vip, packet.protocol, packet.ports.1)?;
-    let record = tables.service(id).ok_or(Reason::Inconsistent)?;
+    let (id, record) = service_for::<W, I, T>(tables, packet, Look::Whole)?;
     let forward = ForwardWord(record.forward.get());
-    tables.trace(Mark::Service, id, forward.0);
     let mode = forward.mode().ok_or(Reason::Inconsistent)?;
     let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()) };
     let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);

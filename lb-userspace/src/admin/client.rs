@@ -21,8 +21,10 @@ use crate::events::EventFilter;
 use crate::explain::{ExplainedFrames, Frames};
 use crate::failure::{Code, Failure, FailureDocument};
 use crate::rollout::request::RolloutRequest;
+use crate::state::denied::DenyRequest;
 use crate::state::request::{BackendRequest, Changed};
 use crate::view::backends::Backends;
+use crate::view::deny::{Denied, DenyFilter};
 use crate::view::drill::{DrillReport, DrillRequest};
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
@@ -138,6 +140,23 @@ impl Client {
     pub async fn rollout(&self, request: &RolloutRequest) -> Result<Rollouts, Failure> {
         let body = serde_json::to_vec(request).map_err(|error| self.failed(&error))?;
         self.send(Method::POST, "/v1/rollouts".to_owned(), body).await
+    }
+
+    /// The lists that judge sources.
+    ///
+    /// # Errors
+    /// Unreachable, or what the daemon answers.
+    pub async fn denied(&self, filter: &DenyFilter) -> Result<Denied, Failure> {
+        self.get("/v1/deny", filter).await
+    }
+
+    /// Denies prefixes at run time, or lets them in again.
+    ///
+    /// # Errors
+    /// Unreachable, or what the daemon answers.
+    pub async fn deny(&self, request: &DenyRequest) -> Result<Denied, Failure> {
+        let body = serde_json::to_vec(request).map_err(|error| self.failed(&error))?;
+        self.send(Method::POST, "/v1/deny".to_owned(), body).await
     }
 
     /// Whether the VIPs should be announced.

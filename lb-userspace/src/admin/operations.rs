@@ -9,9 +9,11 @@ use crate::events::EventFilter;
 use crate::explain::{ExplainedFrames, Frames};
 use crate::failure::Failure;
 use crate::rollout::request::RolloutRequest;
+use crate::state::denied::DenyRequest;
 use crate::state::overlay::BackendName;
 use crate::state::request::{BackendRequest, Changed};
 use crate::view::backends::Backends;
+use crate::view::deny::{Denied, DenyFilter};
 use crate::view::drill::{DrillReport, DrillRequest};
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
@@ -63,6 +65,12 @@ pub trait Operations: Send + Sync + 'static {
         request: RolloutRequest,
         by: String,
     ) -> impl Future<Output = Result<Rollouts, Failure>> + Send;
+
+    /// The lists that judge sources.
+    fn denied(&self, filter: DenyFilter) -> impl Future<Output = Result<Denied, Failure>> + Send;
+
+    /// Denies prefixes at run time, or lets them in again. Only operators get here. `by` is the user on record.
+    fn deny(&self, request: DenyRequest, by: String) -> impl Future<Output = Result<Denied, Failure>> + Send;
 
     /// Whether the VIPs should be announced.
     fn ready(&self) -> impl Future<Output = Result<Readiness, Failure>> + Send;

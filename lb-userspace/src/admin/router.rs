@@ -19,8 +19,10 @@ use crate::events::EventFilter;
 use crate::explain::Frames;
 use crate::failure::{Code, Failure};
 use crate::rollout::request::RolloutRequest;
+use crate::state::denied::DenyRequest;
 use crate::state::overlay::BackendName;
 use crate::state::request::BackendRequest;
+use crate::view::deny::DenyFilter;
 use crate::view::drill::DrillRequest;
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 
@@ -55,6 +57,7 @@ pub(super) fn router<O: Operations>(operations: Arc<O>) -> Router {
         .route("/v1/backends", post(change::<O>))
         .route("/v1/rollouts", post(rollout::<O>))
         .route("/v1/drills", post(drill::<O>))
+        .route("/v1/deny", post(deny::<O>))
         .route_layer(middleware::from_fn(operators_only));
     Router::new()
         .route("/v1/status", get(status::<O>))
@@ -66,6 +69,7 @@ pub(super) fn router<O: Operations>(operations: Arc<O>) -> Router {
         .route("/v1/events/state", get(state_at::<O>))
         .route("/v1/rollouts", get(rollouts::<O>))
         .route("/v1/drills", get(drill_report::<O>))
+        .route("/v1/deny", get(denied::<O>))
         .route("/v1/ready", get(ready::<O>))
         .route("/v1/drain", get(drain::<O>))
         .merge(writes)
@@ -195,6 +199,22 @@ async fn rollout<O: Operations>(
     }
     let by = peer.on_record(request.on_behalf_of.as_deref());
     daemon.rollout(request, by).await.map(|view| Json(view).into_response())
+}
+
+async fn denied<O: Operations>(
+    State(daemon): Daemon<O>,
+    Query(filter): Query<DenyFilter>,
+) -> Result<Response, Failure> {
+    daemon.denied(filter).await.map(|view| Json(view).into_response())
+}
+
+async fn deny<O: Operations>(
+    State(daemon): Daemon<O>,
+    Extension(peer): Extension<Peer>,
+    Body(request): Body<DenyRequest>,
+) -> Result<Response, Failure> {
+    let by = peer.on_record(request.on_behalf_of.as_deref());
+    daemon.deny(request, by).await.map(|view| Json(view).into_response())
 }
 
 async fn ready<O: Operations>(State(daemon): Daemon<O>) -> Result<Response, Failure> {

@@ -23,9 +23,11 @@ use crate::events::EventFilter;
 use crate::explain::{Explained, ExplainedFrames, Frames};
 use crate::failure::{Code, Failure};
 use crate::rollout::request::RolloutRequest;
+use crate::state::denied::DenyRequest;
 use crate::state::overlay::BackendName;
 use crate::state::request::{Action, BackendRequest, Changed, Force, Targets};
 use crate::view::backends::Backends;
+use crate::view::deny::{Denied, DenyFilter};
 use crate::view::drill::{DrillReport, DrillRequest};
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
@@ -99,6 +101,15 @@ impl Operations for Instance {
 
     async fn drill_report(&self, backend: String) -> Result<DrillReport, Failure> {
         Err(Failure::new(Code::NotFound, format!("no drill of {backend}")))
+    }
+
+    async fn denied(&self, _: DenyFilter) -> Result<Denied, Failure> {
+        Ok(Denied::default())
+    }
+
+    async fn deny(&self, request: DenyRequest, by: String) -> Result<Denied, Failure> {
+        let effect = format!("{:?} {} by {by}", request.action, request.prefixes.join(" "));
+        Ok(Denied { effects: vec![effect], ..Denied::default() })
     }
 
     async fn rollouts(&self) -> Result<Rollouts, Failure> {

@@ -17,6 +17,7 @@ pub enum Limit {
     RangeLines,
     Maglev,
     Servers,
+    Prefixes,
 }
 
 impl fmt::Display for Limit {
@@ -34,6 +35,9 @@ impl fmt::Display for Limit {
             Self::PortIndex => "no place in the port index: raise limits.services",
             Self::RangeLines => "no place for port ranges: raise limits.services",
             Self::Servers => "no place in the index of server ids: raise limits.backends",
+            Self::Prefixes => {
+                "no place for a list of prefixes: raise limits.prefixes (a new list is made beside the old one)"
+            }
             Self::Maglev => {
                 "no place for a maglev table: raise limits.maglev_slots (the table before is kept for 10 minutes)"
             }

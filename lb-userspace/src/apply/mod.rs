@@ -16,6 +16,7 @@ mod ids;
 mod index;
 pub(crate) mod labels;
 mod lines;
+mod lists;
 mod plan;
 mod pools;
 mod recover;

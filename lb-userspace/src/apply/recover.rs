@@ -12,6 +12,7 @@ use super::error::Limit;
 use super::ids::Ids;
 use super::labels;
 use super::lines::{Lines, Region};
+use super::lists::Filters;
 use super::state::{BackendKey, Leaving, PoolSlots, PoolState, Retired, State, Table, Unused};
 use super::vips::ranges_region;
 use crate::maps::set::MapSet;
@@ -56,6 +57,7 @@ pub(super) fn recover(maps: &MapSet, now_ns: u64) -> State {
         unnamed_hops,
         lines,
         range_lines,
+        filters: Filters::recover(maps),
         tables,
         leaving: Leaving {
             vips: unreachable.into_iter().map(|address| (address, now_ns)).collect(),

@@ -45,6 +45,7 @@ impl Planner<'_> {
         let table_size = desired.pools.get(&record.pool).ok_or_else(dangling)?.table_size;
         let forward = ForwardWord::new(pool, record.mode, record.on_down, record.track);
         let forward = forward.with_gue_port(record.gue_port).with_scheduler(record.scheduler);
+        let forward = if record.has_lists { forward.with_lists() } else { forward };
         let forward = if record.quic.0 == 0 { forward.0 } else { forward.with_quic().0 };
         let id = match self.state.services.get(&record.name) {
             Some(id) => {

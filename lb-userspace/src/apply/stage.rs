@@ -10,6 +10,7 @@ use super::write::Write;
 /// and lose their removals last, in the reverse order (`AnyFinal` to `ExactClear`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
+    Lists,
     Hops,
     Backends,
     Tables,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::ids::Ids;
 use super::lines::{Lines, Region};
+use super::lists::Filters;
 use crate::desired::{Desired, HopKey};
 
 /// What a backend id stands for.
@@ -27,6 +28,7 @@ pub(super) struct State {
     pub(super) unnamed_hops: Vec<u16>,
     pub(super) lines: Lines,
     pub(super) range_lines: Lines,
+    pub(super) filters: Filters,
     pub(super) tables: HashMap<Arc<str>, PoolState>,
     pub(super) leaving: Leaving,
     pub(super) retired: Vec<Retired>,
@@ -62,6 +64,7 @@ pub(super) struct Retired {
 pub(super) enum Unused {
     Lines(Region),
     RangeLines(Region),
+    FilterLines(Region),
     Service(u16),
     /// Line and way of the IPv6 VIP index.
     WayV6(u32, usize),
@@ -112,7 +115,9 @@ pub(super) struct PoolSlots {
 impl State {
     pub(super) fn retire(&mut self, now_ns: u64, what: Unused) {
         let unused = match what {
-            Unused::Lines(region) | Unused::RangeLines(region) => region.lines == 0,
+            Unused::Lines(region) | Unused::RangeLines(region) | Unused::FilterLines(region) => {
+                region.lines == 0
+            }
             Unused::Service(_) | Unused::WayV6(..) => false,
         };
         if !unused {

@@ -75,6 +75,7 @@ impl Tick<'_> {
             match retired.what {
                 Unused::Lines(region) => self.state.lines.free(region),
                 Unused::RangeLines(region) => self.state.range_lines.free(region),
+                Unused::FilterLines(region) => self.state.filters.free(region),
                 Unused::Service(id) => {
                     for field in [ServiceField::Forward, ServiceField::Timeouts, ServiceField::Quic] {
                         self.writes.push(Write::Service { id, field, word: 0 });
@@ -131,7 +132,10 @@ impl Tick<'_> {
         self.clear_ports(&ids);
         for (address, id) in free {
             self.state.retire(self.now_ns, Unused::RangeLines(ranges_region(self.maps, id)));
-            for field in [VipField::Any, VipField::Ranges, VipField::Unmatched, VipField::Flags] {
+            if let Some(line) = self.state.filters.forget(id) {
+                self.state.retire(self.now_ns, Unused::FilterLines(line));
+            }
+            for field in VipField::ALL {
                 self.writes.push(Write::Vip { id, field, word: 0 });
             }
             self.writes.push(Write::VipInfo { id, info: Box::default() });

@@ -67,6 +67,7 @@ impl Planner<'_> {
                 false => self.known_vip(id, record, claims)?,
             }
         }
+        self.source_lists(desired, &new)?;
         self.port_index(desired, &claims, &new)?;
         self.vip_indexes(desired)
     }

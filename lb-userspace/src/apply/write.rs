@@ -1,8 +1,11 @@
 //! One write to a map, and doing it.
 
+use std::sync::Arc;
+
 use lb_common::cell::SharedU64;
+use lb_common::filter::BuiltList;
 use lb_common::layout::{
-    BackendInfo, NextHopCopy, PoolInfo, RANGES_PER_LINE, SLOTS_PER_LINE, ServiceInfo, VipInfo,
+    BackendInfo, Lists, NextHopCopy, PoolInfo, RANGES_PER_LINE, SLOTS_PER_LINE, ServiceInfo, VipInfo,
 };
 
 use crate::maps::set::MapSet;
@@ -45,6 +48,10 @@ pub enum Write {
     ServiceInfo { id: u16, info: Box<ServiceInfo> },
     /// Fills range lines that no VIP names.
     Ranges { line: u32, words: Vec<u64> },
+    /// Fills lines that nothing names with a list.
+    List { line: u32, list: Arc<BuiltList> },
+    /// Fills a line that nothing names with a VIP's lists.
+    Lists { line: u32, lists: Lists },
     /// A word of a VIP.
     Vip { id: u16, field: VipField, word: u64 },
     /// A VIP's labels.
@@ -90,6 +97,11 @@ pub enum VipField {
     Ranges,
     Unmatched,
     Flags,
+    Lists,
+}
+
+impl VipField {
+    pub(super) const ALL: [Self; 5] = [Self::Any, Self::Ranges, Self::Unmatched, Self::Flags, Self::Lists];
 }
 
 /// The indexes with 32-bit keys.
@@ -144,6 +156,12 @@ impl Write {
                 maps.service_info.update(id.into(), |value| *value = **info);
             }
             Self::Ranges { line, ref words } => ranges(maps, line, words),
+            Self::List { line, ref list } => {
+                for (number, value) in list.lines().iter().enumerate() {
+                    maps.filters.update(line as usize + number, |line| *line = *value);
+                }
+            }
+            Self::Lists { line, lists } => maps.filters.update(line as usize, |value| *value = lists),
             Self::Vip { id, field, word } => vip(maps, id, field).set(word),
             Self::VipInfo { id, ref info } => maps.vip_info.update(id.into(), |value| *value = **info),
             Self::Entry { index, line, way, word } => index.lines(maps)[line as usize].entries[way].set(word),
@@ -204,5 +222,6 @@ fn vip(maps: &MapSet, id: u16, field: VipField) -> &SharedU64 {
         VipField::Ranges => &vip.ranges,
         VipField::Unmatched => &vip.unmatched,
         VipField::Flags => &vip.flags,
+        VipField::Lists => &vip.lists,
     }
 }

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::capture::CaptureArgs;
 use super::decap::DecapArgs;
+use super::deny::DenyVerb;
 use super::drill::DrillArgs;
 use super::event_args::EventArgs;
 use super::explain_args::ExplainArgs;
@@ -163,6 +164,9 @@ Examples:
         after_help = "Rollouts survive reload, restart and reboot; `weir status` lists them, `weir events` keeps their steps."
     )]
     Rollout(RolloutVerb),
+    /// Keep sources out at run time; show deny and allow lists.
+    #[command(subcommand)]
+    Deny(DenyVerb),
     /// List flows.
     #[command(after_help = "\
 Examples:

@@ -6,6 +6,7 @@ pub mod args;
 mod backend;
 pub mod capture;
 pub mod decap;
+pub mod deny;
 pub mod drill;
 pub mod event_args;
 mod events;

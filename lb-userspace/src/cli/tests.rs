@@ -26,11 +26,13 @@ use crate::log::LogOptions;
 use crate::maps::set::MapSet;
 use crate::rollout::request::RolloutRequest;
 use crate::state::change::{Member, NewFlows, change};
+use crate::state::denied::DenyRequest;
 use crate::state::lock::Lock;
 use crate::state::overlay::{BackendName, Overlay};
 use crate::state::request::{BackendRequest, Changed, ChangedBackend};
 use crate::view::backends::Backends;
 use crate::view::check::{Checked, Problem};
+use crate::view::deny::{Denied, DenyFilter};
 use crate::view::drill::{DrillReport, DrillRequest};
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
@@ -186,6 +188,15 @@ impl Operations for Daemon {
 
     async fn drill_report(&self, backend: String) -> Result<DrillReport, Failure> {
         Err(Failure::new(Code::NotFound, format!("no drill of {backend}")))
+    }
+
+    async fn denied(&self, _: DenyFilter) -> Result<Denied, Failure> {
+        Ok(Denied::default())
+    }
+
+    async fn deny(&self, request: DenyRequest, by: String) -> Result<Denied, Failure> {
+        let effect = format!("{:?} {} by {by}", request.action, request.prefixes.join(" "));
+        Ok(Denied { effects: vec![effect], ..Denied::default() })
     }
 
     async fn rollouts(&self) -> Result<Rollouts, Failure> {

@@ -12,7 +12,8 @@ use super::reader::Table;
 use super::service::{self, ServiceDraft};
 use super::source::{self, Source};
 use super::vip::{self, VipDraft};
-use super::{check, global, hook, interface, keys};
+use super::{check, global, hook, interface, keys, list};
+use crate::filter::Prefixes;
 
 /// All tables of all files.
 pub(crate) struct Drafts {
@@ -22,6 +23,7 @@ pub(crate) struct Drafts {
     pub(crate) hash_seed: u64,
     pub(crate) limits: Limits,
     pub(crate) tunnel: Tunnel,
+    pub(crate) deny: Prefixes,
     pub(crate) guard: Guard,
     pub(crate) vips: Vec<VipDraft>,
     /// Settings of VIPs that services give by address.
@@ -51,6 +53,7 @@ pub(crate) fn read(main: &Rc<Source>, findings: &Findings) -> Option<Drafts> {
         hash_seed: global::hash_seed(&top),
         limits: global::limits(&top),
         tunnel: global::tunnel(&top),
+        deny: list::read(&top, "deny"),
         guard: global::guard(&top),
         vips: Vec::new(),
         vip_defaults,

@@ -20,6 +20,9 @@ const FEWEST_FLOWS: u32 = 64;
 /// Slots of all Maglev tables: 2 GiB.
 const MOST_SLOTS: u32 = 1 << 30;
 
+/// Prefixes of all lists: 1.5 GiB.
+const MOST_PREFIXES: u32 = 1 << 24;
+
 /// Room for one table of the smallest default size, and for its replacement.
 const FEWEST_SLOTS: u32 = 2048;
 
@@ -31,6 +34,7 @@ impl Default for Limits {
             services: 1024,
             backends: 4096,
             maglev_slots: 4_194_304,
+            prefixes: 131_072,
         }
     }
 }
@@ -46,6 +50,7 @@ pub(crate) fn limits(top: &Table<'_>) -> Limits {
         services: read("services", 1..=u32::from(u16::MAX), defaults.services),
         backends: read("backends", 1..=u32::from(u16::MAX), defaults.backends),
         maglev_slots: read("maglev_slots", FEWEST_SLOTS..=MOST_SLOTS, defaults.maglev_slots),
+        prefixes: read("prefixes", 0..=MOST_PREFIXES, defaults.prefixes),
     }
 }
 
@@ -103,7 +108,7 @@ pub(crate) fn hash_seed(top: &Table<'_>) -> u64 {
 }
 
 fn seed_from_file(node: &Node<'_>) -> Option<u64> {
-    let table = node.table("hash_seed".to_owned(), keys::SEED)?;
+    let table = node.table("hash_seed".to_owned(), keys::FILE)?;
     let file = table.required("file", "file = \"seed\"")?;
     let path = file.place.source.sibling(file.string("a path")?);
     let text =
@@ -124,7 +129,6 @@ fn seed_from_file(node: &Node<'_>) -> Option<u64> {
 
 /// Keys of the contract at the top level that have no effect yet.
 pub(crate) fn refuse_later_keys(top: &Table<'_>) {
-    refuse_list(top, "deny");
     if let Some(node) = top.value("metrics") {
         node.fail("is not available in this version: remove the table");
     }

@@ -29,7 +29,8 @@ pub(crate) const INCLUDED: &[&str] = &["vip", "pool", "service"];
 pub(crate) const INTERFACE: &[&str] = &["name", "xdp_mode", "mtu", "gateway_mac"];
 
 /// `[limits]`.
-pub(crate) const LIMITS: &[&str] = &["flows_v4", "flows_v6", "services", "backends", "maglev_slots"];
+pub(crate) const LIMITS: &[&str] =
+    &["flows_v4", "flows_v6", "services", "backends", "maglev_slots", "prefixes"];
 
 /// `[tunnel]`.
 pub(crate) const TUNNEL: &[&str] = &["source", "gue_port"];
@@ -43,8 +44,8 @@ pub(crate) const EVENTS: &[&str] = &["max_bytes"];
 /// `[[hook]]`.
 pub(crate) const HOOK: &[&str] = &["name", "exec", "url", "kinds", "timeout", "queue"];
 
-/// `hash_seed = { file = … }`.
-pub(crate) const SEED: &[&str] = &["file"];
+/// `hash_seed = { file = … }`, `deny = { file = … }`.
+pub(crate) const FILE: &[&str] = &["file"];
 
 /// `[[vip]]`.
 pub(crate) const VIP: &[&str] =

@@ -2,7 +2,7 @@
 //!
 //! Receives text, gives a validated [`model::Config`] or every problem found, each with its line. One
 //! way: text → spanned tree → drafts (each table alone) → resolved → validated. Never writes a file, and
-//! reads none but the config, what it includes, and the hash seed's.
+//! reads none but the config, what it includes, lists of prefixes, and the hash seed's.
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +16,7 @@ mod global;
 mod hook;
 mod interface;
 mod keys;
+mod list;
 mod pool;
 mod ports;
 mod problem;

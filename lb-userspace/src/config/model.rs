@@ -15,6 +15,8 @@ use ipnet::IpNet;
 pub use lb_common::layout::{Scheduler, ServerId};
 pub use probe::{DnsCheck, DnsRcode, DnsType, ExecCheck, HttpCheck, PhaseLimits, TlsCheck, Trust, UdpCheck};
 
+use crate::filter::Prefixes;
+
 /// A complete, consistent configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -28,6 +30,8 @@ pub struct Config {
     pub hash_seed: u64,
     /// Map sizes, fixed when the program is loaded.
     pub limits: Limits,
+    /// Sources that are refused at every VIP.
+    pub deny: Prefixes,
     /// Outer headers.
     pub tunnel: Tunnel,
     /// When weir stops believing its own findings.
@@ -136,6 +140,8 @@ pub struct Limits {
     pub backends: u32,
     /// Slots of all Maglev tables together, with room for tables under replacement.
     pub maglev_slots: u32,
+    /// Prefixes of all deny and allow lists together, with room for lists under replacement.
+    pub prefixes: u32,
 }
 
 /// Outer header settings (`[tunnel]`).
@@ -175,6 +181,10 @@ pub struct Vip {
     pub icmp_echo: bool,
     /// What happens to packets for no service.
     pub unmatched: Unmatched,
+    /// Sources that alone are accepted; empty is all.
+    pub allow: Prefixes,
+    /// Sources that are refused.
+    pub deny: Prefixes,
 }
 
 /// What happens to a VIP's packets that no service claims.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use super::draft::Drafts;
 use super::findings::Findings;
 use super::keys;
-use super::model::{Config, Mode, Pool, Scheduler, Service, Vip};
+use super::model::{Config, Mode, Pool, Scheduler, Service};
 use super::pool::PoolDraft;
 use super::quic::QuicDraft;
 use super::service::{ServiceDraft, VipRef};
@@ -71,6 +71,7 @@ pub(crate) fn resolve(drafts: Drafts, findings: &Findings) -> (Config, Places) {
         mtu: drafts.mtu,
         hash_seed: drafts.hash_seed,
         limits: drafts.limits,
+        deny: drafts.deny,
         tunnel: drafts.tunnel,
         guard: drafts.guard,
         vips: BTreeMap::new(),
@@ -84,7 +85,7 @@ pub(crate) fn resolve(drafts: Drafts, findings: &Findings) -> (Config, Places) {
         add_pool(draft, order, &mut config, &mut places, findings);
     }
     for (order, draft) in drafts.services.into_iter().enumerate() {
-        add_service(draft, order, drafts.vip_defaults, &mut config, &mut places, findings);
+        add_service(draft, order, &drafts.vip_defaults, &mut config, &mut places, findings);
     }
     (config, places)
 }
@@ -178,7 +179,7 @@ fn add_pool(draft: PoolDraft, order: usize, config: &mut Config, places: &mut Pl
 fn add_service(
     draft: ServiceDraft,
     order: usize,
-    vip_defaults: vip::Settings,
+    vip_defaults: &vip::Settings,
     config: &mut Config,
     places: &mut Places,
     findings: &Findings,
@@ -243,7 +244,7 @@ fn add_service(
 /// The name of the VIP that a service means; makes the VIP where an address has none yet.
 fn look_up_vip(
     vip: VipRef,
-    settings: vip::Settings,
+    settings: &vip::Settings,
     config: &mut Config,
     places: &mut Places,
     place: &Place,
@@ -264,8 +265,7 @@ fn look_up_vip(
         )),
         None => {
             let name = address.to_string();
-            let vip::Settings { icmp_echo, unmatched } = settings;
-            let vip = Vip { name: name.clone(), addresses: vec![address], icmp_echo, unmatched };
+            let vip = settings.clone().vip(name.clone(), vec![address]);
             places.vip_names.insert(address, name.clone());
             places.vips.insert(name.clone(), place.clone());
             config.vips.insert(name.clone(), vip);

@@ -1,10 +1,13 @@
 //! `[[vip]]`: addresses that weir answers for.
 
-use super::global::refuse_list;
+use std::net::IpAddr;
+
+use super::list;
 use super::model::{Unmatched, Vip};
 use super::reader::Table;
 use super::scalar::Alphabet;
 use super::source::Place;
+use crate::filter::Prefixes;
 
 /// A VIP as read, not yet compared with the others.
 pub(crate) struct VipDraft {
@@ -17,17 +20,34 @@ pub(crate) struct VipDraft {
 }
 
 /// What a VIP has besides name and addresses; also of VIPs that a service gives by address.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Settings {
     /// See [`Vip::icmp_echo`].
     pub(crate) icmp_echo: bool,
     /// See [`Vip::unmatched`].
     pub(crate) unmatched: Unmatched,
+    /// See [`Vip::allow`].
+    pub(crate) allow: Prefixes,
+    /// See [`Vip::deny`].
+    pub(crate) deny: Prefixes,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { icmp_echo: true, unmatched: Unmatched::Auto }
+        Self {
+            icmp_echo: true,
+            unmatched: Unmatched::Auto,
+            allow: Prefixes::default(),
+            deny: Prefixes::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// The VIP with these settings.
+    pub(crate) fn vip(self, name: String, addresses: Vec<IpAddr>) -> Vip {
+        let Self { icmp_echo, unmatched, allow, deny } = self;
+        Vip { name, addresses, icmp_echo, unmatched, allow, deny }
     }
 }
 
@@ -47,15 +67,12 @@ pub(crate) fn read(table: &Table<'_>) -> Option<VipDraft> {
             address_places.push(node.place);
         }
     }
-    let Settings { icmp_echo, unmatched } = settings(table);
-    let vip = Vip { name: name?, addresses, icmp_echo, unmatched };
+    let vip = settings(table).vip(name?, addresses);
     Some(VipDraft { vip, place: table.place.clone(), address_places })
 }
 
 /// Reads the keys that `[defaults]` may hold.
 pub(crate) fn settings(table: &Table<'_>) -> Settings {
-    refuse_list(table, "allow");
-    refuse_list(table, "deny");
     if let Some(limit) = table.value("new_flow_limit").filter(|limit| limit.as_string() != Some("none")) {
         limit.fail(format_args!("{} is not available in this version; available: \"none\"", limit.written()));
     }
@@ -71,5 +88,7 @@ pub(crate) fn settings(table: &Table<'_>) -> Settings {
     Settings {
         icmp_echo: table.value("icmp_echo").and_then(|node| node.boolean()).unwrap_or(base.icmp_echo),
         unmatched: unmatched.unwrap_or(base.unmatched),
+        allow: list::read_allow(table),
+        deny: list::read(table, "deny"),
     }
 }

@@ -31,6 +31,9 @@ pub(super) fn between(before: &Config, after: &Config) -> Vec<String> {
     if rest(before) != rest(after) {
         lines.push("interfaces, MTU, MACs, seed or tunnel changed".to_owned());
     }
+    if before.deny != after.deny {
+        lines.push("deny changed".to_owned());
+    }
     if (before.events, &before.hooks) != (after.events, &after.hooks) {
         lines.push("events or hooks changed".to_owned());
     }

@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use super::attachments::Attachments;
 use super::changes;
+use super::filters;
 use super::host::{preflight, refuse_lost_tags};
 use super::instance::Instance;
 use super::journal::{self, Journal};
@@ -28,6 +29,7 @@ use crate::config::model::{Backend, Config, Pool};
 use crate::config::{self, Loaded};
 use crate::events::History;
 use crate::failure::{Code, Failure};
+use crate::filter::Lists;
 use crate::flows;
 use crate::health::{BackendHealth, BackendKey, GuardEvent, GuardStatus, Health, HealthEvent, Which, Wish};
 use crate::maps::load::{self, CounterMaps};
@@ -56,6 +58,8 @@ pub(super) struct Engine {
     pub(super) config: Config,
     pub(super) config_loaded: Timestamp,
     pub(super) overlay: Overlay,
+    /// Of config and overlay.
+    pub(super) lists: Lists,
     set_aside: Vec<SetAside>,
     pub(super) instance: Instance,
     pub(super) applier: Applier,
@@ -101,8 +105,9 @@ impl Engine {
         let rollouts = Rollouts::load(place.store.directory(), Timestamp::now());
         let mut attachments = Attachments::new(place.pins.clone(), recorder.clone());
         let now = Timestamp::now();
+        let lists = filters::lists(&config, &loaded.overlay, &Lists::default(), now);
         let in_force = bring_into_force(
-            &config,
+            (&config, &lists),
             &loaded.overlay,
             &rollouts,
             &mut network,
@@ -120,8 +125,14 @@ impl Engine {
         let sink = Sink::new(applier.slots(), tiers_out, guard_out);
         sink.replace(applier.slots(), &views, Others::Gone);
         let (health_out, health) = mpsc::unbounded_channel();
-        let wanted =
-            Wanted { config: &config, overlay: &loaded.overlay, network: &network, rollouts: &rollouts, now };
+        let wanted = Wanted {
+            config: &config,
+            overlay: &loaded.overlay,
+            lists: &lists,
+            network: &network,
+            rollouts: &rollouts,
+            now,
+        };
         let targets = wanted.targets(&known);
         let state = wanted.state(&Which::All, &known, &sink.tiers(), &attachments.interfaces());
         let journal = Journal::new(recorder, state);
@@ -135,6 +146,7 @@ impl Engine {
             config,
             config_loaded: now,
             overlay: loaded.overlay,
+            lists,
             set_aside: loaded.set_aside,
             instance,
             applier,
@@ -197,7 +209,9 @@ impl Engine {
         refuse_lost_tags(&config, &self.network)?;
         let warnings = warnings.0.iter().map(ToString::to_string).collect();
         let changes = changes::between(&self.config, &config);
+        let lists = filters::lists(&config, &self.overlay, &self.lists, Timestamp::now());
         let before = std::mem::replace(&mut self.config, config);
+        let lists_before = std::mem::replace(&mut self.lists, lists);
         let attached = self.attachments.attach_added(
             &before.interfaces,
             &self.config.interfaces,
@@ -210,7 +224,7 @@ impl Engine {
             Err(failure) => Err(failure),
         };
         if let Err(failure) = synced {
-            self.config = before;
+            (self.config, self.lists) = (before, lists_before);
             self.follow_interfaces();
             self.network.resolve(&self.config);
             return Err(failure);
@@ -295,13 +309,14 @@ impl Engine {
 
     /// Makes maps and detection follow config, runtime changes and routes; of all pools, or of some where nothing else
     /// has changed and these have the backends that they had.
-    async fn sync(&mut self, which: &Which, mut stored: Stored) -> Result<Summary, Failure> {
+    pub(super) async fn sync(&mut self, which: &Which, mut stored: Stored) -> Result<Summary, Failure> {
         let now = stored.at;
         let snapshot = self.snapshot(which.clone()).await?;
         let known = snapshot.iter().map(|health| (health.key.clone(), Known::from_health(health))).collect();
         let wanted = Wanted {
             config: &self.config,
             overlay: &self.overlay,
+            lists: &self.lists,
             network: &self.network,
             rollouts: &self.rollouts,
             now,
@@ -421,6 +436,7 @@ impl Engine {
         if self.network.widen() {
             self.follow_paths().await;
         }
+        self.end_denials(now).await;
         self.health.compare_handshakes(self.handshake_totals());
         // The kernel does not tell when a link is detached or a pin removed.
         self.follow_interfaces();
@@ -455,7 +471,7 @@ impl Engine {
 /// where the maps are ready for it; where it runs on the same maps, an interface that refuses is found before any
 /// map is written.
 fn bring_into_force(
-    config: &Config,
+    (config, lists): (&Config, &Lists),
     overlay: &Overlay,
     rollouts: &Rollouts,
     network: &mut Network,
@@ -467,7 +483,7 @@ fn bring_into_force(
     network.resolve(config);
     let mut applier = Applier::adopt(instance.maps.clone(), flows::now_ns());
     let known = views::known_in_maps(instance.predecessor_maps().unwrap_or(&instance.maps));
-    let wanted = Wanted { config, overlay, network, rollouts, now };
+    let wanted = Wanted { config, overlay, lists, network, rollouts, now };
     let views = wanted.views(&Which::All, &known, &HashMap::new());
     let desired = Arc::new(wanted.desired(&Which::All, &views, None));
     let replaces_maps = instance.predecessor_maps().is_some();

@@ -10,6 +10,7 @@ mod attachments;
 mod changes;
 mod drills;
 mod engine;
+mod filters;
 mod handshakes;
 mod host;
 mod instance;

@@ -19,9 +19,11 @@ use crate::failure::Failure;
 use crate::health::{BackendHealth, HandshakeStatus, Which, passive};
 use crate::maps::set::MapSet;
 use crate::rollout::request::RolloutRequest;
+use crate::state::denied::DenyRequest;
 use crate::state::overlay::BackendName;
 use crate::state::request::{BackendRequest, Changed, ChangedBackend};
 use crate::view::backends::{Backend, Backends, Handshakes, LastProbe};
+use crate::view::deny::{Denied, DenyFilter};
 use crate::view::drill::{DrillReport, DrillRequest};
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
@@ -208,6 +210,14 @@ impl Operations for Daemon {
         let mut engine = self.engine().await;
         let rollouts = engine.change_rollout(&request, &by).await?;
         Ok(Rollouts { rollouts, ..Rollouts::default() })
+    }
+
+    async fn denied(&self, filter: DenyFilter) -> Result<Denied, Failure> {
+        self.engine().await.denied(&filter)
+    }
+
+    async fn deny(&self, request: DenyRequest, by: String) -> Result<Denied, Failure> {
+        self.engine().await.deny(&request, &by).await
     }
 
     async fn ready(&self) -> Result<Readiness, Failure> {

@@ -186,7 +186,14 @@ mod tests {
 
     /// Maps with a pool `web` of `a` and `b`, both up.
     fn maps() -> (Arc<MapSet>, apply::Applier) {
-        let limits = Limits { flows_v4: 64, flows_v6: 64, services: 4, backends: 16, maglev_slots: 1 << 16 };
+        let limits = Limits {
+            flows_v4: 64,
+            flows_v6: 64,
+            services: 4,
+            backends: 16,
+            maglev_slots: 1 << 16,
+            prefixes: 1024,
+        };
         let sizes = Sizes::of(&limits);
         let maps = Arc::new(MapSet::anonymous(&sizes).expect("memory"));
         maps.meta.update(0, |meta| meta.geometry = sizes.geometry(1));

@@ -12,6 +12,7 @@ use super::views::{self, Known, Views};
 use crate::config::model::{Config, Pool};
 use crate::desired::{Desired, Inputs};
 use crate::events::state::State;
+use crate::filter::Lists;
 use crate::health::{BackendKey, Targets, Which};
 use crate::state::overlay::Overlay;
 use crate::view::status::Interface;
@@ -20,6 +21,7 @@ use crate::view::status::Interface;
 pub(super) struct Wanted<'a> {
     pub(super) config: &'a Config,
     pub(super) overlay: &'a Overlay,
+    pub(super) lists: &'a Lists,
     pub(super) network: &'a Network,
     pub(super) rollouts: &'a Rollouts,
     pub(super) now: Timestamp,
@@ -47,6 +49,7 @@ impl Wanted<'_> {
     pub(super) fn desired(&self, which: &Which, views: &Views, applied: Option<&Arc<Desired>>) -> Desired {
         let inputs = Inputs {
             config: self.config,
+            lists: self.lists,
             weight: &|pool, backend| views::wish(self.overlay, pool, backend, self.now).weight,
             views,
             egress: &|address, mac| self.network.egress(self.config, address, mac),

@@ -17,11 +17,14 @@ use super::{
     VipRecord,
 };
 use crate::config::model::{self, Config};
+use crate::filter::Lists;
 
 /// Everything that pools of the desired state are made from.
 pub struct Inputs<'a> {
     /// The validated config.
     pub config: &'a Config,
+    /// The lists of prefixes in force.
+    pub lists: &'a Lists,
     /// The weight in force of a backend of a pool.
     pub weight: &'a dyn Fn(&model::Pool, &model::Backend) -> u16,
     /// Detection's view by pool; a pool without one has every backend up.
@@ -37,7 +40,7 @@ impl Desired {
     #[must_use]
     pub fn new(inputs: &Inputs<'_>, local: &BTreeSet<IpAddr>) -> Self {
         let config = inputs.config;
-        let (vips, services) = (Arc::new(vips(config, local)), Arc::new(services(config)));
+        let (vips, services) = (Arc::new(vips(inputs, local)), Arc::new(services(inputs)));
         let mut desired = Self { vips, services, ..Self::default() };
         desired.make_pools(inputs, config.pools.values());
         desired
@@ -69,7 +72,7 @@ impl Desired {
     }
 }
 
-fn vips(config: &Config, local: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, VipRecord> {
+fn vips(inputs: &Inputs<'_>, local: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, VipRecord> {
     let record = |vip: &model::Vip, address: IpAddr| VipRecord {
         name: vip.name.as_str().into(),
         unmatched: match vip.unmatched {
@@ -79,12 +82,14 @@ fn vips(config: &Config, local: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, VipRecord
             model::Unmatched::Drop => layout::Unmatched::Drop,
         },
         icmp_echo: vip.icmp_echo,
+        lists: inputs.lists.of(&vip.name, address),
     };
-    let vips = config.vips.values();
+    let vips = inputs.config.vips.values();
     vips.flat_map(|vip| vip.addresses.iter().map(move |&address| (address, record(vip, address)))).collect()
 }
 
-fn services(config: &Config) -> BTreeMap<Arc<str>, Arc<ServiceRecord>> {
+fn services(inputs: &Inputs<'_>) -> BTreeMap<Arc<str>, Arc<ServiceRecord>> {
+    let config = inputs.config;
     let record = |service: &model::Service| ServiceRecord {
         name: service.name.as_str().into(),
         vip: service.vip.as_str().into(),
@@ -106,6 +111,7 @@ fn services(config: &Config) -> BTreeMap<Arc<str>, Arc<ServiceRecord>> {
         },
         track: service.track,
         timeouts: timeouts(&service.timeouts),
+        has_lists: inputs.lists.concern(&service.vip),
     };
     config
         .services

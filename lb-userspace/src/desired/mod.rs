@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use lb_common::filter::BuiltList;
 use lb_common::layout::{CidConfigs, LastResort, Mode, OnDown, Scheduler, ServerId, TimeoutsWord, Unmatched};
 
 pub use crate::net::HopKey;
@@ -44,6 +45,8 @@ pub struct VipRecord {
     pub unmatched: Unmatched,
     /// Whether echo requests are answered.
     pub icmp_echo: bool,
+    /// The lists that judge sources, each at its [`Listed`](lb_common::layout::Listed).
+    pub lists: [Option<Arc<BuiltList>>; 3],
 }
 
 /// A service.
@@ -75,6 +78,8 @@ pub struct ServiceRecord {
     pub track: bool,
     /// Idle times.
     pub timeouts: TimeoutsWord,
+    /// Whether the VIP has lists.
+    pub has_lists: bool,
 }
 
 /// A pool and its backends.

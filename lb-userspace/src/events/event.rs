@@ -38,6 +38,8 @@ pub enum Kind {
     Rollout,
     /// A step of a drill.
     Drill,
+    /// Prefixes were denied at run time, or let in again.
+    Deny,
     /// The daemon started or stopped.
     Daemon,
     /// The whole state, where a file of the ring begins; not listed.
@@ -49,7 +51,7 @@ pub enum Kind {
 
 impl Kind {
     /// The kinds that can be asked for.
-    pub const LISTED: [Self; 11] = [
+    pub const LISTED: [Self; 12] = [
         Self::Health,
         Self::Admin,
         Self::Weight,
@@ -60,6 +62,7 @@ impl Kind {
         Self::Reload,
         Self::Rollout,
         Self::Drill,
+        Self::Deny,
         Self::Daemon,
     ];
 
@@ -77,6 +80,7 @@ impl Kind {
             Self::Reload => "reload",
             Self::Rollout => "rollout",
             Self::Drill => "drill",
+            Self::Deny => "deny",
             Self::Daemon => "daemon",
             Self::Snapshot => "snapshot",
             Self::Other => "other",

@@ -15,6 +15,7 @@ use crate::apply::Applier;
 use crate::config::model::{Config, Mac};
 use crate::desired::{Desired, Egress, HopKey, HopRecord, Inputs};
 use crate::failure::{Code, Failure};
+use crate::filter::Lists;
 use crate::maps::load::{self, Loaded};
 use crate::maps::mapping::{Access, Mapping};
 use crate::maps::schema;
@@ -48,8 +49,10 @@ pub(super) fn instance(config: &Config) -> Result<Instance, Failure> {
     load::describe(&maps, &config.limits, geometry);
 
     let maps = Arc::new(maps);
+    let lists = Lists::new(config, std::iter::empty(), &Lists::default());
     let inputs = Inputs {
         config,
+        lists: &lists,
         weight: &|_, backend| backend.weight,
         views: &BTreeMap::new(),
         egress: &|address, mac| Some(egress(config, address, mac)),

@@ -1,7 +1,7 @@
 //! From the program's marks to words.
 
 use lb_common::flow::Meta;
-use lb_common::layout::{BackendState, ForwardWord, HotWord, LastResort, Mode};
+use lb_common::layout::{BackendState, ForwardWord, HotWord, LastResort, Listed, Mode};
 use lb_common::pipeline::Stage;
 use lb_common::reason::Reason;
 use lb_common::trace::{Mark, Trace};
@@ -98,6 +98,15 @@ impl Names<'_> {
             Mark::Selected => ("backend", format!("{}, {}", self.backend(a), self.state(HotWord(b)))),
             Mark::Entered => ("flow", "the entry is made in a place that is free or may be taken".to_owned()),
             Mark::NextHop => ("next hop", format!("{a}: interface {}, MTU {}", b as u32, (b >> 32) as u16)),
+            Mark::Listed => {
+                let list = match Listed::from_number(a) {
+                    Some(Listed::DenyEverywhere) => "the deny list of all VIPs",
+                    Some(Listed::Deny) => "the VIP's deny list",
+                    Some(Listed::Allow) => "the VIP's allow list",
+                    None => "a list",
+                };
+                ("filter", format!("the source is {} {list}", if b == 0 { "not in" } else { "in" }))
+            }
             Mark::Left => {
                 let reason = Reason::ALL.get(a as usize).map_or("unknown", |reason| reason.name());
                 let by = if b == 0 { String::new() } else { format!(", by interface {b}") };

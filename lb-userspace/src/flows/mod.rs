@@ -50,6 +50,7 @@ pub fn memory(maps: &MapSet) -> Memory<'_> {
         on_count: &|_, _| {},
         on_forwarded: &|_, _, _| {},
         on_handshake: &|_, _| {},
+        on_refused: &|_, _| {},
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Map, MapData, PerCpuArray, ProgramArray, xdp::DevMapHash};
 use aya::programs::{ProgramError, ProgramFd, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use lb_common::layout::{Counter, Geometry, Handshakes, LAYOUT_VERSION, MAGIC, Meta};
+use lb_common::layout::{Counter, Geometry, Handshakes, LAYOUT_VERSION, MAGIC, Meta, Refusals};
 use lb_common::pipeline::{Stage, Variant};
 use thiserror::Error;
 
@@ -250,7 +250,7 @@ pub fn describe(set: &MapSet, limits: &Limits, geometry: Geometry) {
             maglev_slots: limits.maglev_slots,
             flows_v4: limits.flows_v4,
             flows_v6: limits.flows_v6,
-            reserved: 0,
+            prefixes: limits.prefixes,
             geometry,
             object: object_digest(),
         };
@@ -266,6 +266,7 @@ pub fn limits_of(meta: &Meta) -> Limits {
         services: meta.services,
         backends: meta.backends,
         maglev_slots: meta.maglev_slots,
+        prefixes: meta.prefixes,
     }
 }
 
@@ -285,6 +286,7 @@ pub struct CounterMaps {
     services: PerCpuArray<MapData, [u64; 2]>,
     backends: PerCpuArray<MapData, [u64; 2]>,
     handshakes: PerCpuArray<MapData, [u64; 4]>,
+    refusals: PerCpuArray<MapData, [u64; 4]>,
 }
 
 /// Which counters.
@@ -309,6 +311,7 @@ impl CounterMaps {
             services: per_cpu(pins, "service_counters")?,
             backends: per_cpu(pins, "backend_counters")?,
             handshakes: per_cpu(pins, "backend_handshakes")?,
+            refusals: per_cpu(pins, "refusals")?,
         })
     }
 
@@ -335,11 +338,13 @@ impl CounterMaps {
     /// The sum over all CPUs of a backend's handshakes; zero for an id that does not exist.
     #[must_use]
     pub fn handshakes(&self, backend: u32) -> Handshakes {
-        let values = self.handshakes.get(&backend, 0);
-        let steps = values.map_or([0; 4], |values| {
-            values.iter().fold([0; 4], |sum, one| std::array::from_fn(|step| sum[step] + one[step]))
-        });
-        Handshakes { steps }
+        Handshakes { steps: sum_of_four(&self.handshakes, backend) }
+    }
+
+    /// The sum over all CPUs of the packets of a VIP that its lists refused; zero for an id that does not exist.
+    #[must_use]
+    pub fn refusals(&self, vip: u32) -> Refusals {
+        Refusals { packets: sum_of_four(&self.refusals, vip) }
     }
 
     /// The sums of all counters, by index.
@@ -377,6 +382,13 @@ impl CounterMaps {
         };
         map.set(index, values, 0).map_err(io::Error::other)
     }
+}
+
+/// The sum over all CPUs of four counts; zero for an index that does not exist.
+fn sum_of_four(map: &PerCpuArray<MapData, [u64; 4]>, index: u32) -> [u64; 4] {
+    map.get(&index, 0).map_or([0; 4], |values| {
+        values.iter().fold([0; 4], |sum, one| std::array::from_fn(|place| sum[place] + one[place]))
+    })
 }
 
 /// Opens a pinned map of one value per CPU.

@@ -7,8 +7,8 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, FragmentLine, IndexLine, Load, MaglevLine, Meta, MetaHead, NextHop, Pool,
-    PoolInfo, RangeLine, ServerIds, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, FilterLine, FragmentLine, IndexLine, Load, MaglevLine, Meta, MetaHead,
+    NextHop, Pool, PoolInfo, RangeLine, ServerIds, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::trace::Trace;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -34,6 +34,7 @@ map_values!(
     BackendInfo,
     Bucket<1>,
     Bucket<3>,
+    FilterLine,
     FragmentLine,
     IndexLine,
     Load,

@@ -1,8 +1,9 @@
 //! The maps of the packet program: names, kinds, sizes.
 
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, Counter, FragmentLine, Handshakes, IndexLine, Load, MaglevLine, Meta,
-    NextHop, Pool, PoolInfo, RangeLine, ServerIds, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, Counter, FilterLine, FragmentLine, Handshakes, IndexLine, Load, MaglevLine,
+    Meta, NextHop, Pool, PoolInfo, RangeLine, Refusals, ServerIds, Service, ServiceInfo, Vip, VipInfo,
+    VipLineV6,
 };
 use lb_common::reason::Reason;
 use lb_common::trace::Trace;
@@ -63,6 +64,7 @@ pub fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         spec::<Bucket<1>>("FLOWS_V4", "flows_v4", Shared, sizes.flows_v4),
         spec::<Bucket<3>>("FLOWS_V6", "flows_v6", Shared, sizes.flows_v6),
         spec::<FragmentLine>("FRAGMENTS", "fragments", Shared, sizes.fragments),
+        spec::<FilterLine>("FILTERS", "filters", Shared, sizes.filters),
         spec::<BackendInfo>("BACKEND_INFO", "backend_info", Shared, sizes.backends),
         spec::<ServiceInfo>("SERVICE_INFO", "service_info", Shared, sizes.services),
         spec::<PoolInfo>("POOL_INFO", "pool_info", Shared, sizes.pools),
@@ -72,6 +74,7 @@ pub fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         spec::<Counter>("SERVICE_COUNTERS", "service_counters", PerCpu, sizes.services),
         spec::<Counter>("BACKEND_COUNTERS", "backend_counters", PerCpu, sizes.backends),
         spec::<Handshakes>("BACKEND_HANDSHAKES", "backend_handshakes", PerCpu, sizes.backends),
+        spec::<Refusals>("REFUSALS", "refusals", PerCpu, sizes.vips),
         spec::<[u32; 2]>("TX_PORTS", "tx_ports", Kind::Ports, MAX_TX_PORTS),
     ]
 }

@@ -3,8 +3,8 @@
 use std::io;
 
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, FragmentLine, IndexLine, Load, MaglevLine, Meta, NextHop, Pool, PoolInfo,
-    RangeLine, ServerIds, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, FilterLine, FragmentLine, IndexLine, Load, MaglevLine, Meta, NextHop, Pool,
+    PoolInfo, RangeLine, ServerIds, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
 };
 use lb_common::memory::Slices;
 use lb_common::trace::Trace;
@@ -34,6 +34,7 @@ pub struct MapSet {
     pub flows_v4: Mapping<Bucket<1>>,
     pub flows_v6: Mapping<Bucket<3>>,
     pub fragments: Mapping<FragmentLine>,
+    pub filters: Mapping<FilterLine>,
     pub backend_info: Mapping<BackendInfo>,
     pub service_info: Mapping<ServiceInfo>,
     pub pool_info: Mapping<PoolInfo>,
@@ -77,6 +78,7 @@ impl MapSet {
             flows_v4: source.open(find("flows_v4"), access)?,
             flows_v6: source.open(find("flows_v6"), access)?,
             fragments: source.open(find("fragments"), access)?,
+            filters: source.open(find("filters"), access)?,
             backend_info: source.open(find("backend_info"), access)?,
             service_info: source.open(find("service_info"), access)?,
             pool_info: source.open(find("pool_info"), access)?,
@@ -108,6 +110,7 @@ impl MapSet {
             flows_v4: Mapping::anonymous(sizes.flows_v4 as usize)?,
             flows_v6: Mapping::anonymous(sizes.flows_v6 as usize)?,
             fragments: Mapping::anonymous(sizes.fragments as usize)?,
+            filters: Mapping::anonymous(sizes.filters as usize)?,
             backend_info: Mapping::anonymous(sizes.backends as usize)?,
             service_info: Mapping::anonymous(sizes.services as usize)?,
             pool_info: Mapping::anonymous(sizes.pools as usize)?,
@@ -136,6 +139,7 @@ impl MapSet {
             flows_v4: &self.flows_v4,
             flows_v6: &self.flows_v6,
             fragments: &self.fragments,
+            filters: &self.filters,
         }
     }
 }

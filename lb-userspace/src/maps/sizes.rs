@@ -25,6 +25,7 @@ pub struct Sizes {
     pub flows_v6: u32,
     pub fragments: u32,
     pub servers: u32,
+    pub filters: u32,
 }
 
 /// Lines per service in the port index: with 4 exact ports a service, two neighbouring lines hold 2 of 14 on average.
@@ -39,8 +40,16 @@ const MIN_LINES: u32 = 16;
 const FRAGMENT_LINES: u32 = 16_384;
 /// Lines per backend in the server index: with three server ids each, two neighbouring lines hold 3 of 14 on average.
 const SERVER_LINES: u32 = 2;
+/// Lines that the lists of few prefixes take whatever they are.
+const FEWEST_FILTER_LINES: u32 = 256;
 /// Ways of a flow bucket.
 const WAYS: u32 = 4;
+
+/// Lines of lists: the keys of a prefix and the groups that it is in take half a line to one, and a changed list is made
+/// beside the old one.
+const fn filter_lines(prefixes: u32) -> u32 {
+    FEWEST_FILTER_LINES + prefixes + prefixes / 2
+}
 
 impl Sizes {
     /// No values: for what is the same at every size.
@@ -59,6 +68,7 @@ impl Sizes {
         flows_v6: 0,
         fragments: 0,
         servers: 0,
+        filters: 0,
     };
 
     /// The sizes for `limits`. Index tables and flow tables are powers of two; flow tables have at least twice as many
@@ -85,6 +95,7 @@ impl Sizes {
             flows_v6: buckets(limits.flows_v6),
             fragments: FRAGMENT_LINES,
             servers: limits.backends.max(MIN_LINES).next_power_of_two() * SERVER_LINES,
+            filters: filter_lines(limits.prefixes),
         }
     }
 

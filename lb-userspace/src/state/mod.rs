@@ -4,6 +4,7 @@
 //! whoever applies the overlay to health and maps.
 
 pub mod change;
+pub mod denied;
 pub mod lock;
 pub mod overlay;
 pub mod request;

@@ -6,6 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::denied::Denied;
 use crate::view::status::Change;
 
 /// A backend of a pool, by name.
@@ -105,9 +106,22 @@ pub struct Entry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overlay {
     pub(super) entries: BTreeMap<BackendName, Entry>,
+    pub(super) denied: Denied,
 }
 
 impl Overlay {
+    /// Prefixes that are denied.
+    #[must_use]
+    pub fn denied(&self) -> &Denied {
+        &self.denied
+    }
+
+    /// The same with these prefixes denied instead.
+    #[must_use]
+    pub fn with_denied(self, denied: Denied) -> Self {
+        Self { denied, ..self }
+    }
+
     /// The admin state of a backend at `now`; `None` is active.
     #[must_use]
     pub fn admin(&self, backend: &BackendName, now: Timestamp) -> Option<&AdminChange> {
@@ -233,7 +247,7 @@ impl Overlay {
     }
 }
 
-fn live(until: Option<Timestamp>, now: Timestamp) -> bool {
+pub(super) fn live(until: Option<Timestamp>, now: Timestamp) -> bool {
     until.is_none_or(|until| now < until)
 }
 

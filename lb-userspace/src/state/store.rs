@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::denied::{Denial, Denied, Target};
 use super::overlay::{BackendName, Entry, Overlay};
 use crate::failure::{Code, Failure};
 
@@ -88,6 +89,16 @@ pub struct Store {
 struct Document {
     version: u32,
     backends: Vec<Row>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    denied: Vec<DeniedRow>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DeniedRow {
+    #[serde(flatten)]
+    target: Target,
+    #[serde(flatten)]
+    denial: Denial,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -160,7 +171,10 @@ impl Store {
     pub fn save(&self, overlay: &Overlay) -> Result<(), StateError> {
         let rows = overlay.entries.iter();
         let backends = rows.map(|(backend, entry)| Row { backend: backend.clone(), entry: entry.clone() });
-        let document = Document { version: VERSION, backends: backends.collect() };
+        let rows = overlay.denied.entries.iter();
+        let denied =
+            rows.map(|(target, denial)| DeniedRow { target: target.clone(), denial: denial.clone() });
+        let document = Document { version: VERSION, backends: backends.collect(), denied: denied.collect() };
         let path = self.path();
         let failed = |source| io_error("write", &path, source);
         let bytes = serde_json::to_vec_pretty(&document).map_err(|error| failed(error.into()))?;
@@ -208,7 +222,8 @@ pub(crate) fn replace(directory: &Path, name: &str, mut bytes: Vec<u8>) -> Resul
 fn parse(text: &str) -> Option<Overlay> {
     let document: Document = serde_json::from_str(text).ok()?;
     let entries = document.backends.into_iter().map(|row| (row.backend, row.entry)).collect();
-    (document.version == VERSION).then_some(Overlay { entries })
+    let denied = document.denied.into_iter().map(|row| (row.target, row.denial)).collect();
+    (document.version == VERSION).then_some(Overlay { entries, denied: Denied { entries: denied } })
 }
 
 fn io_error(operation: &'static str, path: &Path, source: io::Error) -> StateError {
@@ -241,7 +256,10 @@ mod tests {
             &BackendName::new("api", "gone"),
             Some(AdminChange { state: Out::Maintenance, until: None, note: note() }),
         );
-        overlay
+        let target = |vip| Target { vip, prefix: "192.0.2.0/24".parse().expect("a prefix") };
+        let denial = |until| Denial { until, note: note() };
+        let entries = [(target(None), denial(None)), (target(Some("edge".to_owned())), denial(Some(NOW)))];
+        overlay.with_denied(Denied { entries: entries.into() })
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub mod backends;
 pub mod check;
+pub mod deny;
 pub mod drill;
 pub mod events;
 pub mod filter;

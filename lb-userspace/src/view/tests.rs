@@ -50,7 +50,14 @@ fn hot(
 
 /// Pool `web` (id 1) of three backends, service `web` on VIP `edge`: one up, one draining, one down.
 pub(crate) fn maps() -> MapSet {
-    let limits = Limits { flows_v4: 1024, flows_v6: 256, services: 8, backends: 8, maglev_slots: 65_536 };
+    let limits = Limits {
+        flows_v4: 1024,
+        flows_v6: 256,
+        services: 8,
+        backends: 8,
+        maglev_slots: 65_536,
+        prefixes: 1024,
+    };
     let maps = MapSet::anonymous(&Sizes::of(&limits)).expect("memory");
     maps.meta.update(0, |meta| {
         meta.flows_v4 = limits.flows_v4;

@@ -6,7 +6,7 @@
 use aya::TestRun as _;
 use aya::programs::TestRunOptions;
 use lb_common::cell::SharedU64;
-use lb_common::layout::{Bucket, Counter, FragmentLine, FragmentWay, Handshakes, Load, Way};
+use lb_common::layout::{Bucket, Counter, FragmentLine, FragmentWay, Handshakes, Load, Refusals, Way};
 use lb_common::pipeline::Outcome;
 use lb_common::reason::{Reason, Verdict};
 use lb_userspace::maps::load;
@@ -177,7 +177,11 @@ fn sum(before: Option<Totals>, batch: Totals) -> Totals {
     let steps = |(one, two): (Handshakes, Handshakes)| Handshakes {
         steps: std::array::from_fn(|step| one.steps[step] + two.steps[step]),
     };
+    let refusals = |(one, two): (Refusals, Refusals)| Refusals {
+        packets: std::array::from_fn(|list| one.packets[list] + two.packets[list]),
+    };
     Totals {
+        refusals: before.refusals.into_iter().zip(batch.refusals).map(refusals).collect(),
         handshakes: before.handshakes.into_iter().zip(batch.handshakes).map(steps).collect(),
         reasons: add(before.reasons, batch.reasons),
         services: add(before.services, batch.services),

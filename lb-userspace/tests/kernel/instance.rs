@@ -1,8 +1,8 @@
 //! The program and its maps, loaded for a test.
 
 use lb_common::layout::{
-    Backend, Geometry, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine, ServerIds, Service, Vip,
-    VipLineV6,
+    Backend, FilterLine, Geometry, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine, ServerIds, Service,
+    Vip, VipLineV6,
 };
 use lb_userspace::maps::load::{self, CounterKind, CounterMaps};
 use lb_userspace::maps::mapping::Access;
@@ -40,12 +40,13 @@ store! {
     server_line: IndexLine = servers;
     server_ids: ServerIds = server_ids;
     next_hop: NextHop = next_hops;
+    filter_line: FilterLine = filters;
 }
 
 /// The scene's sizes.
 pub(crate) fn sizes() -> Sizes {
     let SceneSizes { vips_v4, vips_v6, ports, ranges, vips, services, pools, .. } = SceneSizes::SMALL;
-    let SceneSizes { maglev, backends, next_hops, flows_v4, flows_v6, fragments, servers, .. } =
+    let SceneSizes { maglev, backends, next_hops, flows_v4, flows_v6, fragments, servers, filters, .. } =
         SceneSizes::SMALL;
     Sizes {
         vips_v4,
@@ -61,6 +62,7 @@ pub(crate) fn sizes() -> Sizes {
         flows_v4,
         flows_v6,
         fragments,
+        filters,
         servers,
     }
 }
@@ -104,6 +106,7 @@ impl Instance {
             services: counters.sums(CounterKind::Services),
             backends: counters.sums(CounterKind::Backends),
             handshakes: (0..sizes().backends).map(|id| counters.handshakes(id)).collect(),
+            refusals: (0..sizes().vips).map(|id| counters.refusals(id)).collect(),
         }
     }
 }

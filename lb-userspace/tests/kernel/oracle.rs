@@ -13,7 +13,10 @@ use lb_userspace::maps::load;
 use lb_userspace::maps::mapping::Mapping;
 use lb_userspace::maps::set::MapSet;
 use serde::{Deserialize, Serialize};
-use weir_model::{Host, INGRESS, OTHER_PORT, PORTS_FIRST, Scene, SceneSizes, client, not_vip, vip};
+use weir_model::{
+    ALLOWED, DENIED, DENIED_THERE, Host, INGRESS, OTHER_PORT, PORTS_FIRST, Scene, SceneSizes, client,
+    not_vip, vip,
+};
 
 use crate::instance::{Instance, Tables, sizes};
 
@@ -58,9 +61,14 @@ fn world() -> String {
     let [other4, other6] = address(&not_vip);
     let [drop4, drop6] = address(&|family| vip(family, 1));
     let [reject4, reject6] = address(&|family| vip(family, 2));
+    let [allow4, allow6] = address(&|family| vip(family, 3));
+    let [denied4, denied6] = address(&|family| client(family, DENIED));
+    let [there4, there6] = address(&|family| client(family, DENIED_THERE));
+    let [stranger4, stranger6] = address(&|family| client(family, ALLOWED));
     serde_json::json!({
         "vip4": vip4, "vip6": vip6, "client4": client4, "client6": client6, "other4": other4, "other6": other6,
-        "drop4": drop4, "drop6": drop6, "reject4": reject4, "reject6": reject6,
+        "allow4": allow4, "allow6": allow6, "denied4": denied4, "denied6": denied6, "there4": there4, "there6": there6,
+        "stranger4": stranger4, "stranger6": stranger6, "drop4": drop4, "drop6": drop6, "reject4": reject4, "reject6": reject6,
         "ports": {
             "ipip4": port(2), "ipip6": port(3), "dsr4": port(12), "dsr6": port(13), "reset": port(6),
             "gue4": port(162), "gue6": port(163), "quic": port(Scene::quic(2) as u16),

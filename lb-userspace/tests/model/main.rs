@@ -4,6 +4,7 @@ mod capacity;
 mod frames;
 mod instances;
 mod lifecycle;
+mod lists;
 mod quic;
 mod reload;
 mod rules;

@@ -16,6 +16,7 @@ use lb_userspace::config::model::{
     Timeouts, Tunnel, Unmatched, Vip,
 };
 use lb_userspace::desired::{Desired, Egress, HopKey, HopRecord, Inputs, PoolView};
+use lb_userspace::filter::{Lists, Prefixes};
 use lb_userspace::flows;
 use lb_userspace::maps::set::MapSet;
 use lb_userspace::maps::sizes::Sizes;
@@ -26,7 +27,14 @@ pub(crate) const VIP: &str = "198.51.100.10";
 pub(crate) const SECRET: u64 = 0x5ec2_e7a1_1b2c_3d4e;
 
 pub(crate) fn limits() -> Limits {
-    Limits { flows_v4: 4096, flows_v6: 1024, services: 16, backends: 128, maglev_slots: 1 << 18 }
+    Limits {
+        flows_v4: 4096,
+        flows_v6: 1024,
+        services: 16,
+        backends: 128,
+        maglev_slots: 1 << 18,
+        prefixes: 1024,
+    }
 }
 
 /// A config without VIPs, pools and services.
@@ -37,6 +45,7 @@ pub(crate) fn config(limits: Limits) -> Config {
         mtu: None,
         hash_seed: 7,
         limits,
+        deny: Prefixes::default(),
         tunnel: Tunnel { source: Vec::new(), gue_port: 6080 },
         guard: Guard::default(),
         vips: BTreeMap::new(),
@@ -53,6 +62,8 @@ pub(crate) fn vip(name: &str, addresses: &[&str]) -> Vip {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         icmp_echo: true,
         unmatched: Unmatched::Drop,
+        allow: Prefixes::default(),
+        deny: Prefixes::default(),
     }
 }
 
@@ -154,8 +165,10 @@ pub(crate) fn with_inputs<T>(
     views: &BTreeMap<String, PoolView>,
     work: impl FnOnce(&Inputs<'_>) -> T,
 ) -> T {
+    let lists = Lists::new(config, std::iter::empty(), &Lists::default());
     work(&Inputs {
         config,
+        lists: &lists,
         weight: &|_, backend| backend.weight,
         views,
         egress: &|address, _| Some(egress(address)),

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use lb_common::layout::{Counter, Geometry, HandshakeStep, Handshakes, Scratch};
+use lb_common::layout::{Counter, Geometry, HandshakeStep, Handshakes, Listed, Refusals, Scratch};
 use lb_common::memory::{Frame, Memory, Slices};
 use lb_common::pipeline::{self, Outcome};
 use lb_common::reason::Reason;
@@ -21,6 +21,8 @@ pub struct Totals {
     pub backends: Vec<Counter>,
     /// Steps of flows' openings, by backend id.
     pub handshakes: Vec<Handshakes>,
+    /// Packets that lists refused, by VIP id.
+    pub refusals: Vec<Refusals>,
 }
 
 /// A frame that went through.
@@ -58,6 +60,7 @@ impl<'a> Host<'a> {
             services: zeros(slices.services.len()),
             backends: zeros(slices.backends.len()),
             handshakes: vec![Handshakes::default(); slices.backends.len()],
+            refusals: vec![Refusals::default(); slices.vips.len()],
         };
         let now = Tick::from_ns(geometry.fixed_now_ns);
         Self { slices, geometry, now, scratch: Scratch::default(), totals: RefCell::new(totals) }
@@ -82,6 +85,11 @@ impl<'a> Host<'a> {
                 handshakes.steps[step as usize] += 1;
             }
         };
+        let on_refused = |vip: u32, list: Listed| {
+            if let Some(refusals) = self.totals.borrow_mut().refusals.get_mut(vip as usize) {
+                refusals.packets[list as usize] += 1;
+            }
+        };
         let tables = Memory {
             slices: self.slices,
             geometry: self.geometry,
@@ -90,6 +98,7 @@ impl<'a> Host<'a> {
             on_count: &on_count,
             on_forwarded: &on_forwarded,
             on_handshake: &on_handshake,
+            on_refused: &on_refused,
         };
         let outcome = pipeline::process(&mut packet, &tables);
         Ran { outcome, output: packet.bytes().to_vec() }

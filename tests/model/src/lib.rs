@@ -25,7 +25,7 @@ pub use plain::Plain;
 pub use quic::{QuicHeader, quic};
 pub use replay::replay;
 pub use scene::{
-    CID_CONFIG, GUE_PORT, INGRESS, MISSING_PORT, OTHER_CID_CONFIG, OTHER_PORT, PORTS_FIRST, Scene,
-    SceneSizes, client, not_vip, vip,
+    ALLOWED, CID_CONFIG, DENIED, DENIED_THERE, GUE_PORT, INGRESS, MISSING_PORT, OTHER_CID_CONFIG, OTHER_PORT,
+    PORTS_FIRST, Scene, SceneSizes, client, not_vip, vip,
 };
 pub use store::Store;

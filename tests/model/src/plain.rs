@@ -2,8 +2,8 @@
 
 use lb_common::cell::{SharedU32, SharedU64};
 use lb_common::layout::{
-    Backend, Bucket, FragmentLine, IndexLine, Load, MaglevLine, NextHop, NextHopCopy, Pool, RangeLine,
-    ServerIds, Service, Vip, VipLineV6,
+    Backend, Bucket, FilterLine, FragmentLine, IndexLine, Load, MaglevLine, NextHop, NextHopCopy, Pool,
+    RangeLine, ServerIds, Service, Vip, VipLineV6,
 };
 use lb_common::memory::Slices;
 
@@ -28,6 +28,7 @@ pub struct Plain {
     flows_v4: Vec<Bucket<1>>,
     flows_v6: Vec<Bucket<3>>,
     fragments: Vec<FragmentLine>,
+    filters: Vec<FilterLine>,
 }
 
 fn repeat<T>(count: u32, value: impl Fn() -> T) -> Vec<T> {
@@ -62,7 +63,8 @@ impl Plain {
                 ranges: word(),
                 unmatched: word(),
                 flags: word(),
-                reserved: [0; 4],
+                lists: word(),
+                reserved: [0; 3],
             }),
             services: repeat(sizes.services, || Service {
                 forward: word(),
@@ -97,6 +99,7 @@ impl Plain {
             flows_v4: repeat(sizes.flows_v4, Bucket::empty),
             flows_v6: repeat(sizes.flows_v6, Bucket::empty),
             fragments: repeat(sizes.fragments, FragmentLine::empty),
+            filters: repeat(sizes.filters, FilterLine::default),
         }
     }
 
@@ -120,6 +123,7 @@ impl Plain {
             flows_v4: &self.flows_v4,
             flows_v6: &self.flows_v6,
             fragments: &self.fragments,
+            filters: &self.filters,
         }
     }
 }
@@ -148,4 +152,5 @@ store! {
     server_line: IndexLine = servers;
     server_ids: ServerIds = server_ids;
     next_hop: NextHop = next_hops;
+    filter_line: FilterLine = filters;
 }

@@ -1,5 +1,9 @@
 //! A set of tables with every kind of record.
 
+mod lists;
+
+pub use lists::{ALLOWED, DENIED, DENIED_THERE};
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::forward::constant_sum;
@@ -69,6 +73,7 @@ pub struct SceneSizes {
     pub flows_v6: u32,
     pub fragments: u32,
     pub servers: u32,
+    pub filters: u32,
 }
 
 impl SceneSizes {
@@ -88,6 +93,7 @@ impl SceneSizes {
         flows_v6: 32,
         fragments: 16,
         servers: 64,
+        filters: 512,
     };
 
     /// The masks that go with these sizes, a fixed secret, and this time.
@@ -165,6 +171,7 @@ impl Scene {
                 Self::vip(store, geometry, family, n);
             }
         }
+        lists::fill(store);
     }
 
     /// The service with this id: pool, mode, what happens to flows of down backends, whether it remembers flows.
@@ -424,7 +431,7 @@ impl Scene {
         let (pool, mode, on_down, track) = Self::rules(service);
         store.service(service, |record| {
             let forward = ForwardWord::new(pool, mode, on_down, track).with_gue_port(GUE_PORT);
-            let forward = forward.with_scheduler(Self::scheduler(service));
+            let forward = forward.with_scheduler(Self::scheduler(service)).with_lists();
             record.forward.set(if service > QUIC { forward.with_quic().0 } else { forward.0 });
             let configs = [CID_CONFIG, OTHER_CID_CONFIG].into_iter();
             let configs =
@@ -435,8 +442,7 @@ impl Scene {
     }
 
     fn vip<S: Store>(store: &mut S, geometry: &Geometry, family: Family, n: u32) {
-        let first = if family == Family::V4 { 1 } else { 1 + VIPS + FILLERS };
-        let id = first + n;
+        let id = Self::vip_id(family, n);
         match vip(family, n) {
             IpAddr::V4(address) => {
                 let line = hash::index(address.to_bits()) & geometry.vip_v4_mask;
@@ -468,6 +474,11 @@ impl Scene {
             // Echo requests are answered by all VIPs but 1.
             record.flags.set(u64::from(n != 1));
         });
+    }
+
+    /// The id of the `n`-th VIP of a family.
+    fn vip_id(family: Family, n: u32) -> u32 {
+        n + if family == Family::V4 { 1 } else { 1 + VIPS + FILLERS }
     }
 
     fn vip_v6<S: Store>(store: &mut S, geometry: &Geometry, address: Ipv6Addr, id: u32) {

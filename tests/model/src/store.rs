@@ -1,7 +1,8 @@
 //! Writing access to the tables, wherever they are.
 
 use lb_common::layout::{
-    Backend, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine, ServerIds, Service, Vip, VipLineV6,
+    Backend, FilterLine, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine, ServerIds, Service, Vip,
+    VipLineV6,
 };
 
 macro_rules! store {
@@ -40,4 +41,6 @@ store! {
     server_ids: ServerIds;
     /// Changes a next hop.
     next_hop: NextHop;
+    /// Changes a line of lists.
+    filter_line: FilterLine;
 }

@@ -80,9 +80,9 @@ def sound(packet):
 
 
 def all_cases(world):
-    from . import forwarding, fragments, icmp, quic
+    from . import filters, forwarding, fragments, icmp, quic
 
     cases = []
-    for feature in (forwarding, fragments, icmp, quic):
+    for feature in (filters, forwarding, fragments, icmp, quic):
         cases.extend(feature.cases(world))
     return cases

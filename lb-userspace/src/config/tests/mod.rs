@@ -6,6 +6,7 @@ mod conflicts;
 mod examples;
 mod fuzz;
 mod hooks;
+mod lists;
 mod refused;
 mod report;
 

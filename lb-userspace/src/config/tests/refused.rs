@@ -486,16 +486,6 @@ fn what_later_versions_take_is_not_called_unknown() {
         ),
         (
             "[[service]]",
-            "deny = [\"10.0.0.0/8\"]\n[[service]]",
-            "2: deny is not available in this version: leave it out or empty ([])",
-        ),
-        (
-            "[[service]]",
-            "[defaults]\nallow = { file = \"x\" }\n[[service]]",
-            "3: [defaults]: allow is not available in this version: leave it out or empty ([])",
-        ),
-        (
-            "[[service]]",
             "[defaults]\nnew_flow_limit = { total = \"5/s\" }\n[[service]]",
             "3: [defaults]: new_flow_limit a table is not available in this version; available: \"none\"",
         ),
