@@ -1,7 +1,7 @@
 //! From a packet's destination to the service that claims it.
 
 use crate::hash;
-use crate::layout::{IndexLine, Span, Unmatched, VipPorts};
+use crate::layout::{IndexLine, Span, Unmatched, Vip, VipPorts};
 use crate::reason::Reason;
 use crate::tables::Tables;
 use crate::wire::Protocol;
@@ -40,6 +40,34 @@ pub const fn port_key(vip: u32, protocol: Protocol, port: u16) -> u32 {
 /// The VIP's policy for packets that no service claims.
 #[inline(always)]
 pub fn service<T: Tables>(tables: &T, vip: u32, protocol: Protocol, port: u16) -> Result<u32, Reason> {
+    claimed(tables, vip, protocol, port, |vip| unmatched(Unmatched::from_word(vip.unmatched.get())))
+}
+
+/// The same where the VIP's lists were not asked: where no service claims the packet and there are lists, those come first.
+///
+/// # Errors
+/// [`Reason::Denied`] where lists are to be asked, else the VIP's policy for packets that no service claims.
+#[inline(always)]
+pub fn service_before_lists<T: Tables>(
+    tables: &T,
+    vip: u32,
+    protocol: Protocol,
+    port: u16,
+) -> Result<u32, Reason> {
+    claimed(tables, vip, protocol, port, |vip| match vip.lists.get() {
+        0 => unmatched(Unmatched::from_word(vip.unmatched.get())),
+        _ => Reason::Denied,
+    })
+}
+
+#[inline(always)]
+fn claimed<T: Tables>(
+    tables: &T,
+    vip: u32,
+    protocol: Protocol,
+    port: u16,
+    otherwise: impl Fn(&Vip) -> Reason,
+) -> Result<u32, Reason> {
     let key = port_key(vip, protocol, port);
     let line = hash::index(key) & tables.port_mask();
     if let Some(service) = find(key, line, |line| tables.port_line(line)) {
@@ -60,7 +88,7 @@ pub fn service<T: Tables>(tables: &T, vip: u32, protocol: Protocol, port: u16) -
         }
     }
     match VipPorts(vip.any.get()).service(protocol) {
-        0 => Err(unmatched(Unmatched::from_word(vip.unmatched.get()))),
+        0 => Err(otherwise(vip)),
         service => Ok(service),
     }
 }

@@ -89,7 +89,7 @@ fn send(host: &Host<'_>, service: u32, family: Family, number: u32) -> Sent {
         Transport::Sctp { chunk: 11 },
     ];
     let ports = (20_000 + number as u16, PORTS_FIRST + service as u16);
-    let mut spec = PacketSpec::syn(client(family, number), vip(family, 0), ports)
+    let mut spec = PacketSpec::syn(client(family, number % 40), vip(family, 0), ports)
         .carrying(transports[number as usize % transports.len()]);
     // A chunk of SCTP says how long it is; nothing may follow it.
     spec.payload = if matches!(spec.transport, Transport::Sctp { .. }) { 0 } else { number as usize };

@@ -64,17 +64,18 @@ fn service_for<'a, const W: usize, I: Ip<W>, T: Tables>(
     packet: &Parsed<I::Address>,
     look: Look,
 ) -> Result<(u32, &'a Service), Reason> {
-    let id = match service::service(tables, packet.vip, packet.protocol, packet.ports.1) {
-        Ok(id) => id,
-        Err(reason) => {
-            filter::check_unclaimed::<W, I, T>(tables, packet.vip, packet.source, look)?;
-            return Err(reason);
+    let (vip, protocol, port) = (packet.vip, packet.protocol, packet.ports.1);
+    let id = match look {
+        Look::Front => service::service_before_lists(tables, vip, protocol, port)?,
+        Look::Whole => {
+            filter::check::<W, I, T>(tables, vip, packet.source, look)?;
+            service::service(tables, vip, protocol, port)?
         }
     };
     let record = tables.service(id).ok_or(Reason::Inconsistent)?;
     let forward = ForwardWord(record.forward.get());
     tables.trace(Mark::Service, id, forward.0);
-    if forward.has_lists() {
+    if matches!(look, Look::Front) && forward.has_lists() {
         filter::check::<W, I, T>(tables, packet.vip, packet.source, look)?;
     }
     Ok((id, record))
