@@ -124,12 +124,12 @@ fn keys_below(line: &FilterLine, family: Family, (high, low): (u64, u64)) -> u64
     below
 }
 
-/// 1 where `a` < `b`, else 0: the borrow of their difference. Opaque, and without a comparison: the verifier would follow
-/// each key's two outcomes.
+/// 1 where `a` < `b`, else 0: the borrow of their difference. A number that the compiler cannot look into: of what it
+/// knows to be 0 or 1 it makes a branch, and the verifier would follow both ways of each key.
 #[inline(always)]
 fn is_less(a: u64, b: u64) -> u64 {
     let difference = black_box(a.wrapping_sub(b));
-    ((!a & b) | (!(a ^ b) & difference)) >> 63
+    black_box(((!a & b) | (!(a ^ b) & difference)) >> 63)
 }
 
 #[cfg(test)]
