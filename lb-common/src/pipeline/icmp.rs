@@ -64,17 +64,14 @@ pub(super) fn icmp<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
         offset,
         end,
     };
+    if matches!(message, Message::EchoRequest | Message::Other) {
+        filter::check::<W, I, T>(tables, vip, found.source, Look::Whole)?;
+    }
     match message {
-        Message::EchoRequest => {
-            filter::check::<W, I, T>(tables, vip, found.source, Look::Whole)?;
-            echo::<W, I, P, T>(packet, tables, at, &found, bytes)
-        }
+        Message::EchoRequest => echo::<W, I, P, T>(packet, tables, at, &found, bytes),
         Message::Error => error::<W, I, P, T>(packet, tables, at, &found, bytes),
         Message::Neighbour => Err(Reason::Icmp),
-        Message::Other => {
-            filter::check::<W, I, T>(tables, vip, found.source, Look::Whole)?;
-            Err(by_policy(tables, vip, Reason::UnmatchedDrop))
-        }
+        Message::Other => Err(by_policy(tables, vip, Reason::UnmatchedDrop)),
     }
 }
 
