@@ -115,6 +115,7 @@ impl Slices<'_> {
         pools: &[],
         maglev: &[],
         backends: &[],
+        loads: &[],
         next_hops: &[],
         flows_v4: &[],
         flows_v6: &[],
