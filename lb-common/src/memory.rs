@@ -120,6 +120,8 @@ impl Slices<'_> {
         flows_v4: &[],
         flows_v6: &[],
         fragments: &[],
+        servers: &[],
+        server_ids: &[],
         filters: &[],
     };
 }
@@ -168,6 +170,8 @@ impl Memory<'_> {
             flows_v4_mask: 0,
             flows_v6_mask: 0,
             fragments_mask: 0,
+            servers_mask: 0,
+            reserved: 0,
         },
         now: Tick::from_bits(0),
         scratch: None,
