@@ -223,19 +223,11 @@ impl Follower {
             tokio::select! {
                 // Notifications first: what was sent before a dump must be applied before it.
                 biased;
-                read = self.socket.recv(&mut datagram) => match read {
-                    Ok(()) => self.notified(&datagram).await?,
-                    Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                        self.counters.overruns.fetch_add(1, Relaxed);
-                        wanted = true;
-                        // Route notifications may be among those that were lost.
-                        self.tell(Instant::now(), vec![NetEvent::RoutesChanged]).await?;
-                    }
-                    Err(error) => return Err(error),
-                },
+                read = self.socket.recv(&mut datagram) => wanted |= self.received(read, &datagram).await?,
                 (requests, dump) = finished(&mut dumping) => {
                     dumping = None;
                     idle = Some(requests);
+                    wanted |= self.catch_up(&mut datagram).await?;
                     self.resynced(dump).await?;
                 }
                 _ = ticks.tick() => wanted = true,
@@ -245,6 +237,36 @@ impl Follower {
                     }
                 }
             }
+        }
+    }
+
+    /// Applies the notifications that arrived while a dump was read: the runtime may have seen the dump's last part
+    /// before it looked at this socket again. Whether some were lost.
+    async fn catch_up(&mut self, datagram: &mut Vec<u8>) -> io::Result<bool> {
+        // The runtime asks the kernel which sockets are readable.
+        tokio::task::yield_now().await;
+        let mut lost = false;
+        loop {
+            datagram.clear();
+            tokio::select! {
+                biased;
+                read = self.socket.recv(datagram) => lost |= self.received(read, datagram).await?,
+                () = std::future::ready(()) => return Ok(lost),
+            }
+        }
+    }
+
+    /// Takes what a read of the socket gave; whether notifications were lost, so that a dump has to tell.
+    async fn received(&mut self, read: io::Result<()>, datagram: &[u8]) -> io::Result<bool> {
+        match read {
+            Ok(()) => self.notified(datagram).await.map(|()| false),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                self.counters.overruns.fetch_add(1, Relaxed);
+                // Route notifications may be among those that were lost.
+                self.tell(Instant::now(), vec![NetEvent::RoutesChanged]).await?;
+                Ok(true)
+            }
+            Err(error) => Err(error),
         }
     }
 
