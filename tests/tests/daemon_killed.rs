@@ -130,7 +130,8 @@ impl Remembered {
         };
         let proven = weir.json(&["flows", "--state", "proven", "--limit", "0"])?;
         let flow = |flow: &serde_json::Value| {
-            Some((flow["client_port"].as_u64()? as u16, flow["backend"].as_str()?.to_owned()))
+            let name = format!("{}/{}", flow["pool"].as_str()?, flow["backend"].as_str()?);
+            Some((flow["client_port"].as_u64()? as u16, name))
         };
         Ok(Self {
             attached: vec![weir.attachment("eth0")?, weir.attachment("eth1")?],
