@@ -124,8 +124,9 @@ impl Running {
             let after = step.at.duration_since(injected_at).as_micros();
             step.after_us = i64::try_from(after).unwrap_or(i64::MAX);
         }
-        // What it causes at once has the same time.
-        report.timeline.sort_by_key(|step| (step.step != "injected", step.at));
+        // What it causes at once has the same time, give or take what reading two clocks makes of it, and stays in the
+        // order in which it was told.
+        report.timeline.sort_by_key(|step| (step.step != "injected", step.after_us));
         let since = |from: SystemTime, at: Option<SystemTime>| at.map(|at| micros_since(from, at));
         let injected_at = SystemTime::from(injected_at);
         report.new_flows_stopped_after_us = since(injected_at, self.stopped_at);
