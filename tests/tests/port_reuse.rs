@@ -81,7 +81,8 @@ impl Client<'_> {
         let all = document["flows"].as_array().context("a list of flows")?;
         let flow = |one: &serde_json::Value| {
             let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
-            Some((u16::try_from(one["client_port"].as_u64()?).ok()?, (text("backend"), text("state"))))
+            let name = format!("{}/{}", text("pool"), text("backend"));
+            Some((u16::try_from(one["client_port"].as_u64()?).ok()?, (name, text("state"))))
         };
         Ok(all.iter().filter_map(flow).collect())
     }
