@@ -62,14 +62,16 @@ fn becomes(weir: &WeirProc, pool: &str, backend: &str, health: &str) -> Duration
     begin.elapsed()
 }
 
-/// `inside/backend-1` goes down for a reason, and all else stays up.
+/// `inside/backend-1` goes down for a reason, and nothing else does. The backend's own ICMP errors about packets of the
+/// tunnel concern `outside` too, whose traffic takes the same tunnel: it may be suspect.
 fn found(weir: &WeirProc, what: &str, reason: &str, kind: &str) {
     let after = becomes(weir, "inside", "backend-1", "down");
     let why = told(weir, "inside", "backend-1", "why");
     println!("{what}: down after {after:?}: {why}");
     assert!(why.starts_with(reason), "{what}: {why}");
     assert_eq!(told(weir, "inside", "backend-1", "failure_kind"), kind, "{what}");
-    assert_eq!(told(weir, "outside", "backend-1", "health"), "up", "{what}: its host is well");
+    let outside = told(weir, "outside", "backend-1", "health");
+    assert!(outside == "up" || outside == "suspect", "{what}: its host is well, outside is {outside}");
     assert_eq!(told(weir, "inside", "backend-2", "health"), "up", "{what}: so is the other");
 }
 
