@@ -66,7 +66,7 @@ static SERVICE_COUNTERS: PerCpuArray<Counter, 1> = PerCpuArray::new();
 #[btf_map]
 static BACKEND_COUNTERS: PerCpuArray<Counter, 1> = PerCpuArray::new();
 
-/// This CPU's own words. Each load of the object has its own.
+/// This CPU's own words.
 #[btf_map]
 static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 

@@ -8,6 +8,7 @@ use super::run::block_on;
 use crate::admin::client::Client;
 use crate::explain::{Explained, Frames, frames_of, from_hex, to_hex};
 use crate::failure::{Code, Failure};
+use crate::maps::pins::Pins;
 
 /// Frames that one request of the admin API carries, far below what a body may hold.
 const FRAMES_A_REQUEST: usize = 8;
@@ -28,6 +29,10 @@ pub(super) fn run(
             return Err(Failure::new(Code::Usage, message));
         }
         return host.explain_offline(config, &frames, &mut |explained| output.data(&explained));
+    }
+    let pins = Pins::new(&paths.bpffs);
+    if pins.exist() && !pins.explain().exists() {
+        output.message("loading the program that explains; it stays for later ones");
     }
     for frames in frames.chunks(FRAMES_A_REQUEST) {
         let request = Frames {

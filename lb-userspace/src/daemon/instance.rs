@@ -133,7 +133,7 @@ impl Instance {
         let maps = Arc::new(pins.open_set(&sizes, Access::ReadWrite)?);
         let counters = Arc::new(CounterMaps::open(&pins)?);
         let pinned = Xdp::from_pin(pins.program(), XdpAttachType::Interface);
-        let same = meta.object == load::object_digest() && pins.stages().exists() && pins.explain().exists();
+        let same = meta.object == load::object_digest() && pins.stages().exists();
         if let (true, Ok(program)) = (same, pinned) {
             info!("adopted the running program and its maps");
             let program = Program::Pinned(Box::new(program));
@@ -237,10 +237,9 @@ impl Instance {
         // Left by a start that was cut off; absent otherwise.
         let _ = fs::remove_file(&next);
         loaded.pin(&next).map_err(|error| pin(&error))?;
-        let (explain, explain_next) = (self.pins.explain(), self.pins.root().join("explain_next"));
-        let _ = fs::remove_file(&explain_next);
-        loaded.pin_explain(&explain_next).map_err(|error| pin(&error))?;
-        fs::rename(&explain_next, &explain).map_err(|error| pin(&error))?;
+        // What explained the program that this one replaces; absent where nobody asked.
+        let _ = fs::remove_file(self.pins.explain());
+        let _ = fs::remove_file(self.pins.stages_explain());
         // The stages before the program: one that is found under its name has its stages pinned.
         fs::rename(self.pins.stages_next(), self.pins.stages()).map_err(|error| pin(&error))?;
         fs::rename(&next, &path).map_err(|error| pin(&error))

@@ -1,11 +1,12 @@
 //! Running frames through the variant of the program that explains.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 
 use aya::TestRun as _;
 use aya::programs::{TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
+use lb_common::layout::Geometry;
 use lb_common::trace::Trace;
 use rustix::fs::{FlockOperation, flock};
 
@@ -41,31 +42,48 @@ pub struct Explainer {
 }
 
 impl Explainer {
-    /// Against what is pinned: the live maps, of which nothing changes.
+    /// Against what is pinned: the live maps, of which nothing changes. The first one loads the program, which takes
+    /// seconds, and pins it.
     ///
     /// # Errors
-    /// Where nothing is pinned, or it cannot be opened.
+    /// Where nothing is pinned, or it cannot be opened; where the program is to be loaded and the running one is of
+    /// another build.
     pub fn pinned(pins: &Pins) -> Result<Self, Failure> {
         let meta = pins.meta()?;
-        Self::pinned_of(pins, &Sizes::of(&load::limits_of(&meta)))
+        if !pins.explain().exists() && meta.object != load::object_digest() {
+            return Err(Failure::new(
+                Code::Failed,
+                "the running program is of another build: ask with the `weir` that runs it",
+            ));
+        }
+        Self::pinned_of(pins, &Sizes::of(&load::limits_of(&meta)), &meta.geometry)
     }
 
     /// As [`Explainer::pinned`], for maps of sizes that no limits give.
     ///
     /// # Errors
     /// As [`Explainer::pinned`].
-    pub fn pinned_of(pins: &Pins, sizes: &Sizes) -> Result<Self, Failure> {
+    pub fn pinned_of(pins: &Pins, sizes: &Sizes, geometry: &Geometry) -> Result<Self, Failure> {
         let maps = pins.open_set(sizes, Access::ReadOnly)?;
         let specs = schema::maps(sizes);
         let spec = specs.iter().find(|spec| spec.pin == "trace").expect("the schema has the trace");
         let trace = pins.open(spec, Access::ReadWrite)?;
-        let path = pins.explain();
         let failed = |what: &str, path: &Path, cause: &dyn std::error::Error| {
             Failure::new(Code::Failed, format!("{what} {}: {}", path.display(), innermost(cause)))
         };
+        let turn = File::open(pins.maps()).map_err(|error| failed("open", pins.maps(), &error))?;
+        flock(&turn, FlockOperation::LockExclusive).map_err(|error| failed("lock", pins.maps(), &error))?;
+        let (path, stages) = (pins.explain(), pins.stages_explain());
+        if !path.exists() {
+            let mut loaded = load::load_explain(pins, sizes, geometry)?;
+            // Left by one that was cut off; absent otherwise.
+            let _ = fs::remove_file(&stages);
+            loaded.pin_stages(&stages).map_err(|error| failed("pin stages as", &stages, &error))?;
+            loaded.pin(&path).map_err(|error| failed("pin the program as", &path, &error))?;
+        }
         let program = Xdp::from_pin(&path, XdpAttachType::Interface)
             .map_err(|error| failed("open the pinned program", &path, &error))?;
-        let turn = File::open(pins.maps()).map_err(|error| failed("open", pins.maps(), &error))?;
+        flock(&turn, FlockOperation::Unlock).map_err(|error| failed("unlock", pins.maps(), &error))?;
         Ok(Self { program: Program::Pinned(Box::new(program)), maps, trace, turn: Some(turn) })
     }
 

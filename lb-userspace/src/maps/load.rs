@@ -1,15 +1,19 @@
 //! Loading the packet program.
 
 use std::hash::{DefaultHasher, Hasher as _};
-use std::io;
+use std::num::NonZero;
 use std::os::fd::AsFd as _;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::{io, iter, thread};
 
 use aya::maps::{Map, MapData, PerCpuArray, ProgramArray, xdp::DevMapHash};
-use aya::programs::{ProgramError, ProgramFd, Xdp};
+use aya::programs::{Program, ProgramError, ProgramFd, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::layout::{Counter, Geometry, Handshakes, LAYOUT_VERSION, MAGIC, Meta, Refusals};
 use lb_common::pipeline::{Stage, Variant};
+use rustix::process::setpriority_process;
 use thiserror::Error;
 
 use super::mapping::{Access, MapValue, Mapping};
@@ -22,6 +26,9 @@ use crate::objects;
 
 /// The symbol of the program array that holds the stages.
 const STAGES: &str = "STAGES";
+
+/// The priority, below that of ordinary work (setpriority(2)), of threads that load what is not traffic's.
+const NICE: i32 = 10;
 
 /// Why the program cannot be loaded.
 #[derive(Debug, Error)]
@@ -69,19 +76,7 @@ impl Loaded {
     /// # Errors
     /// None for the embedded object.
     pub fn program(&mut self) -> Result<&mut Xdp, LoadError> {
-        self.first(self.variant)
-    }
-
-    /// The program that explains, where [`load`] loaded one.
-    ///
-    /// # Errors
-    /// None for the embedded object.
-    pub fn explain(&mut self) -> Result<&mut Xdp, LoadError> {
-        self.first(Variant::Explain)
-    }
-
-    fn first(&mut self, variant: Variant) -> Result<&mut Xdp, LoadError> {
-        let name = Stage::Fast.program(variant);
+        let name = Stage::Fast.program(self.variant);
         let program = self.ebpf.program_mut(name);
         let program = program.ok_or_else(|| other(&format!("the object has no program `{name}`")))?;
         program.try_into().map_err(|error: ProgramError| other(&error.to_string()))
@@ -93,14 +88,6 @@ impl Loaded {
     /// Those of the kernel, and where something is pinned there.
     pub fn pin(&mut self, path: &Path) -> io::Result<()> {
         self.program().map_err(io::Error::other)?.pin(path).map_err(io::Error::other)
-    }
-
-    /// Pins the program that explains.
-    ///
-    /// # Errors
-    /// As [`Loaded::pin`].
-    pub fn pin_explain(&mut self, path: &Path) -> io::Result<()> {
-        self.explain().map_err(io::Error::other)?.pin(path).map_err(io::Error::other)
     }
 
     /// Takes a map of the object that is not pinned.
@@ -148,29 +135,48 @@ impl MapSource for Loaded {
     }
 }
 
-/// Loads the program of every stage and puts it in its place. An older build of the object may lack some; the first
-/// stage is there always.
-fn load_stages(ebpf: &mut Ebpf, variants: &[Variant]) -> Result<(), LoadError> {
-    let mut programs = Vec::new();
-    for (variant, stage) in
-        variants.iter().flat_map(|variant| Stage::ALL.iter().map(|stage| (*variant, *stage)))
-    {
-        let name = stage.program(variant);
-        let Some(program) = ebpf.program_mut(name) else {
-            if programs.is_empty() {
-                return Err(other(&format!("the object has no program `{name}`")));
-            }
-            continue;
-        };
-        let program: &mut Xdp = program.try_into().map_err(program_error)?;
-        program.load().map_err(program_error)?;
-        let fd = program.fd().map_err(program_error)?;
-        programs.push((stage.place(variant), fd.try_clone().map_err(|error| other(&error.to_string()))?));
+/// Loads the program of every stage, several at a time, and puts it in its place. An older build of the object may lack
+/// some; the first stage is there always.
+fn load_stages(ebpf: &mut Ebpf, variant: Variant) -> Result<(), LoadError> {
+    let place = |name: &str| {
+        let stage = Stage::ALL.iter().find(|stage| stage.program(variant) == name);
+        stage.map(|stage| stage.place(variant))
+    };
+    let programs = ebpf.programs_mut().filter_map(|(name, program)| Some((place(name)?, program)));
+    let programs: Vec<(u32, &mut Program)> = programs.collect();
+    if !programs.iter().any(|(place, _)| *place == Stage::Fast.place(variant)) {
+        return Err(other(&format!("the object has no program `{}`", Stage::Fast.program(variant))));
     }
+    let cores = thread::available_parallelism().map_or(1, NonZero::get).min(programs.len());
+    let queue = Mutex::new(programs.into_iter());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let load_some = || {
+        if variant != Variant::Live {
+            // Verifying takes seconds of a core, which checks and other work go before. Refused to nobody.
+            let _ = setpriority_process(None, NICE);
+        }
+        let load = |(place, program)| load_one(program).map(|fd| (place, fd));
+        iter::from_fn(next).map(load).collect::<Result<Vec<_>, _>>()
+    };
+    let loaded: Vec<Result<Vec<_>, _>> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(load_some)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    });
     let map = ebpf.map_mut(STAGES).ok_or_else(|| other("the object has no program array"))?;
     let mut places = ProgramArray::try_from(map).map_err(|error| other(&error.to_string()))?;
-    let set = |(place, fd): (u32, ProgramFd)| places.set(place, &fd, 0);
-    programs.into_iter().try_for_each(set).map_err(|error| other(&innermost(&error)))
+    for some in loaded {
+        for (place, fd) in some? {
+            places.set(place, &fd, 0).map_err(|error| other(&innermost(&error)))?;
+        }
+    }
+    Ok(())
+}
+
+fn load_one(program: &mut Program) -> Result<ProgramFd, LoadError> {
+    let program: &mut Xdp = program.try_into().map_err(program_error)?;
+    program.load().map_err(program_error)?;
+    let fd = program.fd().map_err(program_error)?;
+    fd.try_clone().map_err(|error| other(&error.to_string()))
 }
 
 /// Loads the program over the maps pinned in `pins`; those that are missing are made and pinned.
@@ -191,7 +197,7 @@ pub fn load_object(
     sizes: &Sizes,
     geometry: &Geometry,
 ) -> Result<Loaded, LoadError> {
-    load_variants(object, Some(pins), sizes, geometry, &[Variant::Live, Variant::Explain])
+    load_variant(object, Some(pins), sizes, geometry, Variant::Live)
 }
 
 /// Loads the program that samples frames for `weir capture`, over the pinned maps.
@@ -199,7 +205,15 @@ pub fn load_object(
 /// # Errors
 /// As [`load`].
 pub fn load_capture(pins: &Pins, sizes: &Sizes, geometry: &Geometry) -> Result<Loaded, LoadError> {
-    load_variants(objects::XDP, Some(pins), sizes, geometry, &[Variant::Capture])
+    load_variant(objects::XDP, Some(pins), sizes, geometry, Variant::Capture)
+}
+
+/// Loads the program that explains, over the pinned maps.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_explain(pins: &Pins, sizes: &Sizes, geometry: &Geometry) -> Result<Loaded, LoadError> {
+    load_variant(objects::XDP, Some(pins), sizes, geometry, Variant::Explain)
 }
 
 /// Loads the program that explains with maps of its own, which nothing pins.
@@ -207,18 +221,17 @@ pub fn load_capture(pins: &Pins, sizes: &Sizes, geometry: &Geometry) -> Result<L
 /// # Errors
 /// As [`load`].
 pub fn load_offline(sizes: &Sizes, geometry: &Geometry) -> Result<(Loaded, MapSet), LoadError> {
-    let loaded = load_variants(objects::XDP, None, sizes, geometry, &[Variant::Offline])?;
+    let loaded = load_variant(objects::XDP, None, sizes, geometry, Variant::Offline)?;
     let maps = MapSet::open(&loaded, sizes, Access::ReadWrite)?;
     Ok((loaded, maps))
 }
 
-/// Loads the programs of these variants; the first is the one that [`Loaded::program`] gives.
-fn load_variants(
+fn load_variant(
     object: &[u8],
     pins: Option<&Pins>,
     sizes: &Sizes,
     geometry: &Geometry,
-    variants: &[Variant],
+    variant: Variant,
 ) -> Result<Loaded, LoadError> {
     if let Some(pins) = pins.filter(|pins| pins.exist()) {
         pins.check(sizes)?;
@@ -234,8 +247,7 @@ fn load_variants(
         }
     }
     let mut ebpf = loader.load(object).map_err(ebpf_error)?;
-    load_stages(&mut ebpf, variants)?;
-    let variant = variants.first().copied().unwrap_or(Variant::Live);
+    load_stages(&mut ebpf, variant)?;
     Ok(Loaded { ebpf, variant })
 }
 

@@ -24,7 +24,7 @@ const PROGRAMS: [&str; 8] = [
     "explain",
     "program_next",
     "stages_next",
-    "explain_next",
+    "stages_explain",
     "stages_capture",
     "link_next",
 ];
@@ -117,10 +117,16 @@ impl Pins {
         self.root.join("program")
     }
 
-    /// The pin of the program that explains.
+    /// The pin of the program that explains; the first explanation makes it.
     #[must_use]
     pub fn explain(&self) -> PathBuf {
         self.root.join("explain")
+    }
+
+    /// The pin of the stages of the program that explains.
+    #[must_use]
+    pub fn stages_explain(&self) -> PathBuf {
+        self.root.join("stages_explain")
     }
 
     /// The pin of the program array of the stages.

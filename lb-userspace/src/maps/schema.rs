@@ -2,8 +2,8 @@
 
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, Counter, FilterLine, FragmentLine, Handshakes, IndexLine, Load, MaglevLine,
-    Meta, NextHop, Pool, PoolInfo, RangeLine, Refusals, ServerIds, Service, ServiceInfo, Vip, VipInfo,
-    VipLineV6,
+    Meta, NextHop, Pool, PoolInfo, RangeLine, Refusals, Scratch, ServerIds, Service, ServiceInfo, Vip,
+    VipInfo, VipLineV6,
 };
 use lb_common::reason::Reason;
 use lb_common::trace::Trace;
@@ -75,6 +75,7 @@ pub fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         spec::<Counter>("BACKEND_COUNTERS", "backend_counters", PerCpu, sizes.backends),
         spec::<Handshakes>("BACKEND_HANDSHAKES", "backend_handshakes", PerCpu, sizes.backends),
         spec::<Refusals>("REFUSALS", "refusals", PerCpu, sizes.vips),
+        spec::<Scratch>("SCRATCH", "scratch", PerCpu, 1),
         spec::<[u32; 2]>("TX_PORTS", "tx_ports", Kind::Ports, MAX_TX_PORTS),
     ]
 }

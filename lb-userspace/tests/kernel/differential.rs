@@ -97,6 +97,8 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
         now = now.plus(pause);
         let geometry = SceneSizes::SMALL.geometry(now);
         let mut loaded = instance.load(&geometry);
+        // As the host's is, which each batch makes anew.
+        instance.empty_scratch();
         let mut kernel_tables = instance.tables();
         if batch == 0 {
             Scene::fill(&mut kernel_tables, &geometry);

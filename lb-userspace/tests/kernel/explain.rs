@@ -59,8 +59,8 @@ fn explain_says_what_the_live_program_then_does_and_changes_no_byte() {
     Scene::fill(&mut tables, &geometry);
     let mut ports = load::tx_ports(&instance.pins).expect("tx_ports opens");
     ports.insert(OTHER_PORT, INGRESS, None, 0).expect("tx_ports takes the loopback interface");
-    loaded.pin_explain(&instance.pins.explain()).expect("the program is pinned");
-    let mut explainer = Explainer::pinned_of(&instance.pins, &sizes()).expect("what is pinned explains");
+    let mut explainer =
+        Explainer::pinned_of(&instance.pins, &sizes(), &geometry).expect("what is pinned explains");
     let program = loaded.program().expect("the object has the program");
 
     let mut choice = Splitmix(0x6578_706c);

@@ -1,8 +1,10 @@
 //! The program and its maps, loaded for a test.
 
+use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
+use aya::util::nr_cpus;
 use lb_common::layout::{
-    Backend, FilterLine, Geometry, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine, ServerIds, Service,
-    Vip, VipLineV6,
+    Backend, FilterLine, Geometry, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine, Scratch, ServerIds,
+    Service, Vip, VipLineV6,
 };
 use lb_userspace::maps::load::{self, CounterKind, CounterMaps};
 use lb_userspace::maps::mapping::Access;
@@ -97,6 +99,16 @@ impl Instance {
     pub(crate) fn tables(&self) -> Tables {
         let set = self.pins.open_set(&sizes(), Access::ReadWrite);
         Tables(set.expect("the pinned maps open"))
+    }
+
+    /// Empties what each CPU keeps for itself: its allowances of answers are whole again.
+    pub(crate) fn empty_scratch(&self) {
+        const EMPTY: [u64; size_of::<Scratch>() / 8] = [0; size_of::<Scratch>() / 8];
+        let data = MapData::from_pin(self.pins.map("scratch")).expect("the scratch is pinned");
+        let mut scratch = PerCpuArray::try_from(Map::PerCpuArray(data)).expect("it has a value for each CPU");
+        let cpus = nr_cpus().expect("the kernel tells how many CPUs there are");
+        let empty = PerCpuValues::try_from(vec![EMPTY; cpus]).expect("as many as CPUs");
+        scratch.set(0, empty, 0).expect("the kernel takes them");
     }
 
     pub(crate) fn totals(&self) -> Totals {
