@@ -13,6 +13,7 @@ pub mod forward;
 pub mod fragment;
 pub mod hash;
 pub mod layout;
+pub mod limit;
 #[cfg(not(target_arch = "bpf"))]
 pub mod memory;
 pub mod packet;

@@ -1,8 +1,9 @@
 //! The pipeline's traits over byte buffers and plain memory, for tests, fuzzers and private instances.
 
 use crate::layout::{
-    Backend, Bucket, FilterLine, FragmentLine, Geometry, HandshakeStep, IndexLine, Listed, Load, MaglevLine,
-    NextHop, Pool, RangeLine, Scratch, ServerIds, Service, Vip, VipLineV6,
+    Backend, Bucket, Charged, FilterLine, FragmentLine, Geometry, HandshakeStep, IndexLine, Limit, Limited,
+    Listed, Load, MaglevLine, NextHop, Pool, RangeLine, Scratch, ServerIds, Service, SourceLine, Vip,
+    VipLineV6,
 };
 use crate::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use crate::pipeline::Outcome;
@@ -101,6 +102,8 @@ pub struct Slices<'a> {
     pub flows_v6: &'a [Bucket<3>],
     pub fragments: &'a [FragmentLine],
     pub filters: &'a [FilterLine],
+    pub limits: &'a [Limit],
+    pub sources: &'a [SourceLine],
 }
 
 impl Slices<'_> {
@@ -123,6 +126,8 @@ impl Slices<'_> {
         servers: &[],
         server_ids: &[],
         filters: &[],
+        limits: &[],
+        sources: &[],
     };
 }
 
@@ -136,6 +141,9 @@ pub type OnHandshake<'a> = &'a dyn Fn(u32, HandshakeStep);
 
 /// Called with every packet that a list refuses: VIP id, list.
 pub type OnRefused<'a> = &'a dyn Fn(u32, Listed);
+
+/// Called with every packet that would start a flow of a limited service: service id, what became of it.
+pub type OnCharged<'a> = &'a dyn Fn(u32, Charged);
 
 /// The pipeline's tables over [`Slices`].
 pub struct Memory<'a> {
@@ -155,6 +163,10 @@ pub struct Memory<'a> {
     pub on_handshake: OnHandshake<'a>,
     /// Receives the packets that lists refuse.
     pub on_refused: OnRefused<'a>,
+    /// Receives what becomes of packets that would start limited flows.
+    pub on_charged: OnCharged<'a>,
+    /// What the one CPU knows of sources that were limited.
+    pub limited: &'a [Limited],
 }
 
 impl Memory<'_> {
@@ -179,6 +191,8 @@ impl Memory<'_> {
         on_forwarded: &|_, _, _| {},
         on_handshake: &|_, _| {},
         on_refused: &|_, _| {},
+        on_charged: &|_, _| {},
+        limited: &[],
     };
 
     /// Runs one frame through the tables: [`crate::pipeline::process`], compiled with this crate.
@@ -245,6 +259,16 @@ impl Tables for Memory<'_> {
         flows_v6: Bucket<3> = flows_v6;
         fragments: FragmentLine = fragments;
         filter_line: FilterLine = filters;
+        limit: Limit = limits;
+        source_line: SourceLine = sources;
+    }
+
+    fn limited(&self, slot: u32) -> Option<&Limited> {
+        self.limited.get(slot as usize)
+    }
+
+    fn count_charged(&self, service: u32, what: Charged) {
+        (self.on_charged)(service, what);
     }
 
     fn count_refused(&self, vip: u32, list: Listed) {

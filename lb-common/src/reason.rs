@@ -89,6 +89,14 @@ reasons! {
     Denied = "denied" => Drop,
     /// For a VIP that has an allow list, from a source that it does not hold.
     NotAllowed = "not_allowed" => Drop,
+    /// Would start a flow of a service that limits them, and its source has had its share.
+    SourceLimited = "source_limited" => Drop,
+    /// Would start a flow of a service that limits them, and all sources together have had theirs.
+    TotalLimited = "total_limited" => Drop,
+    /// For a VIP, from a source that nobody can have.
+    Martian = "martian" => Drop,
+    /// For a VIP, with a TTL or hop limit of 0.
+    TtlExpired = "ttl_expired" => Drop,
     /// For a VIP but for no service, and the VIP's policy is to pass.
     UnmatchedPass = "unmatched_pass" => Pass,
     /// For a VIP but for no service, and the VIP's policy is to drop.

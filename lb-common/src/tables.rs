@@ -1,8 +1,8 @@
 //! Access to the maps.
 
 use crate::layout::{
-    Backend, Bucket, FilterLine, FragmentLine, HandshakeStep, IndexLine, Listed, Load, MaglevLine, NextHop,
-    Pool, RangeLine, Scratch, ServerIds, Service, Vip, VipLineV6,
+    Backend, Bucket, Charged, FilterLine, FragmentLine, HandshakeStep, IndexLine, Limit, Limited, Listed,
+    Load, MaglevLine, NextHop, Pool, RangeLine, Scratch, ServerIds, Service, SourceLine, Vip, VipLineV6,
 };
 use crate::reason::Reason;
 use crate::time::Tick;
@@ -77,6 +77,14 @@ pub trait Tables {
     fn count(&self, reason: Reason, bytes: u64);
     /// Counts a packet that was forwarded.
     fn count_forwarded(&self, service: u32, backend: u32, bytes: u64);
+    /// A service's limits by id.
+    fn limit(&self, id: u32) -> Option<&Limit>;
+    /// A line of sources' allowances.
+    fn source_line(&self, line: u32) -> Option<&SourceLine>;
+    /// One of this CPU's records about sources that were limited.
+    fn limited(&self, slot: u32) -> Option<&Limited>;
+    /// Counts a packet that would start a flow of a limited service.
+    fn count_charged(&self, service: u32, what: Charged);
     /// Counts a packet for a VIP that one of its lists refused.
     fn count_refused(&self, vip: u32, list: Listed);
     /// Counts a step of the opening of a backend's flow.

@@ -51,6 +51,8 @@ pub enum Mark {
     Server = 19,
     /// A list of the VIP was searched for the source. `a`: [`Listed`](crate::layout::Listed); `b`: 1 where it holds it.
     Listed = 20,
+    /// A limit of new flows was asked. `a`: [`Charged`](crate::layout::Charged).
+    Charged = 21,
 }
 
 impl Mark {
@@ -58,8 +60,8 @@ impl Mark {
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
         use Mark::{
-            Buckets, ConnectionId, Entered, Found, LastResort, Left, Listed, Load, Missed, NextHop, Over,
-            Previous, Selected, Server, Service, Slot, Stage, Transport, Usable, Vip,
+            Buckets, Charged, ConnectionId, Entered, Found, LastResort, Left, Listed, Load, Missed, NextHop,
+            Over, Previous, Selected, Server, Service, Slot, Stage, Transport, Usable, Vip,
         };
         let all = [
             Stage,
@@ -82,6 +84,7 @@ impl Mark {
             ConnectionId,
             Server,
             Listed,
+            Charged,
         ];
         all.into_iter().find(|mark| *mark as u8 == code)
     }
@@ -133,14 +136,14 @@ mod tests {
     #[test]
     fn marks_are_read_as_they_were_left() {
         let mut trace = Trace::EMPTY;
-        for code in 1..=20 {
+        for code in 1..=21 {
             let mark = Mark::from_code(code).expect("the codes have no gap");
             assert_eq!(mark as u8, code);
             trace.push(mark, u32::MAX - u32::from(code), u64::MAX - u64::from(code));
         }
-        assert_eq!(Mark::from_code(21), None);
+        assert_eq!(Mark::from_code(22), None);
         let read: Vec<_> = trace.iter().collect();
-        assert_eq!(read.len(), 20);
+        assert_eq!(read.len(), 21);
         assert_eq!(read[2], (Mark::Transport, u32::MAX - 3, u64::MAX - 3));
     }
 

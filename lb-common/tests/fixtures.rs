@@ -241,6 +241,8 @@ fn an_exact_port_beats_a_range_and_a_range_beats_any_port() {
             on_forwarded: &on_forwarded,
             on_handshake: &|_, _| {},
             on_refused: &|_, _| {},
+            on_charged: &|_, _| {},
+            limited: &[],
         };
         lb_common::service::service(&memory, vip, tcp, port)
     };

@@ -3,7 +3,8 @@
 //! `pass` sits at the far end of the weir host's veths, because a veth delivers XDP_TX and
 //! XDP_REDIRECT only to a peer that runs an XDP program. `gate_in` and `gate_out` sit on the switch
 //! port of a backend: they cut off a frozen host and witness what was sent to it. `steer` stands in for
-//! weir where the lab itself is tested. `lose_syns` is a link that loses packets.
+//! weir where the lab itself is tested. `lose_syns` is a link that loses packets, `refuse_echo` a filter
+//! that lives behind weir.
 #![no_std]
 #![no_main]
 
@@ -112,6 +113,19 @@ fn lose(ctx: &XdpContext) -> Option<u32> {
 #[xdp]
 fn pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// A filter of somebody else: lets everything by but IPv4 echo requests.
+#[xdp]
+fn refuse_echo(ctx: XdpContext) -> u32 {
+    let frame = ctx.data();
+    if frame + 42 > ctx.data_end() {
+        return xdp_action::XDP_PASS;
+    }
+    // SAFETY: 42 bytes are there, and bytes suit any address.
+    let byte = |offset: usize| unsafe { *((frame + offset) as *const u8) };
+    let echo = byte(12) == 0x08 && byte(13) == 0 && byte(23) == 1 && byte(34) == 8;
+    if echo { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
 }
 
 /// Frames from the host behind the port.

@@ -41,13 +41,13 @@ macro_rules! programs {
 // As in `Stage::program`.
 programs! {
     Live: weir = Fast, weir_rare = Rare, weir_icmp = Icmp, weir_answer = Answer, weir_fragment = Fragment, weir_choose = Choose, weir_quic = Quic,
-        weir_filter = Filter;
+        weir_filter = Filter, weir_limit = Limit;
     Explain: explain = Fast, explain_rare = Rare, explain_icmp = Icmp, explain_answer = Answer, explain_fragment = Fragment, explain_choose = Choose, explain_quic = Quic,
-        explain_filter = Filter;
+        explain_filter = Filter, explain_limit = Limit;
     Offline: offline = Fast, offline_rare = Rare, offline_icmp = Icmp, offline_answer = Answer, offline_fragment = Fragment, offline_choose = Choose, offline_quic = Quic,
-        offline_filter = Filter;
+        offline_filter = Filter, offline_limit = Limit;
     Capture: capture = Fast, capture_rare = Rare, capture_icmp = Icmp, capture_answer = Answer, capture_fragment = Fragment, capture_choose = Choose, capture_quic = Quic,
-        capture_filter = Filter;
+        capture_filter = Filter, capture_limit = Limit;
 }
 
 #[inline(always)]
@@ -74,7 +74,12 @@ fn run<B: Build>(stage: Stage, context: XdpContext) -> u32 {
         log::tell(&packet, bytes, &outcome);
     }
     match (outcome.reason.verdict(), outcome.egress) {
-        (Verdict::Pass, _) => XDP_PASS,
+        (Verdict::Pass, _) => {
+            if matches!(B::VARIANT, Variant::Live | Variant::Capture) {
+                packet.hand_on();
+            }
+            XDP_PASS
+        }
         (Verdict::Forward, Some(egress)) if egress.port == packet.ingress() => XDP_TX,
         (Verdict::Forward, Some(_)) => XDP_REDIRECT,
         (Verdict::Answer, Some(_)) => XDP_TX,

@@ -9,9 +9,10 @@ use aya_ebpf::macros::btf_map;
 use lb_common::capture::{CaptureRules, CaptureState};
 use lb_common::cell::SharedU64;
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, Counter, FilterLine, FragmentLine, Geometry, HandshakeStep, Handshakes,
-    IndexLine, Listed, Load, MaglevLine, Meta, NextHop, Pool, PoolInfo, RangeLine, Refusals, Scratch,
-    ServerIds, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, Charged, Charges, Counter, FilterLine, FragmentLine, Geometry,
+    HandshakeStep, Handshakes, IndexLine, LIMITED_SLOTS, Limit, Limited, Listed, Load, MaglevLine, Meta,
+    NextHop, Pool, PoolInfo, RangeLine, Refusals, Scratch, ServerIds, Service, ServiceInfo, SourceLine, Vip,
+    VipInfo, VipLineV6,
 };
 use lb_common::pipeline::{STAGE_PLACES, Variant};
 use lb_common::reason::Reason;
@@ -48,6 +49,8 @@ shared_maps! {
     FLOWS_V6: Bucket<3>;
     FRAGMENTS: FragmentLine;
     FILTERS: FilterLine;
+    LIMITS: Limit;
+    SOURCES: SourceLine;
     BACKEND_INFO: BackendInfo;
     SERVICE_INFO: ServiceInfo;
     POOL_INFO: PoolInfo;
@@ -77,6 +80,16 @@ static BACKEND_HANDSHAKES: PerCpuArray<Handshakes, 1> = PerCpuArray::new();
 /// Packets that lists refused by VIP id.
 #[btf_map]
 static REFUSALS: PerCpuArray<Refusals, 1> = PerCpuArray::new();
+
+/// Packets that would start flows of limited services by service id.
+#[btf_map]
+static CHARGES: PerCpuArray<Charges, 1> = PerCpuArray::new();
+/// Sources that this CPU limited.
+#[btf_map]
+static LIMITED: PerCpuArray<Limited, { LIMITED_SLOTS as usize }> = PerCpuArray::new();
+/// The program that gets what weir passes.
+#[btf_map]
+pub(crate) static NEXT_PROGRAM: ProgramArray<1> = ProgramArray::new();
 
 /// Interfaces that frames may leave by, keyed by interface index.
 #[btf_map]
@@ -241,6 +254,9 @@ impl<B: Build> Tables for Maps<B> {
         flows_v6: Bucket<3> = FLOWS_V6;
         fragments: FragmentLine = FRAGMENTS;
         filter_line: FilterLine = FILTERS;
+        limit: Limit = LIMITS;
+        source_line: SourceLine = SOURCES;
+        limited: Limited = LIMITED;
     }
 
     #[inline(always)]
@@ -252,6 +268,15 @@ impl<B: Build> Tables for Maps<B> {
     fn count_forwarded(&self, service: u32, backend: u32, bytes: u64) {
         add(&SERVICE_COUNTERS, service, bytes);
         add(&BACKEND_COUNTERS, backend, bytes);
+    }
+
+    #[inline(always)]
+    fn count_charged(&self, service: u32, what: Charged) {
+        if let Some(charges) = CHARGES.get_ptr_mut(service) {
+            // SAFETY: this CPU's own value, alive as long as the program; XDP is not preempted by XDP on one CPU.
+            let charges = unsafe { &mut *charges };
+            charges.packets[what as usize & 3] += 1;
+        }
     }
 
     #[inline(always)]

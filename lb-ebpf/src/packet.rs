@@ -9,7 +9,7 @@ use lb_common::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use lb_common::pipeline::{Stage, Variant};
 use lb_common::wire::Header;
 
-use crate::maps::{Build, STAGES, TX_PORTS};
+use crate::maps::{Build, NEXT_PROGRAM, STAGES, TX_PORTS};
 
 /// The frame of an XDP program's invocation.
 pub(crate) struct XdpPacket<B> {
@@ -50,6 +50,13 @@ impl<B: Build> XdpPacket<B> {
         // SAFETY: the context is the one that the program was called with; `&mut self` ends every reference into the
         // frame, which the helper moves.
         unsafe { bpf_xdp_adjust_head(self.context.as_ptr().cast(), by) == 0 }
+    }
+
+    /// Hands the frame to the program that gets what weir passes; comes back only where there is none.
+    #[inline(always)]
+    pub(crate) fn hand_on(&self) {
+        // SAFETY: as in `enter`.
+        unsafe { NEXT_PROGRAM.tail_call(&self.context, 0) };
     }
 
     /// Goes on with the program of another stage; comes back only where there is none.

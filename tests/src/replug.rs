@@ -1,7 +1,7 @@
 //! Interfaces of weir's host that go and come, and programs of somebody else on them.
 #![forbid(unsafe_code)]
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -40,6 +40,15 @@ impl Host {
             .with_context(|| format!("attach xdp to {interface} of {} (native mode)", self.name()))?;
         Ok(PassingProgram { _object: object })
     }
+}
+
+/// Pins a program that drops IPv4 echo requests and passes everything else, as another tool would.
+pub fn pin_echo_filter(path: &Path) -> Result<()> {
+    let mut object = Ebpf::load(lb_userspace::objects::LAB).context("load the lab's programs")?;
+    let filter: &mut Xdp =
+        object.program_mut("refuse_echo").context("find program refuse_echo")?.try_into()?;
+    filter.load()?;
+    filter.pin(path).with_context(|| format!("pin {}", path.display()))
 }
 
 impl Lab {

@@ -3,6 +3,7 @@
 
 use std::{
     env, fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output},
     thread,
@@ -138,6 +139,18 @@ impl WeirProc {
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
             bail!("weir {}: {}: {}", arguments.join(" "), output.status, stderr.trim());
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// What `weir explain` says of a TCP SYN, against the instance and its live maps.
+    pub fn explain(&self, from: SocketAddr, to: SocketAddr) -> Result<String> {
+        let mut command = Command::new(&self.binary);
+        command.arg("--socket").arg(self.socket()).arg("--bpffs").arg(&self.bpffs);
+        command.args(["explain", "--from", &from.to_string(), "--to", &to.to_string()]);
+        let output = self.host.output(&mut command)?;
+        if !output.status.success() {
+            bail!("weir explain: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8(output.stdout)?)
     }

@@ -76,6 +76,7 @@ fn with_inputs<T>(
         config,
         lists: &lists,
         weight,
+        limit: &|service| service.new_flow_limit,
         views: &BTreeMap::new(),
         egress: &|_, _| Some(Egress { next_hop: hop, source, entropy_bits: 0 }),
         next_hop: &|_| HopRecord { copy, resolved: true },

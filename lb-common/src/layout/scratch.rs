@@ -1,5 +1,6 @@
 //! What a CPU keeps from one stage to the next, and from one packet to the next.
 
+use super::Family;
 use crate::cell::SharedU64;
 use crate::reason::Reason;
 
@@ -19,6 +20,14 @@ pub struct Scratch {
     pub datagram: SharedU64,
     /// [`Chosen`] by that stage, until it is used; a service's id stands in the place of the pool's.
     pub named: SharedU64,
+    /// [`Asked`], for [`Stage::Limit`](crate::pipeline::Stage::Limit) to judge.
+    pub asked: SharedU64,
+    /// Upper half of the source's address; 0 for IPv4.
+    pub source_high: SharedU64,
+    /// Lower half.
+    pub source_low: SharedU64,
+    /// [`Chosen`] by that stage, until it is used: backend 1 of the service's id in the place of the pool's.
+    pub admitted: SharedU64,
     /// By kind of answer: when its allowance is whole again, in nanoseconds.
     pub answers: [SharedU64; 4],
 }
@@ -69,6 +78,34 @@ impl Datagram {
     #[must_use]
     pub const fn offset(self) -> usize {
         (self.0 >> 16) as u16 as usize
+    }
+}
+
+/// A flow that would start: bits 0–15 service id, bit 16 whether it is of IPv6, 32–63 the upper half of its bucket hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked(pub u64);
+
+impl Asked {
+    /// A flow of a service.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(service: u32, family: Family, hash: u64) -> Self {
+        let v6 = matches!(family, Family::V6) as u64;
+        Self(service as u16 as u64 | v6 << 16 | hash & 0xffff_ffff_0000_0000)
+    }
+
+    /// Service id.
+    #[inline(always)]
+    #[must_use]
+    pub const fn service(self) -> u32 {
+        self.0 as u16 as u32
+    }
+
+    /// Family of its addresses.
+    #[inline(always)]
+    #[must_use]
+    pub const fn family(self) -> Family {
+        if self.0 & 1 << 16 == 0 { Family::V4 } else { Family::V6 }
     }
 }
 

@@ -84,7 +84,7 @@ impl Scheduler {
 }
 
 /// Bits 0–15 pool id, 16–19 mode, 20–23 on_down, bit 24 flows are remembered, 25–26 scheduler, 27 datagrams
-/// go where their QUIC connection ID says, 28 the VIP has lists, 32–47 UDP port of GUE.
+/// go where their QUIC connection ID says, 28 the VIP has lists, 29 new flows are limited, 32–47 UDP port of GUE.
 /// 0 is no service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForwardWord(pub u64);
@@ -189,6 +189,19 @@ impl ForwardWord {
     #[must_use]
     pub const fn has_lists(self) -> bool {
         self.0 & 1 << 28 != 0
+    }
+
+    /// The same where new flows are limited.
+    #[must_use]
+    pub const fn with_limit(self) -> Self {
+        Self(self.0 | 1 << 29)
+    }
+
+    /// Whether new flows are limited.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_limit(self) -> bool {
+        self.0 & 1 << 29 != 0
     }
 
     /// Whether flows are remembered.

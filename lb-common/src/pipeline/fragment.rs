@@ -37,6 +37,9 @@ pub(super) fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     if !network.sound || end > packet.length() {
         return Err(Reason::Malformed);
     }
+    if network.ttl == 0 {
+        return Err(Reason::TtlExpired);
+    }
     let piece = I::piece(packet, &network, at)?;
     check(&piece, end)?;
     let key = Key::new(tables.secret(), I::halves(network.source), vip, piece.id, piece.protocol);

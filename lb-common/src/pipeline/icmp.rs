@@ -47,6 +47,9 @@ pub(super) fn icmp<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     if !network.sound || end > packet.length() {
         return Err(Reason::Malformed);
     }
+    if network.ttl == 0 {
+        return Err(Reason::TtlExpired);
+    }
     let Payload::Icmp(offset) = I::payload(packet, &network, at, Walk::All)? else {
         return Err(Reason::Inconsistent);
     };

@@ -43,6 +43,8 @@ pub(super) struct Network<A> {
     /// Offset in the frame of what follows the header: of IPv6's fixed one, of IPv4's with its options.
     pub(super) payload: usize,
     pub(super) next: u8,
+    /// TTL or hop limit.
+    pub(super) ttl: u8,
 }
 
 /// What follows the IP header and its extensions.
@@ -123,6 +125,8 @@ pub(super) trait Ip<const W: usize> {
     fn is_later_fragment<P: Packet>(packet: &P, at: usize) -> bool;
     /// Whether the address can be that of one host, elsewhere.
     fn is_host(address: Self::Address) -> bool;
+    /// Whether the address is none that a packet can come from: loopback, unspecified, a group.
+    fn is_martian(address: Self::Address) -> bool;
     /// Sum of the address's 16-bit words.
     fn sum(address: Self::Address) -> u64;
     /// Sum of what the checksum of an ICMP message covers besides the message.
@@ -175,6 +179,7 @@ impl Ip<1> for V4 {
             fragment: header.is_fragment(),
             payload: at + header_length,
             next: header.protocol,
+            ttl: header.ttl,
         })
     }
 
@@ -256,6 +261,12 @@ impl Ip<1> for V4 {
     fn is_host(address: u32) -> bool {
         let first = address >> 24;
         first != 0 && first != 127 && first < 224
+    }
+
+    #[inline(always)]
+    fn is_martian(address: u32) -> bool {
+        let first = address >> 24;
+        first == 0 || first == 127 || first >> 4 == 14 || address == u32::MAX
     }
 
     #[inline(always)]
@@ -354,6 +365,7 @@ impl Ip<3> for V6 {
             fragment: false,
             payload: at + size_of::<Ipv6>(),
             next: header.next_header,
+            ttl: header.hop_limit,
         })
     }
 
@@ -432,6 +444,11 @@ impl Ip<3> for V6 {
     #[inline(always)]
     fn is_host((high, low): Halves) -> bool {
         high >> 56 != 0xff && !(high == 0 && low <= 1)
+    }
+
+    #[inline(always)]
+    fn is_martian(address: Halves) -> bool {
+        !Self::is_host(address)
     }
 
     #[inline(always)]

@@ -11,7 +11,9 @@ mod filter;
 mod fragment;
 mod icmp;
 mod ip;
+mod limits;
 mod link;
+mod martian;
 mod parse;
 mod quic;
 mod stage;
@@ -81,6 +83,10 @@ pub fn enter<P: Packet, T: Tables>(stage: Stage, packet: &mut P, tables: &T) -> 
         },
         Stage::Choose => match choose::choose(tables) {
             Ok(()) => return Step::Next(Stage::Rare, Reason::Unchosen),
+            Err(reason) => Err(reason),
+        },
+        Stage::Limit => match limits::judge(tables) {
+            Ok(()) => return Step::Next(Stage::Rare, Reason::SourceLimited),
             Err(reason) => Err(reason),
         },
         Stage::Filter => whole(packet, tables, Look::Whole, bytes),

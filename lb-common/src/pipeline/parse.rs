@@ -47,6 +47,9 @@ pub(super) fn parse<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     if !network.sound || at + network.length as usize > packet.length() {
         return Err(Reason::Malformed);
     }
+    if network.ttl == 0 {
+        return Err(Reason::TtlExpired);
+    }
     if network.fragment {
         return Err(Reason::FragmentUnknown);
     }

@@ -22,6 +22,8 @@ pub enum Stage {
     Quic = 6,
     /// Packets from sources that lists of prefixes may concern.
     Filter = 7,
+    /// Whether a new flow is within its service's limit; then [`Stage::Rare`] goes on.
+    Limit = 8,
 }
 
 /// What the programs of all stages are built for.
@@ -57,6 +59,7 @@ impl Stage {
         Self::Choose,
         Self::Quic,
         Self::Filter,
+        Self::Limit,
     ];
 
     /// The name in explanations.
@@ -71,6 +74,7 @@ impl Stage {
             Self::Choose => "choose: new flows, by how busy backends are",
             Self::Quic => "quic: the server that a connection ID names",
             Self::Filter => "filter: sources that lists may concern",
+            Self::Limit => "limit: new flows of services that limit them",
         }
     }
 
@@ -86,6 +90,7 @@ impl Stage {
             Self::Choose => ["weir_choose", "explain_choose", "offline_choose", "capture_choose"],
             Self::Quic => ["weir_quic", "explain_quic", "offline_quic", "capture_quic"],
             Self::Filter => ["weir_filter", "explain_filter", "offline_filter", "capture_filter"],
+            Self::Limit => ["weir_limit", "explain_limit", "offline_limit", "capture_limit"],
         };
         match variant {
             Variant::Live => live,
@@ -109,6 +114,8 @@ impl Stage {
         match (self, reason) {
             (Self::Fast, Reason::Vlan | Reason::IpOptions | Reason::ExtensionHeaders) => Some(Self::Rare),
             (Self::Fast | Self::Rare, Reason::Denied) => Some(Self::Filter),
+            (Self::Fast, Reason::Martian | Reason::SourceLimited) => Some(Self::Rare),
+            (Self::Rare | Self::Fragment | Self::Filter, Reason::SourceLimited) => Some(Self::Limit),
             (Self::Fast | Self::Rare | Self::Filter, Reason::Icmp) => Some(Self::Icmp),
             (Self::Fast | Self::Rare | Self::Filter, Reason::FragmentUnknown) => Some(Self::Fragment),
             (Self::Fast | Self::Rare | Self::Filter, Reason::Unchosen) => Some(Self::Choose),

@@ -3,6 +3,8 @@
 use super::choose;
 use super::filter::{self, Look};
 use super::ip::Ip;
+use super::limits;
+use super::martian;
 use super::parse::Parsed;
 use super::quic;
 use crate::flow::{self, Class, Code, Continuation, FlowKey, Meta, NewFlows, continuation};
@@ -103,10 +105,11 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
         0
     };
     let (selected, reason) = if named != 0 {
-        (routed::<W, I, T>(tables, &rules, &key, named, now)?, Reason::QuicRouted)
+        (routed::<W, I, T>(tables, packet, id, &rules, &key, named, now)?, Reason::QuicRouted)
     } else if forward.track() {
-        tracked::<W, I, T>(tables, packet, &rules, &key, choice, now)?
+        tracked::<W, I, T>(tables, packet, id, &rules, &key, choice, now)?
     } else {
+        claimed_source::<W, I>(packet, choice)?;
         let pool = rules.pool(tables)?;
         let hash = flow_hash::<W, I>(packet, forward, pool);
         (select::select(tables, pool, Request::New, hash, 0, now)?, Reason::Untracked)
@@ -201,10 +204,23 @@ fn flow_hash<const W: usize, I: Ip<W>>(
     I::flow_hash(pool.seed.get(), packet.source, packet.destination, ends, forward.hashed())
 }
 
+/// Refuses a source that nobody can have.
+#[inline(always)]
+fn claimed_source<const W: usize, I: Ip<W>>(
+    packet: &Parsed<I::Address>,
+    choice: Choice,
+) -> Result<(), Reason> {
+    match choice {
+        Choice::Asked => martian::suspect::<W, I>(packet),
+        Choice::Table | Choice::Made => martian::check::<W, I>(packet),
+    }
+}
+
 #[inline(always)]
 fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
     tables: &'a T,
     packet: &Parsed<I::Address>,
+    service: u32,
     rules: &Rules,
     key: &FlowKey<W>,
     choice: Choice,
@@ -219,6 +235,7 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
         let second = I::bucket(tables, second).ok_or(Reason::Inconsistent)?;
         found = flow::find(second, key);
         if found.is_none() {
+            claimed_source::<W, I>(packet, choice)?;
             place = flow::place(first, second, key.hash as u32 >> 16, now);
             tables.trace(Mark::Missed, place.is_some() as u32, 0);
         }
@@ -238,6 +255,10 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
             Segment::Data | Segment::Close | Segment::Abort => (Request::Resume, Reason::FlowResumed),
         },
     };
+    let limited = matches!(reason, Reason::FlowNew) && rules.forward.has_limit();
+    if limited && matches!(choice, Choice::Asked) {
+        return Err(Reason::SourceLimited);
+    }
     let pool = rules.pool(tables)?;
     let hash = flow_hash::<W, I>(packet, rules.forward, pool);
     let chosen = match (rules.forward.scheduler(), request, choice) {
@@ -249,6 +270,9 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
         }
         _ => None,
     };
+    if limited {
+        limits::admitted::<W, I, T>(tables, packet, service, key.hash)?;
+    }
     let selected = match chosen {
         Some(chosen) => select::look(tables, chosen).ok_or(Reason::Inconsistent)?,
         None => select::select(tables, pool, request, hash, bound, now)?,
@@ -276,6 +300,8 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
 #[inline(always)]
 fn routed<'a, const W: usize, I: Ip<W>, T: Tables>(
     tables: &'a T,
+    packet: &Parsed<I::Address>,
+    service: u32,
     rules: &Rules,
     key: &FlowKey<W>,
     id: u32,
@@ -306,7 +332,13 @@ fn routed<'a, const W: usize, I: Ip<W>, T: Tables>(
             }
             Some(found.way)
         }
-        None => flow::place(first, second, key.hash as u32 >> 16, now),
+        None => {
+            martian::check::<W, I>(packet)?;
+            if rules.forward.has_limit() {
+                limits::admitted::<W, I, T>(tables, packet, service, key.hash)?;
+            }
+            flow::place(first, second, key.hash as u32 >> 16, now)
+        }
     };
     if let Some(way) = way {
         tables.trace(Mark::Entered, 1, 0);

@@ -22,6 +22,7 @@ use crate::explain::{ExplainedFrames, Frames};
 use crate::failure::{Code, Failure, FailureDocument};
 use crate::rollout::request::RolloutRequest;
 use crate::state::denied::DenyRequest;
+use crate::state::limited::LimitRequest;
 use crate::state::request::{BackendRequest, Changed};
 use crate::view::backends::Backends;
 use crate::view::deny::{Denied, DenyFilter};
@@ -29,6 +30,7 @@ use crate::view::drill::{DrillReport, DrillRequest};
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
+use crate::view::limits::Limits;
 use crate::view::rollouts::Rollouts;
 use crate::view::services::Services;
 use crate::view::status::Status;
@@ -140,6 +142,23 @@ impl Client {
     pub async fn rollout(&self, request: &RolloutRequest) -> Result<Rollouts, Failure> {
         let body = serde_json::to_vec(request).map_err(|error| self.failed(&error))?;
         self.send(Method::POST, "/v1/rollouts".to_owned(), body).await
+    }
+
+    /// The limits of new flows.
+    ///
+    /// # Errors
+    /// Unreachable, or what the daemon answers.
+    pub async fn limits(&self) -> Result<Limits, Failure> {
+        self.get("/v1/limits", &()).await
+    }
+
+    /// Limits new flows at run time, or no longer.
+    ///
+    /// # Errors
+    /// Unreachable, or what the daemon answers.
+    pub async fn limit(&self, request: &LimitRequest) -> Result<Limits, Failure> {
+        let body = serde_json::to_vec(request).map_err(|error| self.failed(&error))?;
+        self.send(Method::POST, "/v1/limits".to_owned(), body).await
     }
 
     /// The lists that judge sources.

@@ -10,6 +10,7 @@ use crate::explain::{ExplainedFrames, Frames};
 use crate::failure::Failure;
 use crate::rollout::request::RolloutRequest;
 use crate::state::denied::DenyRequest;
+use crate::state::limited::LimitRequest;
 use crate::state::overlay::BackendName;
 use crate::state::request::{BackendRequest, Changed};
 use crate::view::backends::Backends;
@@ -18,6 +19,7 @@ use crate::view::drill::{DrillReport, DrillRequest};
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
+use crate::view::limits::Limits;
 use crate::view::rollouts::Rollouts;
 use crate::view::services::Services;
 use crate::view::status::Status;
@@ -65,6 +67,16 @@ pub trait Operations: Send + Sync + 'static {
         request: RolloutRequest,
         by: String,
     ) -> impl Future<Output = Result<Rollouts, Failure>> + Send;
+
+    /// The limits of new flows.
+    fn limits(&self) -> impl Future<Output = Result<Limits, Failure>> + Send;
+
+    /// Limits new flows at run time, or no longer.
+    fn limit(
+        &self,
+        request: LimitRequest,
+        by: String,
+    ) -> impl Future<Output = Result<Limits, Failure>> + Send;
 
     /// The lists that judge sources.
     fn denied(&self, filter: DenyFilter) -> impl Future<Output = Result<Denied, Failure>> + Send;

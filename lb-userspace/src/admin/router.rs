@@ -20,6 +20,7 @@ use crate::explain::Frames;
 use crate::failure::{Code, Failure};
 use crate::rollout::request::RolloutRequest;
 use crate::state::denied::DenyRequest;
+use crate::state::limited::LimitRequest;
 use crate::state::overlay::BackendName;
 use crate::state::request::BackendRequest;
 use crate::view::deny::DenyFilter;
@@ -58,6 +59,7 @@ pub(super) fn router<O: Operations>(operations: Arc<O>) -> Router {
         .route("/v1/rollouts", post(rollout::<O>))
         .route("/v1/drills", post(drill::<O>))
         .route("/v1/deny", post(deny::<O>))
+        .route("/v1/limits", post(limit::<O>))
         .route_layer(middleware::from_fn(operators_only));
     Router::new()
         .route("/v1/status", get(status::<O>))
@@ -70,6 +72,7 @@ pub(super) fn router<O: Operations>(operations: Arc<O>) -> Router {
         .route("/v1/rollouts", get(rollouts::<O>))
         .route("/v1/drills", get(drill_report::<O>))
         .route("/v1/deny", get(denied::<O>))
+        .route("/v1/limits", get(limits::<O>))
         .route("/v1/ready", get(ready::<O>))
         .route("/v1/drain", get(drain::<O>))
         .merge(writes)
@@ -199,6 +202,19 @@ async fn rollout<O: Operations>(
     }
     let by = peer.on_record(request.on_behalf_of.as_deref());
     daemon.rollout(request, by).await.map(|view| Json(view).into_response())
+}
+
+async fn limits<O: Operations>(State(daemon): Daemon<O>) -> Result<Response, Failure> {
+    daemon.limits().await.map(|view| Json(view).into_response())
+}
+
+async fn limit<O: Operations>(
+    State(daemon): Daemon<O>,
+    Extension(peer): Extension<Peer>,
+    Body(request): Body<LimitRequest>,
+) -> Result<Response, Failure> {
+    let by = peer.on_record(request.on_behalf_of.as_deref());
+    daemon.limit(request, by).await.map(|view| Json(view).into_response())
 }
 
 async fn denied<O: Operations>(

@@ -24,6 +24,7 @@ use crate::explain::{Explained, ExplainedFrames, Frames};
 use crate::failure::{Code, Failure};
 use crate::rollout::request::RolloutRequest;
 use crate::state::denied::DenyRequest;
+use crate::state::limited::LimitRequest;
 use crate::state::overlay::BackendName;
 use crate::state::request::{Action, BackendRequest, Changed, Force, Targets};
 use crate::view::backends::Backends;
@@ -32,6 +33,7 @@ use crate::view::drill::{DrillReport, DrillRequest};
 use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
+use crate::view::limits::Limits;
 use crate::view::nearest::not_found;
 use crate::view::rollouts::Rollouts;
 use crate::view::services::Services;
@@ -101,6 +103,14 @@ impl Operations for Instance {
 
     async fn drill_report(&self, backend: String) -> Result<DrillReport, Failure> {
         Err(Failure::new(Code::NotFound, format!("no drill of {backend}")))
+    }
+
+    async fn limits(&self) -> Result<Limits, Failure> {
+        Ok(Limits::default())
+    }
+
+    async fn limit(&self, _: LimitRequest, _: String) -> Result<Limits, Failure> {
+        Ok(Limits::default())
     }
 
     async fn denied(&self, _: DenyFilter) -> Result<Denied, Failure> {

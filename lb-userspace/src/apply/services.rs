@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_common::layout::ForwardWord;
+use lb_common::layout::{ForwardWord, Limit};
 
 use super::claims::changed_addresses;
 use super::error::ApplyError;
@@ -13,7 +13,32 @@ use super::plan::Planner;
 use super::stage::Stage;
 use super::state::Unused;
 use super::write::{ServiceField, Write};
+use crate::config::model::{NewFlowLimit, Rate};
 use crate::desired::{Desired, ServiceRecord};
+
+/// The words of a limit: interval and period of a source and of all, leading bits.
+fn limit_words(limit: Option<&NewFlowLimit>) -> [u64; 5] {
+    let Some(limit) = limit else { return [0; 5] };
+    let rate = |rate: Option<Rate>| {
+        rate.map_or([0; 2], |rate| {
+            let period = rate.period.as_nanos() as u64;
+            [(period / rate.flows).max(1), period]
+        })
+    };
+    let ([source, source_period], [total, total_period]) = (rate(limit.per_source), rate(limit.total));
+    [source, source_period, total, total_period, u64::from(limit.prefix_v4) | u64::from(limit.prefix_v6) << 8]
+}
+
+fn observed_limit(limit: &Limit) -> [u64; 5] {
+    [
+        &limit.source_interval,
+        &limit.source_period,
+        &limit.total_interval,
+        &limit.total_period,
+        &limit.prefixes,
+    ]
+    .map(|word| word.get())
+}
 
 impl Planner<'_> {
     /// Plans the services' records; gives their ids.
@@ -46,7 +71,8 @@ impl Planner<'_> {
         let forward = ForwardWord::new(pool, record.mode, record.on_down, record.track);
         let forward = forward.with_gue_port(record.gue_port).with_scheduler(record.scheduler);
         let forward = if record.has_lists { forward.with_lists() } else { forward };
-        let forward = if record.quic.0 == 0 { forward.0 } else { forward.with_quic().0 };
+        let forward = if record.quic.0 == 0 { forward } else { forward.with_quic() };
+        let forward = if record.limit.is_some() { forward.with_limit() } else { forward }.0;
         let id = match self.state.services.get(&record.name) {
             Some(id) => {
                 let same = self.maps.services[usize::from(id)].forward.get() == forward;
@@ -66,6 +92,11 @@ impl Planner<'_> {
             (ServiceField::Quic, live.quic.get(), record.quic.0),
             (ServiceField::Forward, live.forward.get(), forward),
         ];
+        let limit = limit_words(record.limit.as_ref());
+        if observed_limit(&self.maps.limits[usize::from(id)]) != limit {
+            self.stages.push(Stage::Services, Write::Limit { id, words: limit });
+        }
+        // After the limit, which packets ask for by the word.
         for (field, observed, word) in words {
             if observed != word {
                 self.stages.push(Stage::Services, Write::Service { id, field, word });

@@ -44,6 +44,8 @@ pub enum Write {
     PoolInfo { id: u16, info: Box<PoolInfo> },
     /// A word of a service.
     Service { id: u16, field: ServiceField, word: u64 },
+    /// A service's limit of new flows: its words but the one that the data plane writes.
+    Limit { id: u16, words: [u64; 5] },
     /// A service's labels.
     ServiceInfo { id: u16, info: Box<ServiceInfo> },
     /// Fills range lines that no VIP names.
@@ -150,6 +152,22 @@ impl Write {
                     ServiceField::Timeouts => service.timeouts.set(word),
                     ServiceField::Quic => service.quic.set(word),
                     ServiceField::Forward => service.forward.set(word),
+                }
+            }
+            Self::Limit { id, words } => {
+                let limit = &maps.limits[usize::from(id)];
+                let fields = [
+                    &limit.prefixes,
+                    &limit.source_period,
+                    &limit.total_period,
+                    &limit.source_interval,
+                    &limit.total_interval,
+                ];
+                let [source, source_period, total, total_period, prefixes] = words;
+                for (field, word) in
+                    fields.into_iter().zip([prefixes, source_period, total_period, source, total])
+                {
+                    field.set(word);
                 }
             }
             Self::ServiceInfo { id, ref info } => {

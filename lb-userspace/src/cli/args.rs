@@ -11,6 +11,7 @@ use super::deny::DenyVerb;
 use super::drill::DrillArgs;
 use super::event_args::EventArgs;
 use super::explain_args::ExplainArgs;
+use super::limits::LimitsVerb;
 use super::rollout::RolloutVerb;
 use crate::log::{LogFormat, LogOptions};
 use crate::state::request::{Action, BackendRequest, Force, Targets};
@@ -164,6 +165,12 @@ Examples:
         after_help = "Rollouts survive reload, restart and reboot; `weir status` lists them, `weir events` keeps their steps."
     )]
     Rollout(RolloutVerb),
+    /// Show limits of new flows and the sources that reach them; limit them at run time.
+    Limits {
+        /// What to do; without it `list`.
+        #[command(subcommand)]
+        verb: Option<LimitsVerb>,
+    },
     /// Keep sources out at run time; show deny and allow lists.
     #[command(subcommand)]
     Deny(DenyVerb),

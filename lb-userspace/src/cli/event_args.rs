@@ -31,7 +31,7 @@ pub struct EventArgs {
     /// Only events of these backends: web-1, web/web-1, 'web-*'.
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
-    /// Only these kinds: health, admin, weight, backend, tier, freeze, interface, reload, rollout, drill, deny, daemon.
+    /// Only these kinds: health, admin, weight, backend, tier, freeze, interface, reload, rollout, drill, deny, limit, daemon.
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     kind: Vec<Kind>,
     /// Most events, the latest; 0 shows all [default: 1000; with --follow 10 to begin with]

@@ -13,6 +13,7 @@ mod events;
 mod explain;
 pub mod explain_args;
 pub mod host;
+pub mod limits;
 mod lists;
 pub mod output;
 pub mod rollout;

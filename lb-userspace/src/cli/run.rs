@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use super::args::{Cli, Form, Verb};
 use super::host::Host;
 use super::output::{Output, Streams, failure, form_of};
-use super::{backend, capture, decap, deny, drill, events, explain, lists, rollout};
+use super::{backend, capture, decap, deny, drill, events, explain, limits, lists, rollout};
 use crate::admin::client::Client;
 use crate::failure::{Code, Exit, Failure};
 use crate::state::lock::{Lock, LockError};
@@ -118,6 +118,7 @@ fn dispatch(host: &impl Host, cli: &Cli, output: &mut Output<'_, '_>) -> Result<
         Verb::Events(args) => events::run(&client, &paths.state_dir, args, output).map(|()| Exit::Done),
         Verb::Drill(args) => drill::run(&client, args, output).map(|()| Exit::Done),
         Verb::Rollout(verb) => rollout::run(&client, verb, output).map(|()| Exit::Done),
+        Verb::Limits { verb } => limits::run(&client, verb.as_ref(), output).map(|()| Exit::Done),
         Verb::Deny(verb) => deny::run(&client, verb, output).map(|()| Exit::Done),
         Verb::Backend(verb) => backend::run(&client, verb, output).map(|()| Exit::Done),
         Verb::Decap(args) => decap::run(host, args, output).map(|()| Exit::Done),

@@ -27,6 +27,7 @@ use crate::maps::set::MapSet;
 use crate::rollout::request::RolloutRequest;
 use crate::state::change::{Member, NewFlows, change};
 use crate::state::denied::DenyRequest;
+use crate::state::limited::LimitRequest;
 use crate::state::lock::Lock;
 use crate::state::overlay::{BackendName, Overlay};
 use crate::state::request::{BackendRequest, Changed, ChangedBackend};
@@ -38,6 +39,7 @@ use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
 use crate::view::from_maps::{self, FlowCounts, FlowRow};
+use crate::view::limits::Limits;
 use crate::view::rollouts::Rollouts;
 use crate::view::services::Services;
 use crate::view::status::Status;
@@ -188,6 +190,14 @@ impl Operations for Daemon {
 
     async fn drill_report(&self, backend: String) -> Result<DrillReport, Failure> {
         Err(Failure::new(Code::NotFound, format!("no drill of {backend}")))
+    }
+
+    async fn limits(&self) -> Result<Limits, Failure> {
+        Ok(Limits::default())
+    }
+
+    async fn limit(&self, _: LimitRequest, _: String) -> Result<Limits, Failure> {
+        Ok(Limits::default())
     }
 
     async fn denied(&self, _: DenyFilter) -> Result<Denied, Failure> {

@@ -1,5 +1,6 @@
 //! From files to drafts: every table read on its own, nothing looked up in another yet.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use toml::Spanned;
@@ -24,6 +25,7 @@ pub(crate) struct Drafts {
     pub(crate) limits: Limits,
     pub(crate) tunnel: Tunnel,
     pub(crate) deny: Prefixes,
+    pub(crate) next_program: Option<PathBuf>,
     pub(crate) guard: Guard,
     pub(crate) vips: Vec<VipDraft>,
     /// Settings of VIPs that services give by address.
@@ -54,6 +56,7 @@ pub(crate) fn read(main: &Rc<Source>, findings: &Findings) -> Option<Drafts> {
         limits: global::limits(&top),
         tunnel: global::tunnel(&top),
         deny: list::read(&top, "deny"),
+        next_program: global::next_program(&top),
         guard: global::guard(&top),
         vips: Vec::new(),
         vip_defaults,

@@ -1,5 +1,6 @@
 //! The top level: hash seed, `[limits]`, `[tunnel]`, `[guard]`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -125,6 +126,20 @@ fn seed_from_file(node: &Node<'_>) -> Option<u64> {
         ));
     }
     seed.ok()
+}
+
+/// `next_program`: where a program is pinned.
+pub(crate) fn next_program(top: &Table<'_>) -> Option<PathBuf> {
+    let node = top.value("next_program")?;
+    let path = PathBuf::from(node.string("the path of a pinned XDP program")?);
+    if !path.is_absolute() {
+        node.fail(format_args!(
+            "must be an absolute path such as \"/sys/fs/bpf/filter\", got {}",
+            node.written()
+        ));
+        return None;
+    }
+    Some(path)
 }
 
 /// Keys of the contract at the top level that have no effect yet.

@@ -14,6 +14,7 @@ pub(crate) const TOP: &[&str] = &[
     "guard",
     "defaults",
     "deny",
+    "next_program",
     "metrics",
     "events",
     "hook",
@@ -50,6 +51,9 @@ pub(crate) const FILE: &[&str] = &["file"];
 /// `[[vip]]`.
 pub(crate) const VIP: &[&str] =
     &["name", "address", "icmp_echo", "allow", "deny", "new_flow_limit", "unmatched"];
+
+/// `new_flow_limit = { … }`.
+pub(crate) const NEW_FLOW_LIMIT: &[&str] = &["per_source", "prefix_v4", "prefix_v6", "total"];
 
 /// `[[pool]]`.
 pub(crate) const POOL: &[&str] = &[
@@ -133,6 +137,7 @@ pub(crate) const SERVICE: &[&str] = &[
     "quic_cid",
     "track",
     "timeouts",
+    "new_flow_limit",
     "health",
     "backend",
 ];

@@ -16,6 +16,7 @@ mod global;
 mod hook;
 mod interface;
 mod keys;
+mod limit;
 mod list;
 mod pool;
 mod ports;

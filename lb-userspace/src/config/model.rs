@@ -8,9 +8,11 @@ mod probe;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 pub use lb_common::layout::{Scheduler, ServerId};
 pub use probe::{DnsCheck, DnsRcode, DnsType, ExecCheck, HttpCheck, PhaseLimits, TlsCheck, Trust, UdpCheck};
@@ -32,6 +34,8 @@ pub struct Config {
     pub limits: Limits,
     /// Sources that are refused at every VIP.
     pub deny: Prefixes,
+    /// Pinned XDP program that gets what weir passes.
+    pub next_program: Option<PathBuf>,
     /// Outer headers.
     pub tunnel: Tunnel,
     /// When weir stops believing its own findings.
@@ -185,6 +189,43 @@ pub struct Vip {
     pub allow: Prefixes,
     /// Sources that are refused.
     pub deny: Prefixes,
+    /// Limit of new flows for services that do not have their own.
+    pub new_flow_limit: Option<NewFlowLimit>,
+}
+
+/// How many flows may start in a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Rate {
+    /// Flows, also those that may start at once.
+    pub flows: u64,
+    /// A second, a minute, or an hour.
+    pub period: Duration,
+}
+
+impl fmt::Display for Rate {
+    /// As in the config: `100/s`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let period = match self.period.as_secs() {
+            60 => "m",
+            3600 => "h",
+            _ => "s",
+        };
+        write!(f, "{}/{period}", self.flows)
+    }
+}
+
+/// A limit of new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewFlowLimit {
+    /// Of each source.
+    pub per_source: Option<Rate>,
+    /// Leading bits of an IPv4 address that make a source, 1 to 32.
+    pub prefix_v4: u8,
+    /// Leading bits of an IPv6 address that make a source, 1 to 64.
+    pub prefix_v6: u8,
+    /// Of the service.
+    pub total: Option<Rate>,
 }
 
 /// What happens to a VIP's packets that no service claims.
@@ -375,6 +416,8 @@ pub struct Service {
     pub track: bool,
     /// Idle times after which a flow entry may be reused.
     pub timeouts: Timeouts,
+    /// Limit of new flows; its own, or its VIP's.
+    pub new_flow_limit: Option<NewFlowLimit>,
 }
 
 /// A service's destination ports.

@@ -72,6 +72,7 @@ pub(crate) fn resolve(drafts: Drafts, findings: &Findings) -> (Config, Places) {
         hash_seed: drafts.hash_seed,
         limits: drafts.limits,
         deny: drafts.deny,
+        next_program: drafts.next_program,
         tunnel: drafts.tunnel,
         guard: drafts.guard,
         vips: BTreeMap::new(),
@@ -212,6 +213,16 @@ fn add_service(
     let (mode, mode_place) = settings.mode.unwrap_or((Mode::Ipip, draft.place.clone()));
     let (table_size, table_size_place) = settings.table_size.unzip();
     let (scheduler, scheduler_place) = settings.scheduler.unzip();
+    let of_vip = config.vips.get(&vip).and_then(|vip| vip.new_flow_limit);
+    let new_flow_limit = match settings.new_flow_limit {
+        Some((Some(_), place)) if !settings.track => {
+            let message = "new_flow_limit needs track = true: without flow entries every packet would count as a new flow";
+            findings.error(&place, &draft.subject, "new_flow_limit", message);
+            None
+        }
+        Some((own, _)) => own,
+        None => of_vip.filter(|_| settings.track),
+    };
     let service = Service {
         name: draft.name.clone(),
         vip,
@@ -225,6 +236,7 @@ fn add_service(
         quic: Vec::new(),
         track: settings.track,
         timeouts: settings.timeouts,
+        new_flow_limit,
     };
     let place = ServicePlaces {
         order,

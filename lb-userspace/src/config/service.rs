@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::global::refuse_list;
 use super::keys;
-use super::model::{Mode, OnDown, Protocol, Scheduler, Timeouts};
+use super::limit;
+use super::model::{Mode, NewFlowLimit, OnDown, Protocol, Scheduler, Timeouts};
 use super::pool::{self, PoolDraft};
 use super::ports::{self, PortsDraft};
 use super::quic::{self, QuicDraft};
@@ -46,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) quic: Option<(QuicDraft, Place)>,
     pub(crate) track: bool,
     pub(crate) timeouts: Timeouts,
+    /// The service's own limit, which may be none.
+    pub(crate) new_flow_limit: Option<(Option<NewFlowLimit>, Place)>,
 }
 
 /// Reads one `[[service]]`, and the pool that its nested tables make.
@@ -170,6 +173,7 @@ pub(crate) fn settings(table: &Table<'_>) -> Settings {
         quic,
         track: table.value("track").and_then(|node| node.boolean()).unwrap_or(true),
         timeouts: timeouts(table),
+        new_flow_limit: table.own("new_flow_limit").map(|node| (limit::read(&node), node.place)),
     }
 }
 

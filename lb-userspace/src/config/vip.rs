@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::list;
-use super::model::{Unmatched, Vip};
+use super::model::{NewFlowLimit, Unmatched, Vip};
 use super::reader::Table;
 use super::scalar::Alphabet;
 use super::source::Place;
+use super::{limit, list};
 use crate::filter::Prefixes;
 
 /// A VIP as read, not yet compared with the others.
@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) allow: Prefixes,
     /// See [`Vip::deny`].
     pub(crate) deny: Prefixes,
+    /// See [`Vip::new_flow_limit`].
+    pub(crate) new_flow_limit: Option<NewFlowLimit>,
 }
 
 impl Default for Settings {
@@ -39,6 +41,7 @@ impl Default for Settings {
             unmatched: Unmatched::Auto,
             allow: Prefixes::default(),
             deny: Prefixes::default(),
+            new_flow_limit: None,
         }
     }
 }
@@ -46,8 +49,8 @@ impl Default for Settings {
 impl Settings {
     /// The VIP with these settings.
     pub(crate) fn vip(self, name: String, addresses: Vec<IpAddr>) -> Vip {
-        let Self { icmp_echo, unmatched, allow, deny } = self;
-        Vip { name, addresses, icmp_echo, unmatched, allow, deny }
+        let Self { icmp_echo, unmatched, allow, deny, new_flow_limit } = self;
+        Vip { name, addresses, icmp_echo, unmatched, allow, deny, new_flow_limit }
     }
 }
 
@@ -73,9 +76,6 @@ pub(crate) fn read(table: &Table<'_>) -> Option<VipDraft> {
 
 /// Reads the keys that `[defaults]` may hold.
 pub(crate) fn settings(table: &Table<'_>) -> Settings {
-    if let Some(limit) = table.value("new_flow_limit").filter(|limit| limit.as_string() != Some("none")) {
-        limit.fail(format_args!("{} is not available in this version; available: \"none\"", limit.written()));
-    }
     let unmatched = table.value("unmatched").and_then(|node| {
         node.word(&[
             ("auto", Some(Unmatched::Auto)),
@@ -90,5 +90,6 @@ pub(crate) fn settings(table: &Table<'_>) -> Settings {
         unmatched: unmatched.unwrap_or(base.unmatched),
         allow: list::read_allow(table),
         deny: list::read(table, "deny"),
+        new_flow_limit: table.value("new_flow_limit").and_then(|node| limit::read(&node)),
     }
 }

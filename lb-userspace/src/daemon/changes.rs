@@ -31,6 +31,9 @@ pub(super) fn between(before: &Config, after: &Config) -> Vec<String> {
     if rest(before) != rest(after) {
         lines.push("interfaces, MTU, MACs, seed or tunnel changed".to_owned());
     }
+    if before.next_program != after.next_program {
+        lines.push("next_program changed".to_owned());
+    }
     if before.deny != after.deny {
         lines.push("deny changed".to_owned());
     }

@@ -33,6 +33,7 @@ use crate::filter::Lists;
 use crate::flows;
 use crate::health::{BackendHealth, BackendKey, GuardEvent, GuardStatus, Health, HealthEvent, Which, Wish};
 use crate::maps::load::{self, CounterMaps};
+use crate::maps::next_program;
 use crate::maps::pins::Pins;
 use crate::maps::set::MapSet;
 use crate::net::{HopChange, Observed, TooBig, path_mtu};
@@ -207,6 +208,7 @@ impl Engine {
             ));
         }
         refuse_lost_tags(&config, &self.network)?;
+        next_program::set(&self.instance.pins, config.next_program.as_deref())?;
         let warnings = warnings.0.iter().map(ToString::to_string).collect();
         let changes = changes::between(&self.config, &config);
         let lists = filters::lists(&config, &self.overlay, &self.lists, Timestamp::now());
@@ -225,6 +227,9 @@ impl Engine {
         };
         if let Err(failure) = synced {
             (self.config, self.lists) = (before, lists_before);
+            if let Err(error) = next_program::set(&self.instance.pins, self.config.next_program.as_deref()) {
+                error!("{error}");
+            }
             self.follow_interfaces();
             self.network.resolve(&self.config);
             return Err(failure);
@@ -437,6 +442,7 @@ impl Engine {
             self.follow_paths().await;
         }
         self.end_denials(now).await;
+        self.end_limits(now).await;
         self.health.compare_handshakes(self.handshake_totals());
         // The kernel does not tell when a link is detached or a pin removed.
         self.follow_interfaces();
@@ -480,6 +486,7 @@ fn bring_into_force(
     now: Timestamp,
 ) -> Result<InForce, Failure> {
     network.use_ports(load::tx_ports(&instance.pins)?);
+    next_program::set(&instance.pins, config.next_program.as_deref())?;
     network.resolve(config);
     let mut applier = Applier::adopt(instance.maps.clone(), flows::now_ns());
     let known = views::known_in_maps(instance.predecessor_maps().unwrap_or(&instance.maps));

@@ -15,6 +15,7 @@ use crate::failure::{Code, Failure};
 use crate::flows;
 use crate::maps::load::{self, CounterKind, CounterMaps, LoadError, Loaded};
 use crate::maps::mapping::Access;
+use crate::maps::next_program::NextProgramError;
 use crate::maps::pins::{PinError, Pins, innermost};
 use crate::maps::set::MapSet;
 use crate::maps::sizes::Sizes;
@@ -53,6 +54,12 @@ pub(super) struct Instance {
 
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
+        Self::new(Code::Failed, error.to_string())
+    }
+}
+
+impl From<NextProgramError> for Failure {
+    fn from(error: NextProgramError) -> Self {
         Self::new(Code::Failed, error.to_string())
     }
 }

@@ -16,6 +16,7 @@ mod host;
 mod instance;
 mod journal;
 mod last_flow;
+mod limits;
 mod loads;
 mod network;
 mod operations;

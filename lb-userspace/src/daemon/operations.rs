@@ -20,6 +20,7 @@ use crate::health::{BackendHealth, HandshakeStatus, Which, passive};
 use crate::maps::set::MapSet;
 use crate::rollout::request::RolloutRequest;
 use crate::state::denied::DenyRequest;
+use crate::state::limited::LimitRequest;
 use crate::state::overlay::BackendName;
 use crate::state::request::{BackendRequest, Changed, ChangedBackend};
 use crate::view::backends::{Backend, Backends, Handshakes, LastProbe};
@@ -29,6 +30,7 @@ use crate::view::events::{Events, StateAt};
 use crate::view::filter::{BackendFilter, FlowFilter, ServiceFilter};
 use crate::view::flows::Flows;
 use crate::view::from_maps::{self, Counters, FlowCounts};
+use crate::view::limits::Limits;
 use crate::view::rollouts::{Grade, Rollouts};
 use crate::view::services::Services;
 use crate::view::status;
@@ -115,8 +117,13 @@ fn with_probes(backends: &mut [Backend], health: &[BackendHealth]) {
 
 impl Operations for Daemon {
     async fn explain(&self, request: Frames) -> Result<ExplainedFrames, Failure> {
-        let pins = self.engine().await.pins();
-        tokio::task::block_in_place(|| explain_frames(&pins, &request))
+        let (pins, next_program) = {
+            let engine = self.engine().await;
+            (engine.pins(), engine.config.next_program.clone())
+        };
+        let mut frames = tokio::task::block_in_place(|| explain_frames(&pins, &request))?;
+        frames.explained.iter_mut().for_each(|explained| explained.hand_on(next_program.as_deref()));
+        Ok(frames)
     }
 
     async fn status(&self) -> Result<status::Status, Failure> {
@@ -210,6 +217,14 @@ impl Operations for Daemon {
         let mut engine = self.engine().await;
         let rollouts = engine.change_rollout(&request, &by).await?;
         Ok(Rollouts { rollouts, ..Rollouts::default() })
+    }
+
+    async fn limits(&self) -> Result<Limits, Failure> {
+        Ok(self.engine().await.limits())
+    }
+
+    async fn limit(&self, request: LimitRequest, by: String) -> Result<Limits, Failure> {
+        self.engine().await.limit(&request, &by).await
     }
 
     async fn denied(&self, filter: DenyFilter) -> Result<Denied, Failure> {

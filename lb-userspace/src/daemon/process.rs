@@ -108,7 +108,11 @@ impl Host for Process {
     ) -> Result<(), Failure> {
         let Loaded { config, .. } = config::load(config).map_err(super::engine::invalid)?;
         let mut explainer = Explainer::offline(&config)?;
-        frames.iter().try_for_each(|frame| each(explainer.explain(frame, None)?))
+        frames.iter().try_for_each(|frame| {
+            let mut explained = explainer.explain(frame, None)?;
+            explained.hand_on(config.next_program.as_deref());
+            each(explained)
+        })
     }
 
     fn capture(&self, bpffs: &Path, file: &Path, rules: Rules) -> Result<Captured, Failure> {

@@ -51,6 +51,7 @@ impl Wanted<'_> {
             config: self.config,
             lists: self.lists,
             weight: &|pool, backend| views::wish(self.overlay, pool, backend, self.now).weight,
+            limit: &|service| self.overlay.limited().of(service, self.now),
             views,
             egress: &|address, mac| self.network.egress(self.config, address, mac),
             next_hop: &|key| self.network.record(key),

@@ -27,6 +27,8 @@ pub struct Inputs<'a> {
     pub lists: &'a Lists,
     /// The weight in force of a backend of a pool.
     pub weight: &'a dyn Fn(&model::Pool, &model::Backend) -> u16,
+    /// The limit of new flows in force of a service.
+    pub limit: &'a dyn Fn(&model::Service) -> Option<model::NewFlowLimit>,
     /// Detection's view by pool; a pool without one has every backend up.
     pub views: &'a BTreeMap<String, PoolView>,
     /// The way out to a backend, given its address and configured MAC; `None` without a route.
@@ -112,6 +114,7 @@ fn services(inputs: &Inputs<'_>) -> BTreeMap<Arc<str>, Arc<ServiceRecord>> {
         track: service.track,
         timeouts: timeouts(&service.timeouts),
         has_lists: inputs.lists.concern(&service.vip),
+        limit: (inputs.limit)(service),
     };
     config
         .services

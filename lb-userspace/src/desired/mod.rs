@@ -21,7 +21,7 @@ pub use build::{Inputs, ticks};
 pub use next_hop::{Egress, HopRecord};
 pub use view::{BackendView, PoolView};
 
-use crate::config::model::{Ports, Protocol};
+use crate::config::model::{NewFlowLimit, Ports, Protocol};
 
 /// The whole desired state.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -80,6 +80,8 @@ pub struct ServiceRecord {
     pub timeouts: TimeoutsWord,
     /// Whether the VIP has lists.
     pub has_lists: bool,
+    /// Limit of new flows.
+    pub limit: Option<NewFlowLimit>,
 }
 
 /// A pool and its backends.

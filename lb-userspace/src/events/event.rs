@@ -40,6 +40,8 @@ pub enum Kind {
     Drill,
     /// Prefixes were denied at run time, or let in again.
     Deny,
+    /// Limits of new flows were set or ended at run time.
+    Limit,
     /// The daemon started or stopped.
     Daemon,
     /// The whole state, where a file of the ring begins; not listed.
@@ -51,7 +53,7 @@ pub enum Kind {
 
 impl Kind {
     /// The kinds that can be asked for.
-    pub const LISTED: [Self; 12] = [
+    pub const LISTED: [Self; 13] = [
         Self::Health,
         Self::Admin,
         Self::Weight,
@@ -63,6 +65,7 @@ impl Kind {
         Self::Rollout,
         Self::Drill,
         Self::Deny,
+        Self::Limit,
         Self::Daemon,
     ];
 
@@ -81,6 +84,7 @@ impl Kind {
             Self::Rollout => "rollout",
             Self::Drill => "drill",
             Self::Deny => "deny",
+            Self::Limit => "limit",
             Self::Daemon => "daemon",
             Self::Snapshot => "snapshot",
             Self::Other => "other",

@@ -1,5 +1,7 @@
 //! What `weir explain` asks and answers.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +48,16 @@ pub struct Explained {
     pub output: String,
     /// The decision, step by step.
     pub steps: Vec<Step>,
+}
+
+impl Explained {
+    /// Says of a frame that passes that the next program would be called.
+    pub(crate) fn hand_on(&mut self, next_program: Option<&Path>) {
+        if let Some(path) = next_program.filter(|_| self.verdict == "pass") {
+            let detail = format!("{} would be called; its verdict counts", path.display());
+            self.steps.push(Step { step: "next program".to_owned(), detail });
+        }
+    }
 }
 
 /// A step of a decision.

@@ -54,6 +54,7 @@ pub(super) fn instance(config: &Config) -> Result<Instance, Failure> {
         config,
         lists: &lists,
         weight: &|_, backend| backend.weight,
+        limit: &|service| service.new_flow_limit,
         views: &BTreeMap::new(),
         egress: &|address, mac| Some(egress(config, address, mac)),
         next_hop: &next_hop,

@@ -1,7 +1,7 @@
 //! From the program's marks to words.
 
 use lb_common::flow::Meta;
-use lb_common::layout::{BackendState, ForwardWord, HotWord, LastResort, Listed, Mode};
+use lb_common::layout::{BackendState, Charged, ForwardWord, HotWord, LastResort, Listed, Mode};
 use lb_common::pipeline::Stage;
 use lb_common::reason::Reason;
 use lb_common::trace::{Mark, Trace};
@@ -107,6 +107,15 @@ impl Names<'_> {
                 };
                 ("filter", format!("the source is {} {list}", if b == 0 { "not in" } else { "in" }))
             }
+            Mark::Charged => {
+                let detail = match Charged::ALL.get(a as usize) {
+                    Some(Charged::Allowed) => "the flow is new, and within what may start",
+                    Some(Charged::Source) => "the flow is new, and its source has no allowance left",
+                    Some(Charged::Total) => "the flow is new, and the service has no allowance left",
+                    None => "unknown",
+                };
+                ("limit", detail.to_owned())
+            }
             Mark::Left => {
                 let reason = Reason::ALL.get(a as usize).map_or("unknown", |reason| reason.name());
                 let by = if b == 0 { String::new() } else { format!(", by interface {b}") };
@@ -144,7 +153,8 @@ impl Names<'_> {
         let mode = forward.mode().map_or("unknown", Mode::name);
         let flows = if forward.track() { "remembered" } else { "not remembered" };
         let scheduler = forward.scheduler().name();
-        format!("pool {pool}, mode {mode}, scheduler {scheduler}, flows {flows}")
+        let limited = if forward.has_limit() { ", new flows limited" } else { "" };
+        format!("pool {pool}, mode {mode}, scheduler {scheduler}, flows {flows}{limited}")
     }
 
     fn entry(&self, backend: u32, meta: Meta) -> String {

@@ -51,6 +51,8 @@ pub fn memory(maps: &MapSet) -> Memory<'_> {
         on_forwarded: &|_, _, _| {},
         on_handshake: &|_, _| {},
         on_refused: &|_, _| {},
+        on_charged: &|_, _| {},
+        limited: &[],
     }
 }
 

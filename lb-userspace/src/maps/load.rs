@@ -11,7 +11,7 @@ use std::{io, iter, thread};
 use aya::maps::{Map, MapData, PerCpuArray, ProgramArray, xdp::DevMapHash};
 use aya::programs::{Program, ProgramError, ProgramFd, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use lb_common::layout::{Counter, Geometry, Handshakes, LAYOUT_VERSION, MAGIC, Meta, Refusals};
+use lb_common::layout::{Charges, Counter, Geometry, Handshakes, LAYOUT_VERSION, MAGIC, Meta, Refusals};
 use lb_common::pipeline::{Stage, Variant};
 use rustix::process::setpriority_process;
 use thiserror::Error;
@@ -299,6 +299,21 @@ pub struct CounterMaps {
     backends: PerCpuArray<MapData, [u64; 2]>,
     handshakes: PerCpuArray<MapData, [u64; 4]>,
     refusals: PerCpuArray<MapData, [u64; 4]>,
+    charges: PerCpuArray<MapData, [u64; 4]>,
+    limited: PerCpuArray<MapData, [u64; 5]>,
+}
+
+/// A source that one CPU limited, as [`lb_common::layout::Limited`] tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the parts of `Limited`")]
+pub struct LimitedSource {
+    pub high: u64,
+    pub low: u64,
+    pub service: u32,
+    pub bits: u8,
+    pub family: u8,
+    pub packets: u64,
+    pub last_ns: u64,
 }
 
 /// Which counters.
@@ -324,6 +339,8 @@ impl CounterMaps {
             backends: per_cpu(pins, "backend_counters")?,
             handshakes: per_cpu(pins, "backend_handshakes")?,
             refusals: per_cpu(pins, "refusals")?,
+            charges: per_cpu(pins, "charges")?,
+            limited: per_cpu(pins, "limited")?,
         })
     }
 
@@ -357,6 +374,30 @@ impl CounterMaps {
     #[must_use]
     pub fn refusals(&self, vip: u32) -> Refusals {
         Refusals { packets: sum_of_four(&self.refusals, vip) }
+    }
+
+    /// The sum over all CPUs of what became of a service's new flows; zero for an id that does not exist.
+    #[must_use]
+    pub fn charges(&self, service: u32) -> Charges {
+        Charges { packets: sum_of_four(&self.charges, service) }
+    }
+
+    /// What every CPU knows of sources that were limited.
+    #[must_use]
+    pub fn limited(&self) -> Vec<LimitedSource> {
+        let slots = (0..self.limited.len()).filter_map(|slot| self.limited.get(&slot, 0).ok());
+        let records: Vec<[u64; 5]> =
+            slots.flat_map(|values| values.iter().copied().collect::<Vec<_>>()).collect();
+        let read = |[high, low, about, packets, last_ns]: [u64; 5]| LimitedSource {
+            high,
+            low,
+            service: about as u32,
+            bits: (about >> 32) as u8,
+            family: (about >> 40) as u8,
+            packets,
+            last_ns,
+        };
+        records.into_iter().map(read).filter(|record| record.family != 0).collect()
     }
 
     /// The sums of all counters, by index.

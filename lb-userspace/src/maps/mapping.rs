@@ -7,8 +7,9 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, FilterLine, FragmentLine, IndexLine, Load, MaglevLine, Meta, MetaHead,
-    NextHop, Pool, PoolInfo, RangeLine, ServerIds, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, FilterLine, FragmentLine, IndexLine, Limit, Load, MaglevLine, Meta,
+    MetaHead, NextHop, Pool, PoolInfo, RangeLine, ServerIds, Service, ServiceInfo, SourceLine, Vip, VipInfo,
+    VipLineV6,
 };
 use lb_common::trace::Trace;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -37,6 +38,7 @@ map_values!(
     FilterLine,
     FragmentLine,
     IndexLine,
+    Limit,
     Load,
     MaglevLine,
     Meta,
@@ -48,6 +50,7 @@ map_values!(
     ServerIds,
     Service,
     ServiceInfo,
+    SourceLine,
     Trace,
     Vip,
     VipInfo,

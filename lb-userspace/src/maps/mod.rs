@@ -4,6 +4,7 @@ pub mod attach;
 pub mod bpffs;
 pub mod load;
 pub mod mapping;
+pub mod next_program;
 pub mod pins;
 pub mod schema;
 pub mod set;

@@ -319,6 +319,7 @@ impl Pins {
             Kind::Shared => (MapType::Array, MMAPABLE),
             Kind::PerCpu => (MapType::PerCpuArray, 0),
             Kind::Ports => (MapType::DevMapHash, 0),
+            Kind::Programs => (MapType::ProgramArray, 0),
         };
         let found = (info.value_size(), info.max_entries(), info.map_flags() & MMAPABLE);
         let expected = (spec.value_size, spec.entries, flags);

@@ -1,9 +1,9 @@
 //! The maps of the packet program: names, kinds, sizes.
 
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, Counter, FilterLine, FragmentLine, Handshakes, IndexLine, Load, MaglevLine,
-    Meta, NextHop, Pool, PoolInfo, RangeLine, Refusals, Scratch, ServerIds, Service, ServiceInfo, Vip,
-    VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, Charges, Counter, FilterLine, FragmentLine, Handshakes, IndexLine,
+    LIMITED_SLOTS, Limit, Limited, Load, MaglevLine, Meta, NextHop, Pool, PoolInfo, RangeLine, Refusals,
+    Scratch, ServerIds, Service, ServiceInfo, SourceLine, Vip, VipInfo, VipLineV6,
 };
 use lb_common::reason::Reason;
 use lb_common::trace::Trace;
@@ -19,6 +19,8 @@ pub enum Kind {
     PerCpu,
     /// `BPF_MAP_TYPE_DEVMAP_HASH`.
     Ports,
+    /// `BPF_MAP_TYPE_PROG_ARRAY`.
+    Programs,
 }
 
 /// One map.
@@ -65,6 +67,8 @@ pub fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         spec::<Bucket<3>>("FLOWS_V6", "flows_v6", Shared, sizes.flows_v6),
         spec::<FragmentLine>("FRAGMENTS", "fragments", Shared, sizes.fragments),
         spec::<FilterLine>("FILTERS", "filters", Shared, sizes.filters),
+        spec::<Limit>("LIMITS", "limits", Shared, sizes.services),
+        spec::<SourceLine>("SOURCES", "sources", Shared, sizes.sources),
         spec::<BackendInfo>("BACKEND_INFO", "backend_info", Shared, sizes.backends),
         spec::<ServiceInfo>("SERVICE_INFO", "service_info", Shared, sizes.services),
         spec::<PoolInfo>("POOL_INFO", "pool_info", Shared, sizes.pools),
@@ -76,6 +80,9 @@ pub fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         spec::<Handshakes>("BACKEND_HANDSHAKES", "backend_handshakes", PerCpu, sizes.backends),
         spec::<Refusals>("REFUSALS", "refusals", PerCpu, sizes.vips),
         spec::<Scratch>("SCRATCH", "scratch", PerCpu, 1),
+        spec::<Charges>("CHARGES", "charges", PerCpu, sizes.services),
+        spec::<Limited>("LIMITED", "limited", PerCpu, LIMITED_SLOTS),
+        spec::<u32>("NEXT_PROGRAM", "next_program", Kind::Programs, 1),
         spec::<[u32; 2]>("TX_PORTS", "tx_ports", Kind::Ports, MAX_TX_PORTS),
     ]
 }

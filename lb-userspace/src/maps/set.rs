@@ -3,8 +3,8 @@
 use std::io;
 
 use lb_common::layout::{
-    Backend, BackendInfo, Bucket, FilterLine, FragmentLine, IndexLine, Load, MaglevLine, Meta, NextHop, Pool,
-    PoolInfo, RangeLine, ServerIds, Service, ServiceInfo, Vip, VipInfo, VipLineV6,
+    Backend, BackendInfo, Bucket, FilterLine, FragmentLine, IndexLine, Limit, Load, MaglevLine, Meta,
+    NextHop, Pool, PoolInfo, RangeLine, ServerIds, Service, ServiceInfo, SourceLine, Vip, VipInfo, VipLineV6,
 };
 use lb_common::memory::Slices;
 use lb_common::trace::Trace;
@@ -35,6 +35,8 @@ pub struct MapSet {
     pub flows_v6: Mapping<Bucket<3>>,
     pub fragments: Mapping<FragmentLine>,
     pub filters: Mapping<FilterLine>,
+    pub limits: Mapping<Limit>,
+    pub sources: Mapping<SourceLine>,
     pub backend_info: Mapping<BackendInfo>,
     pub service_info: Mapping<ServiceInfo>,
     pub pool_info: Mapping<PoolInfo>,
@@ -79,6 +81,8 @@ impl MapSet {
             flows_v6: source.open(find("flows_v6"), access)?,
             fragments: source.open(find("fragments"), access)?,
             filters: source.open(find("filters"), access)?,
+            limits: source.open(find("limits"), access)?,
+            sources: source.open(find("sources"), access)?,
             backend_info: source.open(find("backend_info"), access)?,
             service_info: source.open(find("service_info"), access)?,
             pool_info: source.open(find("pool_info"), access)?,
@@ -111,6 +115,8 @@ impl MapSet {
             flows_v6: Mapping::anonymous(sizes.flows_v6 as usize)?,
             fragments: Mapping::anonymous(sizes.fragments as usize)?,
             filters: Mapping::anonymous(sizes.filters as usize)?,
+            limits: Mapping::anonymous(sizes.services as usize)?,
+            sources: Mapping::anonymous(sizes.sources as usize)?,
             backend_info: Mapping::anonymous(sizes.backends as usize)?,
             service_info: Mapping::anonymous(sizes.services as usize)?,
             pool_info: Mapping::anonymous(sizes.pools as usize)?,
@@ -140,6 +146,8 @@ impl MapSet {
             flows_v6: &self.flows_v6,
             fragments: &self.fragments,
             filters: &self.filters,
+            limits: &self.limits,
+            sources: &self.sources,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How many values each map has, from the configured limits.
 
-use lb_common::layout::{Geometry, SLOTS_PER_LINE};
+use lb_common::layout::{Geometry, SLOTS_PER_LINE, SOURCE_LINES};
 
 use crate::config::model::Limits;
 
@@ -26,6 +26,7 @@ pub struct Sizes {
     pub fragments: u32,
     pub servers: u32,
     pub filters: u32,
+    pub sources: u32,
 }
 
 /// Lines per service in the port index: with 4 exact ports a service, two neighbouring lines hold 2 of 14 on average.
@@ -69,6 +70,7 @@ impl Sizes {
         fragments: 0,
         servers: 0,
         filters: 0,
+        sources: 0,
     };
 
     /// The sizes for `limits`. Index tables and flow tables are powers of two; flow tables have at least twice as many
@@ -96,6 +98,7 @@ impl Sizes {
             fragments: FRAGMENT_LINES,
             servers: limits.backends.max(MIN_LINES).next_power_of_two() * SERVER_LINES,
             filters: filter_lines(limits.prefixes),
+            sources: SOURCE_LINES,
         }
     }
 

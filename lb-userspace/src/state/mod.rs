@@ -5,6 +5,7 @@
 
 pub mod change;
 pub mod denied;
+pub mod limited;
 pub mod lock;
 pub mod overlay;
 pub mod request;

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::denied::Denied;
+use super::limited::Limited;
 use crate::view::status::Change;
 
 /// A backend of a pool, by name.
@@ -107,6 +108,7 @@ pub struct Entry {
 pub struct Overlay {
     pub(super) entries: BTreeMap<BackendName, Entry>,
     pub(super) denied: Denied,
+    pub(super) limited: Limited,
 }
 
 impl Overlay {
@@ -120,6 +122,18 @@ impl Overlay {
     #[must_use]
     pub fn with_denied(self, denied: Denied) -> Self {
         Self { denied, ..self }
+    }
+
+    /// Limits of new flows.
+    #[must_use]
+    pub fn limited(&self) -> &Limited {
+        &self.limited
+    }
+
+    /// The same with these limits instead.
+    #[must_use]
+    pub fn with_limited(self, limited: Limited) -> Self {
+        Self { limited, ..self }
     }
 
     /// The admin state of a backend at `now`; `None` is active.

@@ -1,5 +1,6 @@
 //! Runtime changes on disk: one JSON file in the state directory, replaced atomically.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::denied::{Denial, Denied, Target};
+use super::limited::{LimitChange, Limited};
 use super::overlay::{BackendName, Entry, Overlay};
 use crate::failure::{Code, Failure};
 
@@ -91,6 +93,8 @@ struct Document {
     backends: Vec<Row>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     denied: Vec<DeniedRow>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    limited: BTreeMap<String, LimitChange>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -174,7 +178,9 @@ impl Store {
         let rows = overlay.denied.entries.iter();
         let denied =
             rows.map(|(target, denial)| DeniedRow { target: target.clone(), denial: denial.clone() });
-        let document = Document { version: VERSION, backends: backends.collect(), denied: denied.collect() };
+        let limited = overlay.limited.entries.clone();
+        let document =
+            Document { version: VERSION, backends: backends.collect(), denied: denied.collect(), limited };
         let path = self.path();
         let failed = |source| io_error("write", &path, source);
         let bytes = serde_json::to_vec_pretty(&document).map_err(|error| failed(error.into()))?;
@@ -223,7 +229,8 @@ fn parse(text: &str) -> Option<Overlay> {
     let document: Document = serde_json::from_str(text).ok()?;
     let entries = document.backends.into_iter().map(|row| (row.backend, row.entry)).collect();
     let denied = document.denied.into_iter().map(|row| (row.target, row.denial)).collect();
-    (document.version == VERSION).then_some(Overlay { entries, denied: Denied { entries: denied } })
+    let limited = Limited { entries: document.limited };
+    (document.version == VERSION).then_some(Overlay { entries, denied: Denied { entries: denied }, limited })
 }
 
 fn io_error(operation: &'static str, path: &Path, source: io::Error) -> StateError {
@@ -259,7 +266,11 @@ mod tests {
         let target = |vip| Target { vip, prefix: "192.0.2.0/24".parse().expect("a prefix") };
         let denial = |until| Denial { until, note: note() };
         let entries = [(target(None), denial(None)), (target(Some("edge".to_owned())), denial(Some(NOW)))];
-        overlay.with_denied(Denied { entries: entries.into() })
+        let limit = |text: &str| serde_json::from_str(text).expect("a limit");
+        let limit = limit(r#"{"per_source":"100/s","prefix_v4":24,"prefix_v6":64,"total":null}"#);
+        let changes = [Some(limit), None].map(|limit| LimitChange { limit, until: Some(NOW), note: note() });
+        let limited = ["web".to_owned(), "api".to_owned()].into_iter().zip(changes).collect();
+        overlay.with_denied(Denied { entries: entries.into() }).with_limited(Limited { entries: limited })
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub enum From {
 }
 
 impl From {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Config => "config",
             Self::Runtime => "runtime",

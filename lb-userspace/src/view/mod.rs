@@ -11,6 +11,7 @@ pub mod filter;
 pub mod flows;
 pub mod from_maps;
 mod humane;
+pub mod limits;
 pub mod nearest;
 pub mod rollouts;
 pub mod services;

@@ -6,7 +6,9 @@
 use aya::TestRun as _;
 use aya::programs::TestRunOptions;
 use lb_common::cell::SharedU64;
-use lb_common::layout::{Bucket, Counter, FragmentLine, FragmentWay, Handshakes, Load, Refusals, Way};
+use lb_common::layout::{
+    Bucket, Charges, Counter, FragmentLine, FragmentWay, Handshakes, Load, Refusals, SourceLine, Way,
+};
 use lb_common::pipeline::Outcome;
 use lb_common::reason::{Reason, Verdict};
 use lb_userspace::maps::load;
@@ -66,6 +68,13 @@ fn compare_loads(kernel: &[Load], host: &[Load], batch: usize) -> usize {
     let words = |load: &Load| (load.seen.get(), load.unseen.get(), load.cost.get());
     assert!(kernel.iter().map(words).eq(host.iter().map(words)), "batch {batch}: loads differ");
     host.iter().filter(|load| load.seen.get() != 0).count()
+}
+
+fn compare_sources(kernel: &[SourceLine], host: &[SourceLine], batch: usize) {
+    for (number, (kernel, host)) in kernel.iter().zip(host).enumerate() {
+        let words = |line: &SourceLine| line.ways.each_ref().map(SharedU64::get);
+        assert_eq!(words(kernel), words(host), "batch {batch}, line {number} of sources");
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -137,6 +146,7 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
             compare_flows(&kernel_tables.0.flows_v4, slices.flows_v4, batch),
             compare_flows(&kernel_tables.0.flows_v6, slices.flows_v6, batch),
         );
+        compare_sources(&kernel_tables.0.sources, slices.sources, batch);
         compare_fragments(&kernel_tables.0.fragments, slices.fragments, batch);
         counted = compare_loads(&kernel_tables.0.loads, slices.loads, batch);
         expected = Some(sum(expected, host.totals()));
@@ -182,7 +192,11 @@ fn sum(before: Option<Totals>, batch: Totals) -> Totals {
     let refusals = |(one, two): (Refusals, Refusals)| Refusals {
         packets: std::array::from_fn(|list| one.packets[list] + two.packets[list]),
     };
+    let charges = |(one, two): (Charges, Charges)| Charges {
+        packets: std::array::from_fn(|what| one.packets[what] + two.packets[what]),
+    };
     Totals {
+        charges: before.charges.into_iter().zip(batch.charges).map(charges).collect(),
         refusals: before.refusals.into_iter().zip(batch.refusals).map(refusals).collect(),
         handshakes: before.handshakes.into_iter().zip(batch.handshakes).map(steps).collect(),
         reasons: add(before.reasons, batch.reasons),

@@ -35,9 +35,15 @@ fn everything(maps: &MapSet) -> String {
     flows(words(&maps.flows_v6));
     flows(maps.backends.iter().flat_map(|backend| [backend.hot.get(), backend.egress.get()]).collect());
     flows(maps.pools.iter().flat_map(|pool| [pool.current.get(), pool.previous.get()]).collect());
+    flows(maps.limits.iter().map(|limit| limit.total_whole.get()).collect());
     flows(maps.trace.iter().flat_map(|trace| trace.marks).flatten().collect());
     flows(maps.trace.iter().map(|trace| trace.count).collect());
     text
+}
+
+/// The allowances of sources.
+fn allowances(maps: &MapSet) -> Vec<u64> {
+    maps.sources.iter().flat_map(|line| line.ways.each_ref().map(SharedU64::get)).collect()
 }
 
 /// The reason that was counted between two looks.
@@ -69,11 +75,16 @@ fn explain_says_what_the_live_program_then_does_and_changes_no_byte() {
     for number in 0..FRAMES {
         let frame = frame(&mut choice, number);
         let compared = number % COUNTERS_EVERY == 0;
-        let before = (everything(&tables.0), compared.then(|| instance.totals()));
+        let before = (everything(&tables.0), compared.then(|| (instance.totals(), allowances(&tables.0))));
         let explained = explainer.explain(&frame, None).expect("the frame is explained");
         let told = || format!("frame {number}: {explained:?}\nframe {}", to_hex(&frame));
         assert_eq!(everything(&tables.0), before.0, "explaining wrote: {}", told());
-        assert_eq!(compared.then(|| instance.totals()), before.1, "explaining counted: {}", told());
+        assert_eq!(
+            compared.then(|| (instance.totals(), allowances(&tables.0))),
+            before.1,
+            "explaining counted: {}",
+            told()
+        );
 
         let options =
             TestRunOptions { data_in: Some(&frame), data_out: Some(&mut output), ..Default::default() };
@@ -81,7 +92,7 @@ fn explain_says_what_the_live_program_then_does_and_changes_no_byte() {
         let verdict = ["aborted", "drop", "pass", "tx", "redirect"][result.return_value as usize];
         assert_eq!(explained.verdict, verdict, "{}", told());
         assert_eq!(explained.output, to_hex(&output[..result.data_size_out as usize]), "{}", told());
-        if let Some(before) = before.1 {
+        if let Some((before, _)) = before.1 {
             let reason = counted(&before, &instance.totals());
             assert_eq!(Some(explained.reason.as_str()), reason.map(Reason::name), "{}", told());
         }

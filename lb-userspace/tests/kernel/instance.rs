@@ -3,8 +3,8 @@
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use lb_common::layout::{
-    Backend, FilterLine, Geometry, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine, Scratch, ServerIds,
-    Service, Vip, VipLineV6,
+    Backend, FilterLine, Geometry, IndexLine, Limit, Load, MaglevLine, NextHop, Pool, RangeLine, Scratch,
+    ServerIds, Service, Vip, VipLineV6,
 };
 use lb_userspace::maps::load::{self, CounterKind, CounterMaps};
 use lb_userspace::maps::mapping::Access;
@@ -43,13 +43,15 @@ store! {
     server_ids: ServerIds = server_ids;
     next_hop: NextHop = next_hops;
     filter_line: FilterLine = filters;
+    limit: Limit = limits;
 }
 
 /// The scene's sizes.
 pub(crate) fn sizes() -> Sizes {
     let SceneSizes { vips_v4, vips_v6, ports, ranges, vips, services, pools, .. } = SceneSizes::SMALL;
-    let SceneSizes { maglev, backends, next_hops, flows_v4, flows_v6, fragments, servers, filters, .. } =
+    let SceneSizes { maglev, backends, next_hops, flows_v4, flows_v6, fragments, servers, .. } =
         SceneSizes::SMALL;
+    let SceneSizes { filters, sources, .. } = SceneSizes::SMALL;
     Sizes {
         vips_v4,
         vips_v6,
@@ -66,6 +68,7 @@ pub(crate) fn sizes() -> Sizes {
         fragments,
         filters,
         servers,
+        sources,
     }
 }
 
@@ -118,6 +121,7 @@ impl Instance {
             services: counters.sums(CounterKind::Services),
             backends: counters.sums(CounterKind::Backends),
             handshakes: (0..sizes().backends).map(|id| counters.handshakes(id)).collect(),
+            charges: (0..sizes().services).map(|id| counters.charges(id)).collect(),
             refusals: (0..sizes().vips).map(|id| counters.refusals(id)).collect(),
         }
     }

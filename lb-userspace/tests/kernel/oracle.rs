@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use aya::TestRun as _;
 use aya::programs::TestRunOptions;
-use lb_common::layout::Family;
+use lb_common::layout::{Family, SourceLine};
 use lb_userspace::maps::load;
 use lb_userspace::maps::mapping::Mapping;
 use lb_userspace::maps::set::MapSet;
@@ -71,7 +71,7 @@ fn world() -> String {
         "stranger4": stranger4, "stranger6": stranger6, "drop4": drop4, "drop6": drop6, "reject4": reject4, "reject6": reject6,
         "ports": {
             "ipip4": port(2), "ipip6": port(3), "dsr4": port(12), "dsr6": port(13), "reset": port(6),
-            "gue4": port(162), "gue6": port(163), "quic": port(Scene::quic(2) as u16),
+            "gue4": port(162), "gue6": port(163), "quic": port(Scene::quic(2) as u16), "limited4": port(42),
         },
     })
     .to_string()
@@ -106,6 +106,8 @@ fn forget(maps: &MapSet) {
     clear(&maps.flows_v4, lb_common::layout::Bucket::empty);
     clear(&maps.flows_v6, lb_common::layout::Bucket::empty);
     clear(&maps.fragments, lb_common::layout::FragmentLine::empty);
+    clear(&maps.sources, || SourceLine { ways: Default::default() });
+    maps.limits.iter().for_each(|limit| limit.total_whole.set(0));
 }
 
 /// What tshark must not find: status 0 is a bad checksum. Of a packet that an error quotes in part it computes the

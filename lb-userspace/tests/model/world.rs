@@ -46,6 +46,7 @@ pub(crate) fn config(limits: Limits) -> Config {
         hash_seed: 7,
         limits,
         deny: Prefixes::default(),
+        next_program: None,
         tunnel: Tunnel { source: Vec::new(), gue_port: 6080 },
         guard: Guard::default(),
         vips: BTreeMap::new(),
@@ -64,6 +65,7 @@ pub(crate) fn vip(name: &str, addresses: &[&str]) -> Vip {
         unmatched: Unmatched::Drop,
         allow: Prefixes::default(),
         deny: Prefixes::default(),
+        new_flow_limit: None,
     }
 }
 
@@ -111,6 +113,7 @@ pub(crate) fn service(name: &str, vip: &str, ports: Ports, pool: &str) -> Servic
         table_size: None,
         on_down: OnDown::Auto,
         quic: Vec::new(),
+        new_flow_limit: None,
         track: true,
         timeouts: Timeouts {
             tcp_embryonic: Duration::from_secs(60),
@@ -170,6 +173,7 @@ pub(crate) fn with_inputs<T>(
         config,
         lists: &lists,
         weight: &|_, backend| backend.weight,
+        limit: &|service| service.new_flow_limit,
         views,
         egress: &|address, _| Some(egress(address)),
         next_hop: &hop_record,

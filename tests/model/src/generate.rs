@@ -1,5 +1,7 @@
 //! Frames of all kinds: sound, mutated, for other hosts, random.
 
+use std::net::IpAddr;
+
 use lb_common::layout::Family;
 
 use crate::choice::Choice;
@@ -40,6 +42,10 @@ pub fn frame(choice: &mut impl Choice, number: u32) -> Vec<u8> {
             mutate(&mut frame, choice);
         }
     }
+    if choice.chance(2) {
+        // TTL, hop limit.
+        set(&mut frame, choice.pick(&[22, 21]), 0);
+    }
     if choice.chance(5) {
         // What a driver leaves after a short packet.
         frame.resize(frame.len().max(60), 0);
@@ -59,6 +65,10 @@ fn spec(choice: &mut impl Choice) -> PacketSpec {
     let source_port = 40_000 + choice.below(4) as u16;
     let destination = vip(family, choice.pick(&[0, 0, 0, 0, 1, 1, 2, 3, 7, 19]));
     let mut spec = PacketSpec::syn(client(family, choice.below(24) as u32), destination, (source_port, port));
+    if choice.chance(6) {
+        let (other, nobody) = (vip(family, choice.below(3) as u32), martian(family, choice.below(4)));
+        spec.source = choice.pick(&[other, nobody]);
+    }
     spec.transport = transport(choice);
     spec.traffic_class = choice.pick(&[0, 0, 0x02, 0x03, 0xb8, 0xff]);
     spec.payload = match choice.below(10) {
@@ -79,6 +89,15 @@ fn spec(choice: &mut impl Choice) -> PacketSpec {
         Family::V6 => {}
     }
     spec
+}
+
+/// A source that nobody can have.
+fn martian(family: Family, which: usize) -> IpAddr {
+    let texts = match family {
+        Family::V4 => ["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"],
+        Family::V6 => ["::1", "::", "ff02::1", "ff0e::5"],
+    };
+    texts[which].parse().expect("an address")
 }
 
 /// A packet of one of a thousand long flows to services that remember flows: more than small tables hold.

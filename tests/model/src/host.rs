@@ -2,7 +2,10 @@
 
 use std::cell::RefCell;
 
-use lb_common::layout::{Counter, Geometry, HandshakeStep, Handshakes, Listed, Refusals, Scratch};
+use lb_common::layout::{
+    Charged, Charges, Counter, Geometry, HandshakeStep, Handshakes, LIMITED_SLOTS, Limited, Listed, Refusals,
+    Scratch,
+};
 use lb_common::memory::{Frame, Memory, Slices};
 use lb_common::pipeline::{self, Outcome};
 use lb_common::reason::Reason;
@@ -23,6 +26,8 @@ pub struct Totals {
     pub handshakes: Vec<Handshakes>,
     /// Packets that lists refused, by VIP id.
     pub refusals: Vec<Refusals>,
+    /// New flows of limited services, by service id.
+    pub charges: Vec<Charges>,
 }
 
 /// A frame that went through.
@@ -40,6 +45,7 @@ pub struct Host<'a> {
     /// The time that packets see.
     pub now: Tick,
     scratch: Scratch,
+    limited: Vec<Limited>,
     totals: RefCell<Totals>,
 }
 
@@ -61,9 +67,11 @@ impl<'a> Host<'a> {
             backends: zeros(slices.backends.len()),
             handshakes: vec![Handshakes::default(); slices.backends.len()],
             refusals: vec![Refusals::default(); slices.vips.len()],
+            charges: vec![Charges::default(); slices.services.len()],
         };
+        let limited = (0..LIMITED_SLOTS).map(|_| Limited::default()).collect();
         let now = Tick::from_ns(geometry.fixed_now_ns);
-        Self { slices, geometry, now, scratch: Scratch::default(), totals: RefCell::new(totals) }
+        Self { slices, geometry, now, scratch: Scratch::default(), limited, totals: RefCell::new(totals) }
     }
 
     /// Runs `frame` with this much headroom before it.
@@ -90,6 +98,11 @@ impl<'a> Host<'a> {
                 refusals.packets[list as usize] += 1;
             }
         };
+        let on_charged = |service: u32, what: Charged| {
+            if let Some(charges) = self.totals.borrow_mut().charges.get_mut(service as usize) {
+                charges.packets[what as usize] += 1;
+            }
+        };
         let tables = Memory {
             slices: self.slices,
             geometry: self.geometry,
@@ -99,6 +112,8 @@ impl<'a> Host<'a> {
             on_forwarded: &on_forwarded,
             on_handshake: &on_handshake,
             on_refused: &on_refused,
+            on_charged: &on_charged,
+            limited: &self.limited,
         };
         let outcome = pipeline::process(&mut packet, &tables);
         Ran { outcome, output: packet.bytes().to_vec() }

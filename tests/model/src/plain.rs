@@ -2,8 +2,8 @@
 
 use lb_common::cell::{SharedU32, SharedU64};
 use lb_common::layout::{
-    Backend, Bucket, FilterLine, FragmentLine, IndexLine, Load, MaglevLine, NextHop, NextHopCopy, Pool,
-    RangeLine, ServerIds, Service, Vip, VipLineV6,
+    Backend, Bucket, FilterLine, FragmentLine, IndexLine, Limit, Load, MaglevLine, NextHop, NextHopCopy,
+    Pool, RangeLine, ServerIds, Service, SourceLine, Vip, VipLineV6,
 };
 use lb_common::memory::Slices;
 
@@ -29,6 +29,8 @@ pub struct Plain {
     flows_v6: Vec<Bucket<3>>,
     fragments: Vec<FragmentLine>,
     filters: Vec<FilterLine>,
+    limits: Vec<Limit>,
+    sources: Vec<SourceLine>,
 }
 
 fn repeat<T>(count: u32, value: impl Fn() -> T) -> Vec<T> {
@@ -100,6 +102,16 @@ impl Plain {
             flows_v6: repeat(sizes.flows_v6, Bucket::empty),
             fragments: repeat(sizes.fragments, FragmentLine::empty),
             filters: repeat(sizes.filters, FilterLine::default),
+            limits: repeat(sizes.services, || Limit {
+                source_interval: word(),
+                source_period: word(),
+                total_interval: word(),
+                total_period: word(),
+                prefixes: word(),
+                total_whole: word(),
+                reserved: [0; 2],
+            }),
+            sources: repeat(sizes.sources, || SourceLine { ways: words() }),
         }
     }
 
@@ -124,6 +136,8 @@ impl Plain {
             flows_v6: &self.flows_v6,
             fragments: &self.fragments,
             filters: &self.filters,
+            limits: &self.limits,
+            sources: &self.sources,
         }
     }
 }
@@ -153,4 +167,5 @@ store! {
     server_ids: ServerIds = server_ids;
     next_hop: NextHop = next_hops;
     filter_line: FilterLine = filters;
+    limit: Limit = limits;
 }

@@ -11,7 +11,7 @@ use lb_common::hash;
 use lb_common::layout::{
     AdminBits, BackendState, CidConfigs, EgressWord, FailureBits, Family, ForwardWord, Geometry, HealthBits,
     HotWord, INDEX_WAYS, IndexLine, LastResort, Load, LoadsWord, Mode, NextHop, NextHopCopy, OnDown,
-    RangeWord, SLOTS_PER_LINE, Scheduler, ServerId, Span, TimeoutsWord, V6_WAYS, VipPorts,
+    RangeWord, SLOTS_PER_LINE, SOURCE_LINES, Scheduler, ServerId, Span, TimeoutsWord, V6_WAYS, VipPorts,
 };
 use lb_common::service::port_key;
 use lb_common::time::Tick;
@@ -51,6 +51,10 @@ const FILLERS: u32 = 16;
 /// Slots of a Maglev table here, and lines that a pool has in the map: current, previous, usable.
 const SLOTS: u32 = 61;
 const POOL_LINES: u32 = 6;
+/// Every sixteenth service limits new flows, from this one on.
+const LIMITED: u32 = 10;
+/// Pool whose services with least connections and with QUIC connection IDs limit them too.
+const LIMITED_POOL: u32 = 3;
 /// A service id past the end of the table, which some ranges name.
 const NO_SERVICE: u16 = 5000;
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
@@ -74,6 +78,7 @@ pub struct SceneSizes {
     pub fragments: u32,
     pub servers: u32,
     pub filters: u32,
+    pub sources: u32,
 }
 
 impl SceneSizes {
@@ -94,6 +99,7 @@ impl SceneSizes {
         fragments: 16,
         servers: 64,
         filters: 512,
+        sources: SOURCE_LINES,
     };
 
     /// The masks that go with these sizes, a fixed secret, and this time.
@@ -196,6 +202,14 @@ impl Scene {
             25 => Scheduler::LeastConnections,
             _ => Scheduler::Maglev,
         }
+    }
+
+    /// Whether the service limits new flows.
+    #[must_use]
+    pub fn limited(service: u32) -> bool {
+        let pool = LIMITED_POOL;
+        let busy = Self::scheduled(Scheduler::LeastConnections, pool);
+        service % 16 == LIMITED || service == busy || service == Self::quic(pool)
     }
 
     /// The service of a pool that goes by QUIC connection IDs.
@@ -438,7 +452,21 @@ impl Scene {
                 configs.fold(CidConfigs(0), |configs, (number, length)| configs.with(number.into(), length));
             record.quic.set(if service > QUIC { configs.0 } else { 0 });
             record.timeouts.set(TimeoutsWord::new(2, 30, 4, 6).0);
+            if Self::limited(service) {
+                record.forward.set(ForwardWord(record.forward.get()).with_limit().0);
+            }
         });
+        if Self::limited(service) {
+            store.limit(service, |limit| {
+                // 4 and 40 flows a tick; a tick is 4.29 s.
+                let period = 1_u64 << 32;
+                limit.source_interval.set(period / 4);
+                limit.source_period.set(period);
+                limit.total_interval.set(period / 40);
+                limit.total_period.set(period);
+                limit.prefixes.set(30 | 64 << 8);
+            });
+        }
     }
 
     fn vip<S: Store>(store: &mut S, geometry: &Geometry, family: Family, n: u32) {

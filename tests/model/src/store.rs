@@ -1,8 +1,8 @@
 //! Writing access to the tables, wherever they are.
 
 use lb_common::layout::{
-    Backend, FilterLine, IndexLine, Load, MaglevLine, NextHop, Pool, RangeLine, ServerIds, Service, Vip,
-    VipLineV6,
+    Backend, FilterLine, IndexLine, Limit, Load, MaglevLine, NextHop, Pool, RangeLine, ServerIds, Service,
+    Vip, VipLineV6,
 };
 
 macro_rules! store {
@@ -43,4 +43,6 @@ store! {
     next_hop: NextHop;
     /// Changes a line of lists.
     filter_line: FilterLine;
+    /// Changes a service's limits.
+    limit: Limit;
 }

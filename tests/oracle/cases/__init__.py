@@ -80,9 +80,9 @@ def sound(packet):
 
 
 def all_cases(world):
-    from . import filters, forwarding, fragments, icmp, quic
+    from . import filters, forwarding, fragments, icmp, limits, quic
 
     cases = []
-    for feature in (filters, forwarding, fragments, icmp, quic):
+    for feature in (filters, forwarding, fragments, icmp, limits, quic):
         cases.extend(feature.cases(world))
     return cases

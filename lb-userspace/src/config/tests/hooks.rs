@@ -51,7 +51,7 @@ fn kinds_of_events_are_known_and_the_record_has_a_least_size() {
         "name = \"a\"\nexec = \"/bin/true\"\nkinds = [\"health\", \"helth\"]",
         &[
             "5: hook \"a\": kinds `helth` is no kind of event: expected health, admin, weight, backend, tier, freeze, \
-           interface, reload, rollout, drill, deny, daemon",
+           interface, reload, rollout, drill, deny, limit, daemon",
         ],
     );
     refused(

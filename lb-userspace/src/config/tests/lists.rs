@@ -1,4 +1,4 @@
-//! Lists of prefixes, written out and in files.
+//! Lists of prefixes, written out and in files; limits of new flows; the program that is called next.
 
 use std::fs;
 
@@ -45,4 +45,47 @@ fn files_of_prefixes_lie_beside_the_config_and_name_their_bad_lines() {
     assert!(message.contains("none.txt: no such file"), "{message}");
     let message = refused("", "deny = [\"example.org\"]");
     assert!(message.contains("\"example.org\" is neither an address nor a prefix"), "{message}");
+}
+
+#[test]
+fn limits_of_new_flows_come_from_the_service_or_its_vip() {
+    let with = |defaults: &str, own: &str| {
+        let text = changed("[[service]]", &format!("{defaults}\n[[service]]\n{own}"));
+        accepted(&text).config.services["web"].new_flow_limit
+    };
+    assert_eq!(with("", ""), None);
+    let limit =
+        "[defaults]\nnew_flow_limit = { per_source = \"100/s\", prefix_v4 = 24, total = \"5_000/m\" }";
+    let found = with(limit, "").unwrap();
+    assert_eq!((found.prefix_v4, found.prefix_v6), (24, 64));
+    let shown = [found.per_source, found.total].map(|rate| rate.unwrap().to_string());
+    assert_eq!(shown, ["100/s", "5000/m"]);
+    assert_eq!(with(limit, "new_flow_limit = \"none\""), None, "its own wins");
+    let own = with(limit, "new_flow_limit = { total = \"7/h\" }").unwrap();
+    assert_eq!((own.per_source, own.total.unwrap().to_string().as_str()), (None, "7/h"));
+    assert_eq!(with(limit, "track = false"), None, "without entries nothing is a new flow");
+}
+
+#[test]
+fn limits_and_programs_that_cannot_be_are_refused() {
+    for (written, expected) in [
+        ("new_flow_limit = \"100/s\"", "must be \"none\" or a table"),
+        ("new_flow_limit = { per_source = \"100\" }", "\"100\" is no rate"),
+        ("new_flow_limit = { per_source = \"0/s\" }", "\"0/s\" is no rate"),
+        ("new_flow_limit = { total = \"5/d\" }", "\"5/d\" is no rate"),
+        ("new_flow_limit = { prefix_v4 = 24 }", "limits nothing"),
+        ("new_flow_limit = { total = \"5/s\", prefix_v6 = 65 }", "prefix_v6 must be an integer from 1 to 64"),
+        ("new_flow_limit = { rate = \"5/s\" }", "unknown key `rate`"),
+        ("track = false\nnew_flow_limit = { total = \"5/s\" }", "needs track = true"),
+    ] {
+        let text = changed("[[service]]", &format!("[[service]]\n{written}"));
+        let message = super::parse(&text).unwrap_err().to_string();
+        assert!(message.contains(expected), "{written}: {message}");
+    }
+    let next = |path: &str| {
+        super::parse(&changed("[[service]]", &format!("next_program = \"{path}\"\n[[service]]")))
+    };
+    assert!(next("filter").unwrap_err().to_string().contains("must be an absolute path"));
+    let path = next("/sys/fs/bpf/filter").unwrap().config.next_program.unwrap();
+    assert_eq!(path.to_str(), Some("/sys/fs/bpf/filter"));
 }

@@ -486,11 +486,6 @@ fn what_later_versions_take_is_not_called_unknown() {
         ),
         (
             "[[service]]",
-            "[defaults]\nnew_flow_limit = { total = \"5/s\" }\n[[service]]",
-            "3: [defaults]: new_flow_limit a table is not available in this version; available: \"none\"",
-        ),
-        (
-            "[[service]]",
             "[metrics]\n[[service]]",
             "2: metrics is not available in this version: remove the table",
         ),
