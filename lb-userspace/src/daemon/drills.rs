@@ -275,15 +275,17 @@ impl Drills {
                 running.away = true;
                 running.left_at.get_or_insert_with(Instant::now);
                 running.stopped_at.get_or_insert(stored_at);
+                if running.restored_at.is_none() {
+                    running.readmitted_at = None;
+                }
                 if event.to == State::Down {
                     running.down_at.get_or_insert(stored_at);
                 }
             }
             State::Trial | State::Up => {
                 running.away = event.to == State::Trial;
-                if running.restored_at.is_some() {
-                    running.readmitted_at.get_or_insert(stored_at);
-                }
+                // The probe thread ends the failure by its own clock, maybe before this side hears of it.
+                running.readmitted_at.get_or_insert(stored_at);
             }
             State::Unknown => {}
         }
