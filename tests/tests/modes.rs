@@ -206,7 +206,9 @@ fn the_host_itself_is_a_backend_beside_others() -> Result<()> {
         config += &pool(&pool_name, check, &backends);
         for (number, mode) in [(0, "ipip"), (1, "dsr-l2")] {
             let vip = SocketAddr::new(plan::vip(number).of(family), 80);
-            host.ip(&format!("address add {}/{} dev lo", vip.ip(), if vip.is_ipv4() { 32 } else { 128 }))?;
+            // Without `nodad` an IPv6 address is tentative for a moment, and cannot be bound.
+            let length = if vip.is_ipv4() { "32" } else { "128 nodad" };
+            host.ip(&format!("address add {}/{length} dev lo", vip.ip()))?;
             greet(host, vip, "self")?;
             config += &service(&format!("{mode}-{}", version(family)), vip, "\"tcp\"", mode, &pool_name);
             targets.push((mode, vip));

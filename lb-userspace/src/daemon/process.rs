@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -25,6 +26,10 @@ use crate::view::check::{Checked, MapMemory, PoolDetection, Problem};
 use crate::view::from_maps::{Counters, FlowRow};
 use crate::view::status::Interface;
 use lb_common::time::Tick;
+
+/// How long the kernel may take to take programs off interfaces, which it does after their links are gone. A daemon that
+/// still runs holds them longer.
+const DETACHING: Duration = Duration::from_secs(3);
 
 /// This process.
 pub struct Process;
@@ -78,7 +83,9 @@ impl Host for Process {
         };
         let interfaces = attach::pinned(&pins).map_err(failed)?;
         let unpinned = pins.all().map_err(failed)?;
+        let programs = attach::own_programs(&pins);
         pins.remove_all().map_err(failed)?;
+        attach::wait_until_unloaded(&programs, DETACHING);
         Ok(Detached {
             interfaces,
             unpinned: unpinned.iter().map(|path| path.display().to_string()).collect(),

@@ -6,10 +6,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use aya::programs::Xdp;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode as Flags};
+use aya::programs::{Xdp, loaded_programs};
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
@@ -254,6 +256,15 @@ pub fn own_programs(pins: &Pins) -> BTreeSet<u32> {
     let links = pinned(pins).unwrap_or_default();
     let links = links.iter().filter_map(|name| PinnedLink::from_pin(pins.link(name)).ok());
     links.filter_map(|link| FdLink::from(link).info().ok()).map(|info| info.program_id()).collect()
+}
+
+/// Waits until the kernel has unloaded all of these programs, so that no interface runs one; not for longer than `limit`.
+pub fn wait_until_unloaded(programs: &BTreeSet<u32>, limit: Duration) {
+    let begin = Instant::now();
+    let loaded = || loaded_programs().flatten().any(|program| programs.contains(&program.id()));
+    while loaded() && begin.elapsed() < limit {
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Takes the program off an interface.
