@@ -88,11 +88,13 @@ fn prefix(limit: &Limit, family: Family, (high, low): Halves) -> (Halves, u32) {
     match family {
         Family::V4 => {
             let bits = prefixes as u32 & 0x3f;
-            ((0, low >> (32 - bits & 63) << (32 - bits & 63)), bits)
+            let other = 32_u32.wrapping_sub(bits) & 63;
+            ((0, (low >> other) << other), bits)
         }
         Family::V6 => {
             let bits = (prefixes >> 8) as u32 & 0x7f;
-            ((high >> (64 - bits & 63) << (64 - bits & 63), 0), bits)
+            let other = 64_u32.wrapping_sub(bits) & 63;
+            (((high >> other) << other, 0), bits)
         }
     }
 }
@@ -114,7 +116,7 @@ fn charge_source<T: Tables>(
         let word = line.ways[way & (SOURCE_WAYS - 1)].get();
         let other = word >> TIME_BITS ^ tag;
         let other = black_box((other | other.wrapping_neg()) >> 63);
-        let candidate = (lacks(word, now) + 1) * other << 3 | way as u64;
+        let candidate = ((lacks(word, now) + 1) * other) << 3 | way as u64;
         let smaller = black_box(candidate.wrapping_sub(best) >> 63);
         best = best ^ ((best ^ candidate) & smaller.wrapping_neg());
     }
