@@ -127,6 +127,8 @@ pub(super) trait Ip<const W: usize> {
     fn is_host(address: Self::Address) -> bool;
     /// Whether the address is none that a packet can come from: loopback, unspecified, a group.
     fn is_martian(address: Self::Address) -> bool;
+    /// Whether [`Ip::is_martian`] may hold, by the address's first byte alone.
+    fn may_be_martian(address: Self::Address) -> bool;
     /// Sum of the address's 16-bit words.
     fn sum(address: Self::Address) -> u64;
     /// Sum of what the checksum of an ICMP message covers besides the message.
@@ -267,6 +269,11 @@ impl Ip<1> for V4 {
     fn is_martian(address: u32) -> bool {
         let first = address >> 24;
         first == 0 || first == 127 || first >> 4 == 14 || address == u32::MAX
+    }
+
+    #[inline(always)]
+    fn may_be_martian(address: u32) -> bool {
+        !Self::is_host(address)
     }
 
     #[inline(always)]
@@ -449,6 +456,12 @@ impl Ip<3> for V6 {
     #[inline(always)]
     fn is_martian(address: Halves) -> bool {
         !Self::is_host(address)
+    }
+
+    #[inline(always)]
+    fn may_be_martian((high, _): Halves) -> bool {
+        // Bytes 0x00 and 0xff.
+        (high >> 56).wrapping_add(1) & 0xfe == 0
     }
 
     #[inline(always)]

@@ -19,5 +19,6 @@ pub(super) fn check<const W: usize, I: Ip<W>>(packet: &Parsed<I::Address>) -> Re
 /// The same for the stage that most packets go through, in fewer instructions: what may be refused it leaves to another.
 #[inline(always)]
 pub(super) fn suspect<const W: usize, I: Ip<W>>(packet: &Parsed<I::Address>) -> Result<(), Reason> {
-    if packet.ports.0 == packet.ports.1 || !I::is_host(packet.source) { Err(Reason::Martian) } else { Ok(()) }
+    let suspect = packet.ports.0 == packet.ports.1 || I::may_be_martian(packet.source);
+    if suspect { Err(Reason::Martian) } else { Ok(()) }
 }
