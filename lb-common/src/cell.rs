@@ -2,12 +2,13 @@
 //!
 //! A BPF program has no atomic loads and stores below CPU v4, but an aligned volatile access is one
 //! instruction on every level; on the host the same words are relaxed atomics, under `--cfg loom` loom's.
-//! No ordering between two words is promised: protocols over them must hold for `Relaxed`.
+//! No ordering between two words is promised: protocols over them must hold for `Relaxed`. The one exception is
+//! [`SharedU64::exchange`], which orders what comes before and after it.
 
 #[cfg(all(not(target_arch = "bpf"), not(loom)))]
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 
 macro_rules! shared_word {
     ($(#[$doc:meta])* $name:ident, $int:ty, $atomic:ident) => {
@@ -99,3 +100,24 @@ shared_word!(
     u64,
     AtomicU64
 );
+
+impl SharedU64 {
+    /// Replaces `old` by `new`; whether the word was `old`. Of several at once that name the same `old` one succeeds.
+    #[cfg(target_arch = "bpf")]
+    #[inline(always)]
+    #[must_use]
+    pub fn exchange(&self, old: u64, new: u64) -> bool {
+        use core::intrinsics::{AtomicOrdering::SeqCst, atomic_cxchg};
+        // `core::sync::atomic` leaves this out for BPF, which has the instruction since Linux 5.12.
+        // SAFETY: the pointer comes from a live reference to an aligned integer.
+        let (found, _) = unsafe { atomic_cxchg::<u64, { SeqCst }, { SeqCst }>(self.0.get(), old, new) };
+        found == old
+    }
+
+    /// Replaces `old` by `new`; whether the word was `old`. Of several at once that name the same `old` one succeeds.
+    #[cfg(not(target_arch = "bpf"))]
+    #[must_use]
+    pub fn exchange(&self, old: u64, new: u64) -> bool {
+        self.0.compare_exchange(old, new, AcqRel, Acquire).is_ok()
+    }
+}

@@ -106,7 +106,8 @@ pub const fn overhead(mode: Mode, family: Family) -> u32 {
         Family::V6 => size_of::<Ipv6>() as u32,
     };
     match mode {
-        Mode::DsrL2 => 0,
+        // What is translated gets longer or shorter by its own header.
+        Mode::DsrL2 | Mode::Nat => 0,
         Mode::Ipip => ip,
         Mode::Gue => ip + size_of::<UdpGue>() as u32,
     }
@@ -131,11 +132,34 @@ impl Route<'_> {
                 *packet.header_mut(0).ok_or(Reason::Inconsistent)? =
                     ethernet(self.copy, ethertype_of(self.inner.family));
             }
+            (Mode::Nat, _) => return Err(Reason::Inconsistent),
             (Mode::Ipip | Mode::Gue, Family::V4) => self.encapsulate_v4(packet)?,
             (Mode::Ipip | Mode::Gue, Family::V6) => self.encapsulate_v6(packet)?,
         }
         tag(packet, self.copy)
     }
+}
+
+/// The next hop's copy in use.
+///
+/// # Errors
+/// [`Reason::NoNextHop`] where there is none.
+#[inline(always)]
+pub(crate) fn next_hop<T: Tables>(tables: &T, egress: EgressWord) -> Result<&NextHopCopy, Reason> {
+    let next_hop = tables.next_hop(egress.next_hop()).ok_or(Reason::NoNextHop)?;
+    let copy = next_hop.current().ok_or(Reason::NoNextHop)?;
+    tables.trace(Mark::NextHop, egress.next_hop(), copy.port as u64 | (copy.mtu as u64) << 32);
+    Ok(copy)
+}
+
+/// Writes the Ethernet header of a frame to a next hop, whose IP packet starts behind 14 bytes, and its tags.
+///
+/// # Errors
+/// [`Reason::NoHeadroom`] where the frame cannot grow.
+#[inline(always)]
+pub(crate) fn address<P: Packet>(packet: &mut P, copy: &NextHopCopy, ethertype: u16) -> Result<(), Reason> {
+    *packet.header_mut(0).ok_or(Reason::Inconsistent)? = ethernet(copy, ethertype);
+    tag(packet, copy)
 }
 
 /// Puts the next hop's VLAN tags between the Ethernet addresses and the ethertype, the innermost first.
@@ -239,7 +263,7 @@ impl Route<'_> {
                 let shim = size_of::<UdpGue>();
                 Carried { protocol: UDP, length: self.inner.length + shim as u32, shim }
             }
-            Mode::Ipip | Mode::DsrL2 => {
+            Mode::Ipip | Mode::DsrL2 | Mode::Nat => {
                 Carried { protocol: protocol_of(self.inner.family), length: self.inner.length, shim: 0 }
             }
         }

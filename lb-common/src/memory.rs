@@ -2,8 +2,8 @@
 
 use crate::layout::{
     Backend, Bucket, Charged, FilterLine, FragmentLine, Geometry, HandshakeStep, IndexLine, Limit, Limited,
-    Listed, Load, MaglevLine, NextHop, Pool, RangeLine, Scratch, ServerIds, Service, SourceLine, Vip,
-    VipLineV6,
+    Listed, Load, MaglevLine, NatAddress, NatLine, NatPort, NextHop, Pool, RangeLine, Scratch, ServerIds,
+    Service, SourceLine, Vip, VipLineV6,
 };
 use crate::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use crate::pipeline::Outcome;
@@ -19,19 +19,27 @@ pub struct Frame<'a> {
     end: usize,
     /// Interfaces that frames may leave by; `None` is all.
     tx_ports: Option<&'a [u32]>,
+    /// Index of the interface that it came in by.
+    ingress: u32,
 }
 
 impl<'a> Frame<'a> {
     /// The frame that starts `headroom` bytes into `buffer` and ends with it.
     #[must_use]
     pub fn new(buffer: &'a mut [u8], headroom: usize) -> Self {
-        Self { start: headroom.min(buffer.len()), end: buffer.len(), buffer, tx_ports: None }
+        Self { start: headroom.min(buffer.len()), end: buffer.len(), buffer, tx_ports: None, ingress: 0 }
     }
 
     /// The frame with only these interfaces to leave by.
     #[must_use]
     pub fn with_tx_ports(self, ports: &'a [u32]) -> Self {
         Self { tx_ports: Some(ports), ..self }
+    }
+
+    /// The frame as it came in by the interface with this index.
+    #[must_use]
+    pub fn with_ingress(self, ingress: u32) -> Self {
+        Self { ingress, ..self }
     }
 
     /// The frame's bytes.
@@ -76,6 +84,10 @@ impl Packet for Frame<'_> {
         Ok(())
     }
 
+    fn ingress(&self) -> u32 {
+        self.ingress
+    }
+
     fn leave_by(&mut self, port: u32) -> Result<(), NoTxPort> {
         if self.tx_ports.is_none_or(|ports| ports.contains(&port)) { Ok(()) } else { Err(NoTxPort) }
     }
@@ -104,6 +116,9 @@ pub struct Slices<'a> {
     pub filters: &'a [FilterLine],
     pub limits: &'a [Limit],
     pub sources: &'a [SourceLine],
+    pub nat_addresses: &'a [NatAddress],
+    pub nat_ports: &'a [NatPort],
+    pub nat_lines: &'a [NatLine],
 }
 
 impl Slices<'_> {
@@ -128,6 +143,9 @@ impl Slices<'_> {
         filters: &[],
         limits: &[],
         sources: &[],
+        nat_addresses: &[],
+        nat_ports: &[],
+        nat_lines: &[],
     };
 }
 
@@ -183,7 +201,7 @@ impl Memory<'_> {
             flows_v6_mask: 0,
             fragments_mask: 0,
             servers_mask: 0,
-            reserved: 0,
+            nat_mask: 0,
         },
         now: Tick::from_bits(0),
         scratch: None,
@@ -227,6 +245,7 @@ impl Tables for Memory<'_> {
         flows_v6_mask: u32;
         fragments_mask: u32;
         servers_mask: u32;
+        nat_mask: u32;
     }
 
     fn now(&self) -> Tick {
@@ -261,6 +280,9 @@ impl Tables for Memory<'_> {
         filter_line: FilterLine = filters;
         limit: Limit = limits;
         source_line: SourceLine = sources;
+        nat_address: NatAddress = nat_addresses;
+        nat_port: NatPort = nat_ports;
+        nat_line: NatLine = nat_lines;
     }
 
     fn limited(&self, slot: u32) -> Option<&Limited> {

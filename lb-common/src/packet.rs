@@ -31,6 +31,12 @@ pub trait Packet {
     /// Where there are fewer, or where the frame would be left without an Ethernet header; the frame is as it was.
     fn truncate(&mut self, length: usize) -> Result<(), TooShort>;
 
+    /// Index of the interface that the frame came in by; 0 where nobody asks.
+    #[inline(always)]
+    fn ingress(&self) -> u32 {
+        0
+    }
+
     /// Arranges for the frame to leave by the interface with this index.
     ///
     /// # Errors

@@ -65,6 +65,8 @@ reasons! {
     QuicRouted = "quic_routed" => Forward,
     /// A fragment other than the first, sent after the first.
     Fragment = "fragment" => Forward,
+    /// A backend's answer in mode `nat`, sent on to the client.
+    NatReply = "nat_reply" => Forward,
     /// Of a flow whose backend is the host itself: the flow is remembered, the frame is as it came.
     Local = "local" => Pass,
     /// Neither IPv4 nor IPv6.
@@ -117,6 +119,16 @@ reasons! {
     NoBackendReset = "no_backend_reset" => Answer,
     /// TCP of a flow whose backend is down, of a service that resets those: answered with RST.
     FlowReset = "flow_reset" => Answer,
+    /// Of a service in mode `nat`, and the stage that translates is not loaded.
+    Translate = "translate" => Drop,
+    /// No port of the service's `snat` addresses is free for a new flow: answered with RST or unreachable.
+    NatExhausted = "nat_exhausted" => Answer,
+    /// TCP in mid-flow of a service in mode `nat` that has no such flow: answered with RST.
+    NatNoFlow = "nat_no_flow" => Answer,
+    /// A fragment in mode `nat`: its ports cannot be rewritten.
+    NatFragment = "nat_fragment" => Drop,
+    /// What the other address family has no counterpart for.
+    Untranslatable = "untranslatable" => Drop,
     /// The backend has no route or its neighbour no address.
     NoNextHop = "no_next_hop" => Drop,
     /// Longer than the next hop's MTU once encapsulated: answered with what fits.

@@ -88,12 +88,18 @@ fn claimed<T: Tables>(
         }
     }
     match VipPorts(vip.any.get()).service(protocol) {
-        0 => Err(otherwise(vip)),
+        0 => {
+            // A port of a flow's own, or none: only the stage for replies can tell.
+            if vip.unmatched.get() & Unmatched::SNAT != 0 {
+                return Err(Reason::NatReply);
+            }
+            Err(otherwise(vip))
+        }
         service => Ok(service),
     }
 }
 
-/// The policy of a VIP for a protocol that weir does not balance.
+/// The policy of a VIP for what no service claims, be it of a protocol that weir does not balance.
 #[inline(always)]
 pub fn unmatched_protocol<T: Tables>(tables: &T, vip: u32) -> Reason {
     match tables.vip(vip) {

@@ -2,7 +2,8 @@
 
 use crate::layout::{
     Backend, Bucket, Charged, FilterLine, FragmentLine, HandshakeStep, IndexLine, Limit, Limited, Listed,
-    Load, MaglevLine, NextHop, Pool, RangeLine, Scratch, ServerIds, Service, SourceLine, Vip, VipLineV6,
+    Load, MaglevLine, NatAddress, NatLine, NatPort, NextHop, Pool, RangeLine, Scratch, ServerIds, Service,
+    SourceLine, Vip, VipLineV6,
 };
 use crate::reason::Reason;
 use crate::time::Tick;
@@ -31,6 +32,8 @@ pub trait Tables {
     fn flows_v6_mask(&self) -> u32;
     /// Lines of the fragment table, less one.
     fn fragments_mask(&self) -> u32;
+    /// Lines of the index of translated flows, less one.
+    fn nat_mask(&self) -> u32;
     /// The current tick.
     fn now(&self) -> Tick;
     /// Nanoseconds of a clock that never goes back, by a few milliseconds exact: for rare packets.
@@ -73,6 +76,12 @@ pub trait Tables {
     fn flows_v6(&self, bucket: u32) -> Option<&Bucket<3>>;
     /// A line of the fragment table.
     fn fragments(&self, line: u32) -> Option<&FragmentLine>;
+    /// A `snat` address by id.
+    fn nat_address(&self, id: u32) -> Option<&NatAddress>;
+    /// A port of a `snat` address by the number of its record.
+    fn nat_port(&self, number: u32) -> Option<&NatPort>;
+    /// A line of the index of translated flows.
+    fn nat_line(&self, line: u32) -> Option<&NatLine>;
     /// Counts a packet that left for `reason`.
     fn count(&self, reason: Reason, bytes: u64);
     /// Counts a packet that was forwarded.

@@ -53,6 +53,9 @@ pub enum Mark {
     Listed = 20,
     /// A limit of new flows was asked. `a`: [`Charged`](crate::layout::Charged).
     Charged = 21,
+    /// A port of a `snat` address is the flow's own. `a`: the port; `b`: bits 0–31 id of the address, 32–63 number of the
+    /// port's record.
+    NatPort = 22,
 }
 
 impl Mark {
@@ -60,8 +63,8 @@ impl Mark {
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
         use Mark::{
-            Buckets, Charged, ConnectionId, Entered, Found, LastResort, Left, Listed, Load, Missed, NextHop,
-            Over, Previous, Selected, Server, Service, Slot, Stage, Transport, Usable, Vip,
+            Buckets, Charged, ConnectionId, Entered, Found, LastResort, Left, Listed, Load, Missed, NatPort,
+            NextHop, Over, Previous, Selected, Server, Service, Slot, Stage, Transport, Usable, Vip,
         };
         let all = [
             Stage,
@@ -85,6 +88,7 @@ impl Mark {
             Server,
             Listed,
             Charged,
+            NatPort,
         ];
         all.into_iter().find(|mark| *mark as u8 == code)
     }
@@ -141,7 +145,7 @@ mod tests {
             assert_eq!(mark as u8, code);
             trace.push(mark, u32::MAX - u32::from(code), u64::MAX - u64::from(code));
         }
-        assert_eq!(Mark::from_code(22), None);
+        assert_eq!(Mark::from_code(23), None);
         let read: Vec<_> = trace.iter().collect();
         assert_eq!(read.len(), 21);
         assert_eq!(read[2], (Mark::Transport, u32::MAX - 3, u64::MAX - 3));

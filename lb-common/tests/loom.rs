@@ -7,7 +7,9 @@
 use lb_common::cell::{SharedU32, SharedU64};
 use lb_common::flow::{Class, FlowKey, Meta, find, write};
 use lb_common::fragment::{self, Key, Value};
-use lb_common::layout::{Bucket, FragmentLine};
+use lb_common::layout::{Bucket, FragmentLine, Geometry, NatAddress, NatLine, NatPort, NatQueue, NatRange};
+use lb_common::memory::{Memory, Slices};
+use lb_common::nat::{self, Flow, Owner};
 use lb_common::time::Tick;
 use lb_common::wire::Protocol;
 use loom::sync::Arc;
@@ -199,4 +201,137 @@ fn a_fragment_follows_only_its_own_packets_first_one() {
             }
         });
     }
+}
+
+/// An address with two ports, whose flows are over.
+struct Ports {
+    address: NatAddress,
+    records: Vec<NatPort>,
+    lines: Vec<NatLine>,
+}
+
+const NOW: Tick = Tick::from_bits(5000);
+
+impl Ports {
+    fn new() -> Self {
+        let queue = || NatQueue { head: SharedU64::new(0), tail: SharedU64::new(0), hand: SharedU64::new(0) };
+        let address = NatAddress {
+            address: [0; 16],
+            range: SharedU64::new(NatRange::new(0, 40_000, 40_001).0),
+            facts: SharedU64::new(0),
+            queues: [queue(), queue()],
+            reserved: [0; 6],
+        };
+        let ports = Self {
+            address,
+            records: (0..4).map(|_| NatPort::empty()).collect(),
+            lines: vec![NatLine::empty(), NatLine::empty()],
+        };
+        nat::prepare(&ports.address, &ports.records);
+        for port in 0..2 {
+            let taken =
+                nat::take(&ports.memory(), &ports.address, Protocol::Tcp, 14, NOW).map(|taken| taken.number);
+            assert_eq!(taken, Some(port), "a queue that nobody else uses gives its ports in order");
+            let over = Meta::new(Tick::from_bits(4000), Class::Closing, 1);
+            nat::bind(&ports.records[port as usize], &flow(port as u16), &OWNER, 1, over);
+        }
+        ports
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        Memory {
+            slices: Slices {
+                vips_v4: &[],
+                vips_v6: &[],
+                ports: &[],
+                ranges: &[],
+                vips: &[],
+                services: &[],
+                pools: &[],
+                maglev: &[],
+                backends: &[],
+                next_hops: &[],
+                flows_v4: &[],
+                flows_v6: &[],
+                fragments: &[],
+                nat_addresses: &[],
+                nat_ports: &self.records,
+                nat_lines: &self.lines,
+            },
+            geometry: Geometry { nat_mask: 1, ..Geometry::default() },
+            now: NOW,
+            scratch: None,
+            on_count: &|_, _| {},
+            on_forwarded: &|_, _, _| {},
+            on_handshake: &|_, _| {},
+        }
+    }
+
+    /// Takes a port and gives it to a flow of this number.
+    fn begin(&self, number: u16) -> Option<u32> {
+        let taken = nat::take(&self.memory(), &self.address, Protocol::Tcp, 14, NOW)?;
+        nat::bind(taken.record, &flow(number), &OWNER, 1, Meta::new(NOW.plus(10), Class::Embryonic, 1));
+        Some(taken.number)
+    }
+}
+
+const OWNER: Owner = Owner { vip: (0, 1), service: 1, snat: 1, backend_port: 80, v6: false };
+
+fn flow(number: u16) -> Flow {
+    Flow { client: (0, 7), ports: (number, 80), vip: 1, protocol: Protocol::Tcp }
+}
+
+#[test]
+fn two_cpus_never_give_one_port_to_two_flows() {
+    explore(2, || {
+        let ports = Arc::new(Ports::new());
+        let other = ports.clone();
+        let thread = thread::spawn(move || other.begin(100));
+        let (mine, theirs) = (ports.begin(101), thread.join().expect("a thread of the model ends"));
+        assert!(mine.is_none() || mine != theirs, "both have port {mine:?}");
+        // Nothing is lost either: what is left can be taken.
+        let left = 2 - [mine, theirs].iter().flatten().count();
+        let later: Vec<u32> = (0..left as u16).filter_map(|number| ports.begin(200 + number)).collect();
+        assert_eq!(later.len(), left, "{mine:?} {theirs:?}");
+        assert_eq!(ports.begin(300), None, "there are two");
+    });
+}
+
+#[test]
+fn a_port_is_never_taken_from_a_flow_that_a_packet_has_just_refreshed() {
+    explore(2, || {
+        let ports = Arc::new(Ports::new());
+        let other = ports.clone();
+        let thread = thread::spawn(move || {
+            let held = nat::read(&other.records[0]).filter(|held| held.flow == flow(0));
+            if let Some(held) = held {
+                nat::refresh(&other.records[0], &held, Meta::new(NOW.plus(10), Class::Proven, 1));
+            }
+        });
+        let taken = ports.begin(100);
+        thread.join().expect("a thread of the model ends");
+        let state = nat::read(&ports.records[0]).map(|held| (held.flow, held.meta().class()));
+        match state {
+            Some((found, Class::Proven)) => {
+                assert!(found == flow(0) && taken != Some(0), "{found:?} has the old flow's class");
+            }
+            Some((found, _)) => assert!(found == flow(100) || found == flow(0), "{found:?}"),
+            None => {}
+        }
+    });
+}
+
+#[test]
+fn a_reader_sees_the_old_flow_or_the_new_one_or_none() {
+    explore(3, || {
+        let ports = Arc::new(Ports::new());
+        let other = ports.clone();
+        let thread = thread::spawn(move || other.begin(100));
+        for record in &ports.records[..2] {
+            if let Some(held) = nat::read(record) {
+                assert!([0, 1, 100].map(flow).contains(&held.flow), "{held:?}");
+            }
+        }
+        thread.join().expect("a thread of the model ends");
+    });
 }

@@ -41,13 +41,13 @@ macro_rules! programs {
 // As in `Stage::program`.
 programs! {
     Live: weir = Fast, weir_rare = Rare, weir_icmp = Icmp, weir_answer = Answer, weir_fragment = Fragment, weir_choose = Choose, weir_quic = Quic,
-        weir_filter = Filter, weir_limit = Limit;
+        weir_filter = Filter, weir_limit = Limit, weir_nat = Nat, weir_nat_reply = NatReply, weir_nat_error = NatError, weir_nat_send = NatSend;
     Explain: explain = Fast, explain_rare = Rare, explain_icmp = Icmp, explain_answer = Answer, explain_fragment = Fragment, explain_choose = Choose, explain_quic = Quic,
-        explain_filter = Filter, explain_limit = Limit;
+        explain_filter = Filter, explain_limit = Limit, explain_nat = Nat, explain_nat_reply = NatReply, explain_nat_error = NatError, explain_nat_send = NatSend;
     Offline: offline = Fast, offline_rare = Rare, offline_icmp = Icmp, offline_answer = Answer, offline_fragment = Fragment, offline_choose = Choose, offline_quic = Quic,
-        offline_filter = Filter, offline_limit = Limit;
+        offline_filter = Filter, offline_limit = Limit, offline_nat = Nat, offline_nat_reply = NatReply, offline_nat_error = NatError, offline_nat_send = NatSend;
     Capture: capture = Fast, capture_rare = Rare, capture_icmp = Icmp, capture_answer = Answer, capture_fragment = Fragment, capture_choose = Choose, capture_quic = Quic,
-        capture_filter = Filter, capture_limit = Limit;
+        capture_filter = Filter, capture_limit = Limit, capture_nat = Nat, capture_nat_reply = NatReply, capture_nat_error = NatError, capture_nat_send = NatSend;
 }
 
 #[inline(always)]

@@ -11,8 +11,8 @@ use lb_common::cell::SharedU64;
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, Charged, Charges, Counter, FilterLine, FragmentLine, Geometry,
     HandshakeStep, Handshakes, IndexLine, LIMITED_SLOTS, Limit, Limited, Listed, Load, MaglevLine, Meta,
-    NextHop, Pool, PoolInfo, RangeLine, Refusals, Scratch, ServerIds, Service, ServiceInfo, SourceLine, Vip,
-    VipInfo, VipLineV6,
+    NatAddress, NatLine, NatPort, NextHop, Pool, PoolInfo, RangeLine, Refusals, Scratch, ServerIds, Service,
+    ServiceInfo, SourceLine, Vip, VipInfo, VipLineV6,
 };
 use lb_common::pipeline::{STAGE_PLACES, Variant};
 use lb_common::reason::Reason;
@@ -51,6 +51,9 @@ shared_maps! {
     FILTERS: FilterLine;
     LIMITS: Limit;
     SOURCES: SourceLine;
+    NAT_ADDRESSES: NatAddress;
+    NAT_PORTS: NatPort;
+    NAT_LINES: NatLine;
     BACKEND_INFO: BackendInfo;
     SERVICE_INFO: ServiceInfo;
     POOL_INFO: PoolInfo;
@@ -118,7 +121,7 @@ static GEOMETRY: Geometry = Geometry {
     flows_v6_mask: 0,
     fragments_mask: 0,
     servers_mask: 0,
-    reserved: 0,
+    nat_mask: 0,
 };
 
 /// What a program is built for.
@@ -210,6 +213,7 @@ impl<B: Build> Tables for Maps<B> {
         flows_v6_mask: u32;
         fragments_mask: u32;
         servers_mask: u32;
+        nat_mask: u32;
     }
 
     #[inline(always)]
@@ -257,6 +261,9 @@ impl<B: Build> Tables for Maps<B> {
         limit: Limit = LIMITS;
         source_line: SourceLine = SOURCES;
         limited: Limited = LIMITED;
+        nat_address: NatAddress = NAT_ADDRESSES;
+        nat_port: NatPort = NAT_PORTS;
+        nat_line: NatLine = NAT_LINES;
     }
 
     #[inline(always)]

@@ -29,12 +29,6 @@ impl<B: Build> XdpPacket<B> {
         &self.context
     }
 
-    /// Index of the interface that the frame came in by.
-    #[inline(always)]
-    pub(crate) fn ingress(&self) -> u32 {
-        self.context.ingress_ifindex() as u32
-    }
-
     /// The address of an `H` at `offset`; `None` where the frame ends before it does.
     #[inline(always)]
     fn at<H>(&self, offset: usize) -> Option<*mut H> {
@@ -107,6 +101,11 @@ impl<B: Build> Packet for XdpPacket<B> {
         // SAFETY: as in `adjust_head`.
         let done = unsafe { bpf_xdp_adjust_tail(self.context.as_ptr().cast(), by) == 0 };
         if done { Ok(()) } else { Err(TooShort) }
+    }
+
+    #[inline(always)]
+    fn ingress(&self) -> u32 {
+        self.context.ingress_ifindex() as u32
     }
 
     #[inline(always)]

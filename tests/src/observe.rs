@@ -14,11 +14,14 @@ use serde_json::Value;
 use crate::{host::Host, weir::WeirProc};
 
 /// Maps that packets write.
-const WRITTEN_BY_PACKETS: [&str; 8] = [
+const WRITTEN_BY_PACKETS: [&str; 11] = [
     "flows_v4",
     "flows_v6",
     "fragments",
     "loads",
+    "nat_addresses",
+    "nat_ports",
+    "nat_lines",
     "reason_counters",
     "service_counters",
     "backend_counters",

@@ -78,6 +78,7 @@ fn with_inputs<T>(
         weight,
         limit: &|service| service.new_flow_limit,
         views: &BTreeMap::new(),
+        client_mtu: 1500,
         egress: &|_, _| Some(Egress { next_hop: hop, source, entropy_bits: 0 }),
         next_hop: &|_| HopRecord { copy, resolved: true },
     })

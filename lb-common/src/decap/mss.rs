@@ -135,7 +135,12 @@ fn answer<I: Ip, O: Outgoing, T: Tables>(
 
 /// Looks for the MSS among the options of the TCP header at `tcp_at`, which is `length` bytes long.
 #[inline(always)]
-fn option<O: Outgoing>(frame: &O, tcp_at: usize, length: usize, limit: u16) -> Result<Replacement, Finding> {
+pub(crate) fn option<P: Packet>(
+    frame: &P,
+    tcp_at: usize,
+    length: usize,
+    limit: u16,
+) -> Result<Replacement, Finding> {
     // Relative to the TCP header.
     let mut at = size_of::<TcpStart>();
     for _ in 0..MAX_OPTIONS {

@@ -171,7 +171,8 @@ pub enum Family {
 }
 
 /// How packets leave towards a backend: bits 0–15 next-hop id (0: none), 16–31 sum of the outer IPv4 header's
-/// constant words, bit 32 which source, bit 33 IPv6, bits 40–47 bits of entropy at the end of the source.
+/// constant words, bit 32 which source, bit 33 IPv6, bits 40–47 bits of entropy at the end of the source, 48–63 the
+/// destination port in mode `nat` (0: the packet's own).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EgressWord(pub u64);
 
@@ -187,6 +188,19 @@ impl EgressWord {
                 | (v6 as u64) << 33
                 | (entropy_bits as u64) << 40,
         )
+    }
+
+    /// The same with this destination port for mode `nat`, host order.
+    #[must_use]
+    pub const fn with_port(self, port: u16) -> Self {
+        Self(self.0 & !(0xffff << 48) | (port as u64) << 48)
+    }
+
+    /// Destination port in mode `nat`, host order; 0 keeps the packet's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        (self.0 >> 48) as u16
     }
 
     /// Next-hop id; 0 while no route or neighbour is known.

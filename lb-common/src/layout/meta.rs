@@ -33,8 +33,8 @@ pub struct Geometry {
     pub fragments_mask: u32,
     /// Lines of the server index, less one.
     pub servers_mask: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Lines of the index of translated flows, less one.
+    pub nat_mask: u32,
 }
 
 /// How [`Meta`] begins in every version.
@@ -76,6 +76,8 @@ pub struct Meta {
     pub flows_v6: u32,
     /// Prefixes of lists that fit, as configured.
     pub prefixes: u32,
+    /// Ports of `snat` addresses that fit, as configured.
+    pub nat_ports: u32,
     /// Of the loaded program.
     pub geometry: Geometry,
     /// Digest of the loaded object, to tell whether an upgrade replaces it.

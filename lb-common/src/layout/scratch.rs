@@ -28,6 +28,8 @@ pub struct Scratch {
     pub source_low: SharedU64,
     /// [`Chosen`] by that stage, until it is used: backend 1 of the service's id in the place of the pool's.
     pub admitted: SharedU64,
+    /// What mode `nat` keeps of a packet on its way; see [`Translating`].
+    pub translating: [SharedU64; 2],
     /// By kind of answer: when its allowance is whole again, in nanoseconds.
     pub answers: [SharedU64; 4],
 }
@@ -143,6 +145,64 @@ impl Note {
     }
 }
 
+/// A packet on its way to a backend in mode `nat`, from the stage that found its flow to the one that rewrites it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translating {
+    /// Offset of the transport header in the frame, below 4096.
+    pub offset: u16,
+    /// [`crate::wire::Protocol`], by its code.
+    pub protocol: u8,
+    /// [`crate::wire::Segment`], by its code.
+    pub segment: u8,
+    /// [`Reason`], by its number.
+    pub reason: u8,
+    /// Service id.
+    pub service: u16,
+    /// Backend id.
+    pub backend: u16,
+    /// Id of the `snat` address.
+    pub snat: u16,
+    /// Port of that address.
+    pub port: u16,
+    /// Port of the backend.
+    pub backend_port: u16,
+}
+
+impl Translating {
+    /// The words of [`Scratch::translating`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(self) -> [u64; 2] {
+        let first = self.offset as u64
+            | (self.protocol as u64) << 16
+            | (self.segment as u64) << 24
+            | (self.reason as u64) << 32
+            | (self.service as u64) << 48;
+        let second = self.backend as u64
+            | (self.snat as u64) << 16
+            | (self.port as u64) << 32
+            | (self.backend_port as u64) << 48;
+        [first, second]
+    }
+
+    /// From those words.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of([first, second]: [u64; 2]) -> Self {
+        Self {
+            offset: (first & 0xfff) as u16,
+            protocol: (first >> 16) as u8,
+            segment: (first >> 24) as u8,
+            reason: (first >> 32) as u8,
+            service: (first >> 48) as u16,
+            backend: second as u16,
+            snat: (second >> 16) as u16,
+            port: (second >> 32) as u16,
+            backend_port: (second >> 48) as u16,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +213,22 @@ mod tests {
         assert_eq!(chosen.of(3, 0x1234_5678_0000_0000), Some(7));
         assert_eq!((chosen.of(4, 0x1234_5678_9abc_def0), chosen.of(3, 0x1234_5679_9abc_def0)), (None, None));
         assert_eq!(Chosen(0).of(1, 0), None);
+    }
+
+    #[test]
+    fn a_packet_on_its_way_gives_back_its_parts() {
+        let packet = Translating {
+            offset: 4095,
+            protocol: 2,
+            segment: 4,
+            reason: 200,
+            service: 60_000,
+            backend: 50_000,
+            snat: 40_000,
+            port: 30_000,
+            backend_port: 65_535,
+        };
+        assert_eq!(Translating::of(packet.words()), packet);
     }
 
     #[test]

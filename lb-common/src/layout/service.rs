@@ -11,8 +11,12 @@ pub struct Service {
     pub timeouts: SharedU64,
     /// [`CidConfigs`](super::CidConfigs), where [`ForwardWord::quic`] says so.
     pub quic: SharedU64,
+    /// [`super::SnatWord`]: the IPv4 addresses that mode `nat` sends from.
+    pub snat_v4: SharedU64,
+    /// [`super::SnatWord`]: the IPv6 addresses.
+    pub snat_v6: SharedU64,
     /// Zero.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 3],
 }
 
 #[cfg(not(loom))]
@@ -28,6 +32,8 @@ pub enum Mode {
     Ipip = 2,
     /// IP in GUE in UDP (draft-ietf-intarea-gue, variant 0).
     Gue = 3,
+    /// Addresses and ports rewritten, in both directions.
+    Nat = 4,
 }
 
 impl Mode {
@@ -38,6 +44,7 @@ impl Mode {
             Self::DsrL2 => "dsr-l2",
             Self::Ipip => "ipip",
             Self::Gue => "gue",
+            Self::Nat => "nat",
         }
     }
 }
@@ -162,8 +169,16 @@ impl ForwardWord {
             1 => Some(Mode::DsrL2),
             2 => Some(Mode::Ipip),
             3 => Some(Mode::Gue),
+            4 => Some(Mode::Nat),
             _ => None,
         }
+    }
+
+    /// Whether the mode is [`Mode::Nat`].
+    #[inline(always)]
+    #[must_use]
+    pub fn translates(self) -> bool {
+        core::hint::black_box(self.0 >> 16) & 0xf == Mode::Nat as u64
     }
 
     /// What happens to known flows of a backend that is down.

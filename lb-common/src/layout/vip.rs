@@ -19,8 +19,10 @@ pub struct Vip {
     pub flags: SharedU64,
     /// Line of the VIP's [`Lists`](super::Lists); 0 is none.
     pub lists: SharedU64,
+    /// Id of the `snat` address that this is; 0 where it is none.
+    pub snat: SharedU64,
     /// Zero.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
 }
 
 /// Port ranges of one VIP, disjoint within a protocol.
@@ -90,11 +92,14 @@ pub enum Unmatched {
 }
 
 impl Unmatched {
+    /// Bit of the VIP's word: the address is a `snat` address, whose ports may be flows' own.
+    pub const SNAT: u64 = 1 << 8;
+
     /// From the VIP's word; an unknown code reads as drop.
     #[inline(always)]
     #[must_use]
     pub const fn from_word(word: u64) -> Self {
-        match word {
+        match word & 0xff {
             0 => Self::Pass,
             2 => Self::Reject,
             _ => Self::Drop,

@@ -21,15 +21,15 @@ use crate::wire::{Icmp, Message, Ports, checksum};
 const ECHO: u64 = 1;
 
 /// A message for a VIP, at `offset` in the frame; it ends with its IP packet at `end`.
-struct Found<A> {
-    source: A,
+pub(super) struct Found<A> {
+    pub(super) source: A,
     /// The address of the VIP.
-    destination: A,
-    vip: u32,
-    traffic_class: u8,
-    length: u32,
-    offset: usize,
-    end: usize,
+    pub(super) destination: A,
+    pub(super) vip: u32,
+    pub(super) traffic_class: u8,
+    pub(super) length: u32,
+    pub(super) offset: usize,
+    pub(super) end: usize,
 }
 
 /// Takes the ICMP message in the IP packet that starts at `at`.
@@ -40,6 +40,25 @@ pub(super) fn icmp<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     at: usize,
     bytes: u64,
 ) -> Result<Outcome, Reason> {
+    let (found, message) = message::<W, I, P, T>(packet, tables, at)?;
+    if matches!(message, Message::EchoRequest | Message::Other) {
+        filter::check::<W, I, T>(tables, found.vip, found.source, Look::Whole)?;
+    }
+    match message {
+        Message::EchoRequest => echo::<W, I, P, T>(packet, tables, at, &found, bytes),
+        Message::Error => error::<W, I, P, T>(packet, tables, at, &found, bytes),
+        Message::Neighbour => Err(Reason::Icmp),
+        Message::Other => Err(by_policy(tables, found.vip, Reason::UnmatchedDrop)),
+    }
+}
+
+/// Finds the message in the IP packet that starts at `at`.
+#[inline(always)]
+pub(super) fn message<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    at: usize,
+) -> Result<(Found<I::Address>, Message), Reason> {
     let network = I::read(packet, at).ok_or(Reason::Truncated)?;
     let vip = I::vip(tables, network.destination).ok_or(Reason::NotVip)?;
     tables.trace(Mark::Vip, vip, 0);
@@ -57,7 +76,6 @@ pub(super) fn icmp<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
         return Err(Reason::Malformed);
     }
     let header: &Icmp = packet.header(offset).ok_or(Reason::Malformed)?;
-    let message = I::message(header.kind);
     let found = Found {
         source: network.source,
         destination: network.destination,
@@ -67,20 +85,12 @@ pub(super) fn icmp<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
         offset,
         end,
     };
-    if matches!(message, Message::EchoRequest | Message::Other) {
-        filter::check::<W, I, T>(tables, vip, found.source, Look::Whole)?;
-    }
-    match message {
-        Message::EchoRequest => echo::<W, I, P, T>(packet, tables, at, &found, bytes),
-        Message::Error => error::<W, I, P, T>(packet, tables, at, &found, bytes),
-        Message::Neighbour => Err(Reason::Icmp),
-        Message::Other => Err(by_policy(tables, vip, Reason::UnmatchedDrop)),
-    }
+    Ok((found, I::message(header.kind)))
 }
 
 /// What is not weir's passes where the VIP's policy is to pass; nothing is ever answered to it.
 #[inline(always)]
-fn by_policy<T: Tables>(tables: &T, vip: u32, otherwise: Reason) -> Reason {
+pub(super) fn by_policy<T: Tables>(tables: &T, vip: u32, otherwise: Reason) -> Reason {
     match service::unmatched_protocol(tables, vip) {
         Reason::UnmatchedPass => Reason::Icmp,
         Reason::Inconsistent => Reason::Inconsistent,
@@ -102,7 +112,10 @@ fn echo<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
 ) -> Result<Outcome, Reason> {
     let vip = tables.vip(found.vip).ok_or(Reason::Inconsistent)?;
     if vip.flags.get() & ECHO == 0 {
-        return Err(Reason::EchoOff);
+        // What else a `snat` address is asked is not for weir where the host has it too.
+        let otherwise =
+            if vip.snat.get() == 0 { Reason::EchoOff } else { by_policy(tables, found.vip, Reason::EchoOff) };
+        return Err(otherwise);
     }
     let back = Back::of(packet, at)?;
     if found.offset != at + I::HEADER || !I::is_host(found.source) {
@@ -151,7 +164,7 @@ fn error<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
 /// A packet of the flow that the error is about, in the client's direction; `None` where the error quotes none that the
 /// VIP can have sent.
 #[inline(always)]
-fn quoted<const W: usize, I: Ip<W>, P: Packet>(
+pub(super) fn quoted<const W: usize, I: Ip<W>, P: Packet>(
     packet: &P,
     found: &Found<I::Address>,
 ) -> Option<Parsed<I::Address>> {

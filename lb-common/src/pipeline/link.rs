@@ -39,8 +39,9 @@ pub(super) fn strip<P: Packet>(packet: &mut P, at: usize) -> Result<(), Reason> 
 /// A frame's Ethernet header and tags, for a frame that goes back the way it came.
 pub(super) struct Back {
     /// Destination and source exchanged.
-    macs: [[u8; 4]; 3],
-    tags: [[u8; 4]; MAX_TAGS],
+    pub(super) macs: [[u8; 4]; 3],
+    /// The outermost first; zero is none.
+    pub(super) tags: [[u8; 4]; MAX_TAGS],
     /// Offset of the IP packet.
     at: usize,
 }

@@ -3,7 +3,7 @@
 //! The logic runs in stages. [`Stage::Fast`] takes what nearly every packet is; what it cannot take leaves it untouched,
 //! with a reason that names the stage for it ([`Stage::after`]). In the kernel each stage is a program of its own,
 //! entered by a tail call: rare packets cost the common ones neither time nor verified instructions. On the host
-//! [`process`] runs one stage after the other.
+//! [`process`] runs one stage after the other, each a function: one of all of them takes minutes to compile.
 
 mod answer;
 mod choose;
@@ -14,6 +14,7 @@ mod ip;
 mod limits;
 mod link;
 mod martian;
+mod nat;
 mod parse;
 mod quic;
 mod stage;
@@ -90,6 +91,10 @@ pub fn enter<P: Packet, T: Tables>(stage: Stage, packet: &mut P, tables: &T) -> 
             Err(reason) => Err(reason),
         },
         Stage::Filter => whole(packet, tables, Look::Whole, bytes),
+        Stage::Nat => translate(packet, tables, bytes),
+        Stage::NatReply => translate_reply(packet, tables, bytes),
+        Stage::NatError => translate_error(packet, tables, bytes),
+        Stage::NatSend => send_translated(packet, tables, bytes),
     };
     match result {
         Ok(outcome) => Step::Left(outcome),
@@ -116,7 +121,8 @@ pub fn leave<T: Tables>(tables: &T, reason: Reason, bytes: u64) -> Outcome {
 }
 
 /// Untagged frames whose transport header follows the fixed IP header: every offset is a constant.
-#[inline(always)]
+#[cfg_attr(target_arch = "bpf", inline(always))]
+#[cfg_attr(not(target_arch = "bpf"), inline(never))]
 fn fast<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
     let ethernet: &Ethernet = packet.header(0).ok_or(Reason::Truncated)?;
     match ethernet.ethertype() {
@@ -128,7 +134,8 @@ fn fast<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<
 }
 
 /// Frames with tags, IP options and extension headers, and without.
-#[inline(always)]
+#[cfg_attr(target_arch = "bpf", inline(always))]
+#[cfg_attr(not(target_arch = "bpf"), inline(never))]
 fn whole<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
@@ -145,7 +152,8 @@ fn whole<P: Packet, T: Tables>(
 }
 
 /// ICMP and ICMPv6 to VIPs.
-#[inline(always)]
+#[cfg_attr(target_arch = "bpf", inline(always))]
+#[cfg_attr(not(target_arch = "bpf"), inline(never))]
 fn icmp<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
     match link::untag(packet)? {
         (EtherType::Ipv4, at) => icmp::icmp::<1, V4, P, T>(packet, tables, at, bytes),
@@ -155,7 +163,8 @@ fn icmp<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<
 }
 
 /// Packets that are answered.
-#[inline(always)]
+#[cfg_attr(target_arch = "bpf", inline(always))]
+#[cfg_attr(not(target_arch = "bpf"), inline(never))]
 fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
     match link::untag(packet)? {
         (EtherType::Ipv4, at) => answer::answer::<1, V4, P, T>(packet, tables, at, bytes),
@@ -165,14 +174,68 @@ fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Resul
 }
 
 /// Fragments, tagged or not.
-#[inline(always)]
+#[cfg_attr(target_arch = "bpf", inline(always))]
+#[cfg_attr(not(target_arch = "bpf"), inline(never))]
 fn fragments<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
     let (ethertype, at) = link::untag(packet)?;
-    match ethertype {
+    let result = match ethertype {
         EtherType::Ipv4 => fragment::balance::<1, V4, P, T>(packet, tables, at, bytes),
         EtherType::Ipv6 => fragment::balance::<3, V6, P, T>(packet, tables, at, bytes),
         EtherType::Vlan => Err(Reason::Vlan),
         EtherType::Other => Err(Reason::NotIp),
+    };
+    match (result, ethertype) {
+        (Err(reason @ (Reason::Translate | Reason::NatReply | Reason::FragmentUnknown)), EtherType::Ipv4) => {
+            Err(fragment::untranslated::<1, V4, P, T>(packet, tables, at, reason))
+        }
+        (Err(reason @ (Reason::Translate | Reason::NatReply | Reason::FragmentUnknown)), _) => {
+            Err(fragment::untranslated::<3, V6, P, T>(packet, tables, at, reason))
+        }
+        (result, _) => result,
+    }
+}
+
+/// Packets of clients to services in mode `nat`.
+#[cfg_attr(target_arch = "bpf", inline(always))]
+#[cfg_attr(not(target_arch = "bpf"), inline(never))]
+fn translate<P: Packet, T: Tables>(packet: &mut P, tables: &T, _bytes: u64) -> Result<Outcome, Reason> {
+    Err(match link::untag(packet)? {
+        (EtherType::Ipv4, at) => nat::find::<1, V4, P, T>(packet, tables, at),
+        (EtherType::Ipv6, at) => nat::find::<3, V6, P, T>(packet, tables, at),
+        _ => Reason::Inconsistent,
+    })
+}
+
+/// The same, once they have backend and port.
+#[cfg_attr(target_arch = "bpf", inline(always))]
+#[cfg_attr(not(target_arch = "bpf"), inline(never))]
+fn send_translated<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
+    match link::untag(packet)? {
+        (EtherType::Ipv4, at) => nat::send::<1, V4, P, T>(packet, tables, at, bytes),
+        (EtherType::Ipv6, at) => nat::send::<3, V6, P, T>(packet, tables, at, bytes),
+        _ => Err(Reason::Inconsistent),
+    }
+}
+
+/// Packets to `snat` addresses.
+#[cfg_attr(target_arch = "bpf", inline(always))]
+#[cfg_attr(not(target_arch = "bpf"), inline(never))]
+fn translate_reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
+    match link::untag(packet)? {
+        (EtherType::Ipv4, at) => nat::reply::<1, V4, P, T>(packet, tables, at, bytes),
+        (EtherType::Ipv6, at) => nat::reply::<3, V6, P, T>(packet, tables, at, bytes),
+        _ => Err(Reason::Inconsistent),
+    }
+}
+
+/// ICMP and ICMPv6 errors about packets that were translated.
+#[cfg_attr(target_arch = "bpf", inline(always))]
+#[cfg_attr(not(target_arch = "bpf"), inline(never))]
+fn translate_error<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
+    match link::untag(packet)? {
+        (EtherType::Ipv4, at) => nat::error::<1, V4, P, T>(packet, tables, at, bytes),
+        (EtherType::Ipv6, at) => nat::error::<3, V6, P, T>(packet, tables, at, bytes),
+        _ => Err(Reason::Inconsistent),
     }
 }
 

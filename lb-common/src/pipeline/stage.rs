@@ -24,6 +24,14 @@ pub enum Stage {
     Filter = 7,
     /// Whether a new flow is within its service's limit; then [`Stage::Rare`] goes on.
     Limit = 8,
+    /// Mode `nat`: from clients to backends.
+    Nat = 9,
+    /// Mode `nat`: from backends to clients.
+    NatReply = 10,
+    /// Mode `nat`: ICMP errors about flows, in both directions.
+    NatError = 11,
+    /// Mode `nat`: what has its backend and port is rewritten.
+    NatSend = 12,
 }
 
 /// What the programs of all stages are built for.
@@ -60,6 +68,10 @@ impl Stage {
         Self::Quic,
         Self::Filter,
         Self::Limit,
+        Self::Nat,
+        Self::NatReply,
+        Self::NatError,
+        Self::NatSend,
     ];
 
     /// The name in explanations.
@@ -75,6 +87,10 @@ impl Stage {
             Self::Quic => "quic: the server that a connection ID names",
             Self::Filter => "filter: sources that lists may concern",
             Self::Limit => "limit: new flows of services that limit them",
+            Self::Nat => "nat: the flow's backend and port",
+            Self::NatReply => "nat reply: addresses and ports back to clients",
+            Self::NatError => "nat error: errors about translated flows",
+            Self::NatSend => "nat send: addresses and ports towards backends",
         }
     }
 
@@ -91,6 +107,14 @@ impl Stage {
             Self::Quic => ["weir_quic", "explain_quic", "offline_quic", "capture_quic"],
             Self::Filter => ["weir_filter", "explain_filter", "offline_filter", "capture_filter"],
             Self::Limit => ["weir_limit", "explain_limit", "offline_limit", "capture_limit"],
+            Self::Nat => ["weir_nat", "explain_nat", "offline_nat", "capture_nat"],
+            Self::NatReply => {
+                ["weir_nat_reply", "explain_nat_reply", "offline_nat_reply", "capture_nat_reply"]
+            }
+            Self::NatError => {
+                ["weir_nat_error", "explain_nat_error", "offline_nat_error", "capture_nat_error"]
+            }
+            Self::NatSend => ["weir_nat_send", "explain_nat_send", "offline_nat_send", "capture_nat_send"],
         };
         match variant {
             Variant::Live => live,
@@ -115,7 +139,9 @@ impl Stage {
             (Self::Fast, Reason::Vlan | Reason::IpOptions | Reason::ExtensionHeaders) => Some(Self::Rare),
             (Self::Fast | Self::Rare, Reason::Denied) => Some(Self::Filter),
             (Self::Fast, Reason::Martian | Reason::SourceLimited) => Some(Self::Rare),
-            (Self::Rare | Self::Fragment | Self::Filter, Reason::SourceLimited) => Some(Self::Limit),
+            (Self::Rare | Self::Fragment | Self::Filter | Self::Nat, Reason::SourceLimited) => {
+                Some(Self::Limit)
+            }
             (Self::Fast | Self::Rare | Self::Filter, Reason::Icmp) => Some(Self::Icmp),
             (Self::Fast | Self::Rare | Self::Filter, Reason::FragmentUnknown) => Some(Self::Fragment),
             (Self::Fast | Self::Rare | Self::Filter, Reason::Unchosen) => Some(Self::Choose),
@@ -124,7 +150,17 @@ impl Stage {
                 Self::Fast | Self::Rare | Self::Filter,
                 Reason::UnmatchedReject | Reason::NoBackendReset | Reason::FlowReset,
             )
-            | (Self::Fast | Self::Rare | Self::Fragment | Self::Filter, Reason::TooBig) => Some(Self::Answer),
+            | (Self::Fast | Self::Rare | Self::Fragment | Self::Filter, Reason::TooBig)
+            | (
+                Self::Nat,
+                Reason::NatExhausted | Reason::NatNoFlow | Reason::NoBackendReset | Reason::FlowReset,
+            )
+            | (Self::NatSend, Reason::TooBig)
+            | (Self::NatReply, Reason::UnmatchedReject | Reason::TooBig) => Some(Self::Answer),
+            (Self::Fast | Self::Rare | Self::Filter, Reason::Translate) => Some(Self::Nat),
+            (Self::Nat, Reason::Translate) => Some(Self::NatSend),
+            (Self::Fast | Self::Rare | Self::Filter, Reason::NatReply) => Some(Self::NatReply),
+            (Self::Icmp, Reason::Translate | Reason::NatReply) => Some(Self::NatError),
             _ => None,
         }
     }

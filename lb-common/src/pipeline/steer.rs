@@ -91,7 +91,7 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
 ) -> Result<Steered<'a>, Reason> {
     let (id, record) = service_for::<W, I, T>(tables, packet, look)?;
     let forward = ForwardWord(record.forward.get());
-    let mode = forward.mode().ok_or(Reason::Inconsistent)?;
+    let mode = balanced(forward)?;
     let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()) };
     let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);
     let now = tables.now();
@@ -140,7 +140,7 @@ pub(super) fn look_up<'a, const W: usize, I: Ip<W>, T: Tables>(
 ) -> Result<Steered<'a>, Reason> {
     let (id, record) = service_for::<W, I, T>(tables, packet, Look::Whole)?;
     let forward = ForwardWord(record.forward.get());
-    let mode = forward.mode().ok_or(Reason::Inconsistent)?;
+    let mode = balanced(forward)?;
     let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()) };
     let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);
     let bound = if forward.track() { bound::<W, I, T>(tables, &key, forward.on_down())? } else { None };
@@ -193,9 +193,19 @@ fn bound<'a, const W: usize, I: Ip<W>, T: Tables>(
     Ok(if serves { Some(Selected { id, backend, hot }) } else { None })
 }
 
+/// The mode of a service whose packets leave as they came, with or without something around them.
+#[inline(always)]
+fn balanced(forward: ForwardWord) -> Result<Mode, Reason> {
+    // Apart from the modes' match, which is one comparison as long as it maps numbers to themselves.
+    if forward.translates() {
+        return Err(Reason::Translate);
+    }
+    forward.mode().ok_or(Reason::Inconsistent)
+}
+
 /// The selection hash: of the whole flow, or of the client's address alone.
 #[inline(always)]
-fn flow_hash<const W: usize, I: Ip<W>>(
+pub(super) fn flow_hash<const W: usize, I: Ip<W>>(
     packet: &Parsed<I::Address>,
     forward: ForwardWord,
     pool: &Pool,

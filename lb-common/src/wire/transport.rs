@@ -171,6 +171,19 @@ static BY_SCTP_CHUNK: [Segment; 16] = {
 };
 
 impl Segment {
+    /// The segment with this number; an unknown one reads as data.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::Open,
+            2 => Self::Close,
+            3 => Self::Abort,
+            4 => Self::Datagram,
+            _ => Self::Data,
+        }
+    }
+
     /// Of a TCP segment with these control bits; RST wins over SYN, SYN over FIN.
     #[inline(always)]
     #[must_use]

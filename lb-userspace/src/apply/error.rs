@@ -18,6 +18,8 @@ pub enum Limit {
     Maglev,
     Servers,
     Prefixes,
+    Snats,
+    NatPorts,
 }
 
 impl fmt::Display for Limit {
@@ -37,6 +39,11 @@ impl fmt::Display for Limit {
             Self::Servers => "no place in the index of server ids: raise limits.backends",
             Self::Prefixes => {
                 "no place for a list of prefixes: raise limits.prefixes (a new list is made beside the old one)"
+            }
+            Self::Snats => "no free id for a snat address: use fewer (those whose flows go on count too)",
+            Self::NatPorts => {
+                "no place for the ports of a snat address: raise limits.nat_ports (addresses that were removed count \
+                 until their flows are over)"
             }
             Self::Maglev => {
                 "no place for a maglev table: raise limits.maglev_slots (the table before is kept for 10 minutes)"

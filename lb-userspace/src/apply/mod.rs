@@ -17,6 +17,7 @@ mod index;
 pub(crate) mod labels;
 mod lines;
 mod lists;
+mod nat;
 mod plan;
 mod pools;
 mod recover;

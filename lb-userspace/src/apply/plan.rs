@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lb_common::layout::{BackendState, HotWord};
 
 use super::error::ApplyError;
+use super::nat;
 use super::stage::{Stage, Stages};
 use super::state::{BackendKey, LeavingBackend, State, Unused};
 use super::write::Write;
@@ -46,6 +47,7 @@ pub(super) fn plan(
         summary: Summary::default(),
         now_ns,
     };
+    let desired = &nat::with_those_in_use(maps, state, desired);
     let before = state.applied.clone();
     let before = before.as_deref();
     if before.is_none() {
@@ -56,7 +58,12 @@ pub(super) fn plan(
         planner.hops(desired)?;
     }
     planner.pools(before, desired)?;
-    if before.is_none_or(|before| before.services != desired.services || before.vips != desired.vips) {
+    if before.is_none_or(|before| before.snats != desired.snats) {
+        planner.snats(desired)?;
+    }
+    if before.is_none_or(|before| {
+        before.services != desired.services || before.vips != desired.vips || before.snats != desired.snats
+    }) {
         planner.services(before, desired)?;
         planner.leave_services(desired);
     }

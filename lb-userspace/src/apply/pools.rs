@@ -183,7 +183,8 @@ impl Planner<'_> {
             Family::V4 => constant_sum(first4(source), first4(address)),
             Family::V6 => 0,
         };
-        let word = EgressWord::new(next_hop, sum, which, family, entropy_bits).0;
+        let word = EgressWord::new(next_hop, sum, which, family, entropy_bits);
+        let word = word.with_port(record.port.unwrap_or(0)).0;
         if word != observed.0 {
             self.stages.push(Stage::Backends, Write::Egress { id, word });
         }

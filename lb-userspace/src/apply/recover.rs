@@ -13,6 +13,7 @@ use super::ids::Ids;
 use super::labels;
 use super::lines::{Lines, Region};
 use super::lists::Filters;
+use super::nat;
 use super::state::{BackendKey, Leaving, PoolSlots, PoolState, Retired, State, Table, Unused};
 use super::vips::ranges_region;
 use crate::maps::set::MapSet;
@@ -40,6 +41,11 @@ pub(super) fn recover(maps: &MapSet, now_ns: u64) -> State {
     for (_, id) in &vips {
         range_lines.occupy(ranges_region(maps, *id));
     }
+    let snats = nat::ids(maps);
+    let mut nat_ports = Lines::new(maps.nat_ports.len(), Limit::NatPorts);
+    for (_, id) in &snats {
+        nat_ports.occupy(nat::region(maps, *id));
+    }
     // A way that an earlier daemon cleared just now may still be read.
     for (line, value) in maps.vips_v6.iter().enumerate() {
         for (way, id) in value.ids.iter().enumerate() {
@@ -54,10 +60,12 @@ pub(super) fn recover(maps: &MapSet, now_ns: u64) -> State {
         pools: Ids::recover(maps.pools.len(), Limit::Pools, pools, []),
         backends: Ids::recover(maps.backends.len(), Limit::Backends, backend_ids(maps, &names), []),
         hops: Ids::recover(maps.next_hops.len(), Limit::NextHops, [], unnamed_hops.iter().copied()),
+        snats: Ids::recover(maps.nat_addresses.len(), Limit::Snats, snats, []),
         unnamed_hops,
         lines,
         range_lines,
         filters: Filters::recover(maps),
+        nat_ports,
         tables,
         leaving: Leaving {
             vips: unreachable.into_iter().map(|address| (address, now_ns)).collect(),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_common::layout::{ForwardWord, Limit};
+use lb_common::layout::{ForwardWord, Limit, SnatWord};
 
 use super::claims::changed_addresses;
 use super::error::ApplyError;
@@ -87,7 +87,13 @@ impl Planner<'_> {
             None => self.state.services.take(record.name.clone())?,
         };
         let live = &self.maps.services[usize::from(id)];
+        let snat = |v4: bool| {
+            let of_family = record.snat.iter().filter(|address| address.is_ipv4() == v4);
+            SnatWord::new(of_family.filter_map(|address| self.snat_id(desired, *address))).0
+        };
         let words = [
+            (ServiceField::SnatV4, live.snat_v4.get(), snat(true)),
+            (ServiceField::SnatV6, live.snat_v6.get(), snat(false)),
             (ServiceField::Timeouts, live.timeouts.get(), record.timeouts.0),
             (ServiceField::Quic, live.quic.get(), record.quic.0),
             (ServiceField::Forward, live.forward.get(), forward),

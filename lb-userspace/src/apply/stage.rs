@@ -16,6 +16,7 @@ pub(super) enum Stage {
     Tables,
     Pools,
     Servers,
+    Snats,
     Services,
     NewVips,
     Exact,

@@ -17,6 +17,13 @@ pub(super) struct BackendKey {
     pub(super) address: IpAddr,
 }
 
+/// An address that mode `nat` sends from; with other ports it is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SnatKey {
+    pub(super) address: IpAddr,
+    pub(super) ports: (u16, u16),
+}
+
 #[derive(Clone)]
 pub(super) struct State {
     pub(super) vips: Ids<IpAddr>,
@@ -24,11 +31,13 @@ pub(super) struct State {
     pub(super) pools: Ids<Arc<str>>,
     pub(super) backends: Ids<BackendKey>,
     pub(super) hops: Ids<HopKey>,
+    pub(super) snats: Ids<SnatKey>,
     /// Next hops of an earlier daemon whose keys are not known.
     pub(super) unnamed_hops: Vec<u16>,
     pub(super) lines: Lines,
     pub(super) range_lines: Lines,
     pub(super) filters: Filters,
+    pub(super) nat_ports: Lines,
     pub(super) tables: HashMap<Arc<str>, PoolState>,
     pub(super) leaving: Leaving,
     pub(super) retired: Vec<Retired>,
@@ -44,6 +53,7 @@ pub(super) struct Leaving {
     pub(super) backends: HashMap<BackendKey, LeavingBackend>,
     pub(super) hops: HashMap<HopKey, u64>,
     pub(super) unnamed_hops: HashMap<u16, u64>,
+    pub(super) snats: HashMap<SnatKey, u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -65,6 +75,8 @@ pub(super) enum Unused {
     Lines(Region),
     RangeLines(Region),
     FilterLines(Region),
+    /// Records of a `snat` address's ports.
+    NatPorts(Region),
     Service(u16),
     /// Line and way of the IPv6 VIP index.
     WayV6(u32, usize),
@@ -115,9 +127,10 @@ pub(super) struct PoolSlots {
 impl State {
     pub(super) fn retire(&mut self, now_ns: u64, what: Unused) {
         let unused = match what {
-            Unused::Lines(region) | Unused::RangeLines(region) | Unused::FilterLines(region) => {
-                region.lines == 0
-            }
+            Unused::Lines(region)
+            | Unused::RangeLines(region)
+            | Unused::FilterLines(region)
+            | Unused::NatPorts(region) => region.lines == 0,
             Unused::Service(_) | Unused::WayV6(..) => false,
         };
         if !unused {

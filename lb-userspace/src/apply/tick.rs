@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use lb_common::layout::{EgressWord, HotWord, Span};
 use lb_common::select::PREVIOUS_TICKS;
-use lb_common::time::TICK_NS;
+use lb_common::time::{self, TICK_NS};
 
 use super::index::{self, Narrow};
+use super::nat;
 use super::servers;
-use super::state::{BackendKey, LeavingBackend, Retired, State, Unused};
+use super::state::{BackendKey, LeavingBackend, Retired, SnatKey, State, Unused};
 use super::vips::{ranges_region, vip_of_key};
 use super::write::{Index, PoolField, ServiceField, VipField, Write};
 use super::{REMOVE_AFTER, REUSE_GRACE};
@@ -54,6 +55,7 @@ pub(super) fn tick(maps: &MapSet, state: &mut State, now_ns: u64, sweep: Option<
     tick.backends(sweep);
     tick.pools();
     tick.hops();
+    tick.snats();
     tick.writes
 }
 
@@ -76,8 +78,15 @@ impl Tick<'_> {
                 Unused::Lines(region) => self.state.lines.free(region),
                 Unused::RangeLines(region) => self.state.range_lines.free(region),
                 Unused::FilterLines(region) => self.state.filters.free(region),
+                Unused::NatPorts(region) => self.state.nat_ports.free(region),
                 Unused::Service(id) => {
-                    for field in [ServiceField::Forward, ServiceField::Timeouts, ServiceField::Quic] {
+                    for field in [
+                        ServiceField::Forward,
+                        ServiceField::Timeouts,
+                        ServiceField::Quic,
+                        ServiceField::SnatV4,
+                        ServiceField::SnatV6,
+                    ] {
                         self.writes.push(Write::Service { id, field, word: 0 });
                     }
                     // An id that lost its object while its daemon died may have its labels still.
@@ -219,6 +228,31 @@ impl Tick<'_> {
                 self.state.pools.forget(&name);
                 self.state.pools.free(id);
             }
+        }
+    }
+
+    /// Addresses that mode `nat` no longer sends from, once their last flow is over.
+    fn snats(&mut self) {
+        let State { applied, snats, leaving, .. } = &mut *self.state;
+        let Some(applied) = applied else { return };
+        let gone: Vec<(SnatKey, u16)> = snats
+            .iter()
+            .filter(|(key, _)| applied.snats.get(&key.address).is_none_or(|snat| snat.ports != key.ports))
+            .map(|(key, id)| (*key, id))
+            .collect();
+        for (key, id) in gone {
+            let since = *leaving.snats.entry(key).or_insert(self.now_ns);
+            if !over(since, self.now_ns) || nat::in_use(self.maps, id, time::Tick::from_ns(self.now_ns)) {
+                continue;
+            }
+            nat::forget_all(self.maps, id);
+            self.writes.push(Write::SnatFree { id });
+            let region = nat::region(self.maps, id);
+            leaving.snats.remove(&key);
+            snats.forget(&key);
+            snats.free(id);
+            self.state.retire(self.now_ns, Unused::NatPorts(region));
+            return;
         }
     }
 

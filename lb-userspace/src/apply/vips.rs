@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use lb_common::layout::{RANGES_PER_LINE, Span, VipPorts};
+use lb_common::layout::{self, RANGES_PER_LINE, Span, VipPorts};
 use lb_common::service::MAX_RANGE_LINES;
 use lb_common::wire::halves;
 
@@ -63,8 +63,8 @@ impl Planner<'_> {
             }
             let claims = claims.vips.get(&id).unwrap_or(&none);
             match new.contains(&id) {
-                true => self.new_vip(id, record, claims)?,
-                false => self.known_vip(id, record, claims)?,
+                true => self.new_vip(id, *address, record, claims)?,
+                false => self.known_vip(id, *address, record, claims)?,
             }
         }
         self.source_lists(desired, &new)?;
@@ -72,14 +72,21 @@ impl Planner<'_> {
         self.vip_indexes(desired)
     }
 
-    fn new_vip(&mut self, id: u16, record: &VipRecord, claims: &VipClaims) -> Result<(), ApplyError> {
+    fn new_vip(
+        &mut self,
+        id: u16,
+        address: IpAddr,
+        record: &VipRecord,
+        claims: &VipClaims,
+    ) -> Result<(), ApplyError> {
         let retired = ranges_region(self.maps, id);
         self.state.retire(self.now_ns, Unused::RangeLines(retired));
         self.write_ranges(Stage::NewVips, id, record, &claims.ranges)?;
         let words = [
             (VipField::Any, claims.any().0),
-            (VipField::Unmatched, record.unmatched as u64),
+            (VipField::Unmatched, unmatched(record)),
             (VipField::Flags, flags(record)),
+            (VipField::Snat, self.snat_word(address, record)),
         ];
         for (field, word) in words {
             self.stages.push(Stage::NewVips, Write::Vip { id, field, word });
@@ -87,7 +94,13 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn known_vip(&mut self, id: u16, record: &VipRecord, claims: &VipClaims) -> Result<(), ApplyError> {
+    fn known_vip(
+        &mut self,
+        id: u16,
+        address: IpAddr,
+        record: &VipRecord,
+        claims: &VipClaims,
+    ) -> Result<(), ApplyError> {
         let live = &self.maps.vips[usize::from(id)];
         let old_any = VipPorts(live.any.get());
         let old_unmatched = live.unmatched.get();
@@ -99,8 +112,11 @@ impl Planner<'_> {
         if claims.any() != any_or {
             self.stages.push(Stage::AnyFinal, word(VipField::Any, claims.any().0));
         }
-        if old_unmatched != record.unmatched as u64 {
-            self.stages.push(Stage::Policy, word(VipField::Unmatched, record.unmatched as u64));
+        if live.snat.get() != self.snat_word(address, record) {
+            self.stages.push(Stage::Policy, word(VipField::Snat, self.snat_word(address, record)));
+        }
+        if old_unmatched != unmatched(record) {
+            self.stages.push(Stage::Policy, word(VipField::Unmatched, unmatched(record)));
         }
         if live.flags.get() != flags(record) {
             self.stages.push(Stage::Policy, word(VipField::Flags, flags(record)));
@@ -112,7 +128,7 @@ impl Planner<'_> {
         let retired = ranges_region(self.maps, id);
         self.state.retire(self.now_ns, Unused::RangeLines(retired));
         // Ports that lose their range fall through to words that change too: keep the old range until they have.
-        let falls_through = claims.any() != old_any || old_unmatched != record.unmatched as u64;
+        let falls_through = claims.any() != old_any || old_unmatched != unmatched(record);
         let union = if falls_through { claims.ranges_or(&old) } else { claims.ranges.clone() };
         let first = self.write_ranges(Stage::RangesUnion, id, record, &union)?;
         if union.len() > claims.ranges.len() {
@@ -207,6 +223,11 @@ fn sorted(ranges: &[Range]) -> Vec<Range> {
     let mut ranges = ranges.to_vec();
     ranges.sort_unstable();
     ranges
+}
+
+/// The policy, and whether some ports may be flows' own.
+fn unmatched(record: &VipRecord) -> u64 {
+    record.unmatched as u64 | if record.snat.is_some() { layout::Unmatched::SNAT } else { 0 }
 }
 
 fn flags(record: &VipRecord) -> u64 {

@@ -7,6 +7,7 @@ use lb_common::filter::BuiltList;
 use lb_common::layout::{
     BackendInfo, Lists, NextHopCopy, PoolInfo, RANGES_PER_LINE, SLOTS_PER_LINE, ServiceInfo, VipInfo,
 };
+use lb_common::nat;
 
 use crate::maps::set::MapSet;
 
@@ -42,6 +43,12 @@ pub enum Write {
     Pool { id: u16, field: PoolField, word: u64 },
     /// A pool's labels.
     PoolInfo { id: u16, info: Box<PoolInfo> },
+    /// Fills a free `snat` address, and makes all of its ports free.
+    Snat { id: u16, address: [u8; 16], range: u64, facts: u64 },
+    /// What changes of a `snat` address.
+    SnatFacts { id: u16, word: u64 },
+    /// Takes a `snat` address out of use.
+    SnatFree { id: u16 },
     /// A word of a service.
     Service { id: u16, field: ServiceField, word: u64 },
     /// A service's limit of new flows: its words but the one that the data plane writes.
@@ -89,6 +96,8 @@ pub enum ServiceField {
     Timeouts,
     Quic,
     Forward,
+    SnatV4,
+    SnatV6,
 }
 
 /// Words of [`lb_common::layout::Vip`].
@@ -100,10 +109,12 @@ pub enum VipField {
     Unmatched,
     Flags,
     Lists,
+    Snat,
 }
 
 impl VipField {
-    pub(super) const ALL: [Self; 5] = [Self::Any, Self::Ranges, Self::Unmatched, Self::Flags, Self::Lists];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Any, Self::Ranges, Self::Unmatched, Self::Flags, Self::Lists, Self::Snat];
 }
 
 /// The indexes with 32-bit keys.
@@ -146,12 +157,23 @@ impl Write {
             Self::Table { line, ref ids } => table(maps, line, ids),
             Self::Pool { id, field, word } => pool(maps, id, field).set(word),
             Self::PoolInfo { id, ref info } => maps.pool_info.update(id.into(), |value| *value = **info),
+            Self::Snat { id, address, range, facts } => {
+                maps.nat_addresses.update(id.into(), |snat| snat.address = address);
+                let snat = &maps.nat_addresses[usize::from(id)];
+                snat.facts.set(facts);
+                snat.range.set(range);
+                nat::prepare(snat, &maps.nat_ports);
+            }
+            Self::SnatFacts { id, word } => maps.nat_addresses[usize::from(id)].facts.set(word),
+            Self::SnatFree { id } => maps.nat_addresses[usize::from(id)].range.set(0),
             Self::Service { id, field, word } => {
                 let service = &maps.services[usize::from(id)];
                 match field {
                     ServiceField::Timeouts => service.timeouts.set(word),
                     ServiceField::Quic => service.quic.set(word),
                     ServiceField::Forward => service.forward.set(word),
+                    ServiceField::SnatV4 => service.snat_v4.set(word),
+                    ServiceField::SnatV6 => service.snat_v6.set(word),
                 }
             }
             Self::Limit { id, words } => {
@@ -241,5 +263,6 @@ fn vip(maps: &MapSet, id: u16, field: VipField) -> &SharedU64 {
         VipField::Unmatched => &vip.unmatched,
         VipField::Flags => &vip.flags,
         VipField::Lists => &vip.lists,
+        VipField::Snat => &vip.snat,
     }
 }

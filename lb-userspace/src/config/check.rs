@@ -7,7 +7,7 @@ mod http;
 use std::time::Duration;
 
 use super::keys;
-use super::model::{Check, CheckKind, Through};
+use super::model::{Check, CheckKind, PortOf, Through};
 use super::reader::Table;
 use super::scalar::{DAY, show};
 use super::source::Place;
@@ -119,7 +119,17 @@ impl Check {
         };
         // A tripwire's success is a connection that stayed open for a while, a BFD session's its handshake.
         let rise = if matches!(kind, CheckKind::Tripwire | CheckKind::Bfd) { 1 } else { 2 };
-        Self { kind, port: None, interval, timeout, rise, fall, through: Through::Direct, inside: None }
+        Self {
+            kind,
+            port: None,
+            port_of: PortOf::Check,
+            interval,
+            timeout,
+            rise,
+            fall,
+            through: Through::Direct,
+            inside: None,
+        }
     }
 }
 

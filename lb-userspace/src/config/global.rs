@@ -15,6 +15,9 @@ use super::source;
 /// Flows that one table may hold: 4 GiB of IPv4 entries.
 const MOST_FLOWS: u32 = 1 << 27;
 
+/// Ports of all `snat` addresses and protocols: 5 GiB.
+const MOST_NAT_PORTS: u32 = 1 << 25;
+
 /// Smallest flow table.
 const FEWEST_FLOWS: u32 = 64;
 
@@ -36,6 +39,7 @@ impl Default for Limits {
             backends: 4096,
             maglev_slots: 4_194_304,
             prefixes: 131_072,
+            nat_ports: 131_072,
         }
     }
 }
@@ -52,6 +56,7 @@ pub(crate) fn limits(top: &Table<'_>) -> Limits {
         backends: read("backends", 1..=u32::from(u16::MAX), defaults.backends),
         maglev_slots: read("maglev_slots", FEWEST_SLOTS..=MOST_SLOTS, defaults.maglev_slots),
         prefixes: read("prefixes", 0..=MOST_PREFIXES, defaults.prefixes),
+        nat_ports: read("nat_ports", 0..=MOST_NAT_PORTS, defaults.nat_ports),
     }
 }
 

@@ -31,7 +31,10 @@ pub(crate) const INTERFACE: &[&str] = &["name", "xdp_mode", "mtu", "gateway_mac"
 
 /// `[limits]`.
 pub(crate) const LIMITS: &[&str] =
-    &["flows_v4", "flows_v6", "services", "backends", "maglev_slots", "prefixes"];
+    &["flows_v4", "flows_v6", "services", "backends", "maglev_slots", "prefixes", "nat_ports"];
+
+/// An entry of `snat` with a range of ports.
+pub(crate) const SNAT: &[&str] = &["address", "ports"];
 
 /// `[tunnel]`.
 pub(crate) const TUNNEL: &[&str] = &["source", "gue_port"];

@@ -27,6 +27,7 @@ mod report;
 mod resolve;
 mod scalar;
 mod service;
+mod snat;
 mod source;
 mod table_size;
 mod validate;

@@ -146,6 +146,8 @@ pub struct Limits {
     pub maglev_slots: u32,
     /// Prefixes of all deny and allow lists together, with room for lists under replacement.
     pub prefixes: u32,
+    /// Ports of all `snat` addresses together, each for TCP and for UDP.
+    pub nat_ports: u32,
 }
 
 /// Outer header settings (`[tunnel]`).
@@ -286,6 +288,8 @@ pub struct Check {
     pub kind: CheckKind,
     /// Destination port; `None` for checks without ports, filled from the service otherwise.
     pub port: Option<u16>,
+    /// Whose port that is.
+    pub port_of: PortOf,
     /// Time between probes, from 1 ms; probes overlap.
     pub interval: Duration,
     /// Longest wait for one probe's answer.
@@ -299,6 +303,27 @@ pub struct Check {
     pub through: Through,
     /// What it asks for there; `None` for a direct check.
     pub inside: Option<Inside>,
+}
+
+/// Whose port a check asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PortOf {
+    /// Its own.
+    Check,
+    /// The service's; a backend that has a port of its own is asked there.
+    Service,
+}
+
+impl Check {
+    /// The check as this backend is asked.
+    #[must_use]
+    pub fn of(&self, backend: &Backend) -> Self {
+        let port = match (self.port_of, self.through, self.port, backend.port) {
+            (PortOf::Service, Through::Direct, Some(_), Some(port)) => Some(port),
+            _ => self.port,
+        };
+        Self { port, port_of: PortOf::Check, ..self.clone() }
+    }
 }
 
 /// The kinds of health check.
@@ -404,6 +429,8 @@ pub struct Service {
     pub pool: String,
     /// How packets reach the backend.
     pub mode: Mode,
+    /// Mode `nat`: what packets to backends are sent from; elsewhere empty.
+    pub snat: Vec<Snat>,
     /// How a backend is picked.
     pub scheduler: Scheduler,
     /// Slots of the pool's Maglev table, a prime; `None` derives it from the number of backends.
@@ -418,6 +445,15 @@ pub struct Service {
     pub timeouts: Timeouts,
     /// Limit of new flows; its own, or its VIP's.
     pub new_flow_limit: Option<NewFlowLimit>,
+}
+
+/// An address that packets to backends are sent from (`snat`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Snat {
+    /// The address.
+    pub address: IpAddr,
+    /// First and last port; all services that name the address have the same.
+    pub ports: (u16, u16),
 }
 
 /// A service's destination ports.
@@ -476,6 +512,8 @@ pub enum Mode {
     Ipip,
     /// IP in GUE in UDP, any pair of families.
     Gue,
+    /// Addresses and ports rewritten in both directions, any pair of families.
+    Nat,
 }
 
 impl Mode {
@@ -486,6 +524,7 @@ impl Mode {
             Self::DsrL2 => "dsr-l2",
             Self::Ipip => "ipip",
             Self::Gue => "gue",
+            Self::Nat => "nat",
         }
     }
 
@@ -496,6 +535,7 @@ impl Mode {
             Self::DsrL2 => lb_common::layout::Mode::DsrL2,
             Self::Ipip => lb_common::layout::Mode::Ipip,
             Self::Gue => lb_common::layout::Mode::Gue,
+            Self::Nat => lb_common::layout::Mode::Nat,
         }
     }
 }

@@ -63,7 +63,7 @@ fn read_list(list: &Node<'_>) -> Option<PortsDraft> {
 }
 
 /// `80`, `"80"`, `"8000-8100"`.
-fn range(node: &Node<'_>) -> Option<(u16, u16)> {
+pub(crate) fn range(node: &Node<'_>) -> Option<(u16, u16)> {
     let parsed = match (node.as_integer(), node.as_string()) {
         (Some(number), _) => u16::try_from(number).ok().map(|port| (port, port)),
         (None, Some(text)) => {

@@ -56,6 +56,8 @@ pub(crate) struct ServicePlaces {
     /// The port written first; `None` for any port.
     pub(crate) first_port: Option<u16>,
     pub(crate) mode: Place,
+    /// One per entry of `snat`.
+    pub(crate) snat: Vec<Place>,
     pub(crate) table_size: Option<Place>,
     pub(crate) scheduler: Option<Place>,
     pub(crate) quic: Option<(QuicDraft, Place)>,
@@ -223,6 +225,7 @@ fn add_service(
         Some((own, _)) => own,
         None => of_vip.filter(|_| settings.track),
     };
+    let (snat, snat_places) = settings.snat.into_iter().unzip();
     let service = Service {
         name: draft.name.clone(),
         vip,
@@ -230,6 +233,7 @@ fn add_service(
         protocols: draft.protocols,
         pool,
         mode,
+        snat,
         scheduler: scheduler.unwrap_or(Scheduler::Maglev),
         table_size,
         on_down: settings.on_down,
@@ -244,6 +248,7 @@ fn add_service(
         ports: ports.place,
         first_port: ports.first,
         mode: mode_place,
+        snat: snat_places,
         table_size: table_size_place,
         scheduler: scheduler_place,
         quic: settings.quic,

@@ -3,15 +3,16 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::global::refuse_list;
 use super::keys;
 use super::limit;
 use super::model::{Mode, NewFlowLimit, OnDown, Protocol, Scheduler, Timeouts};
+use super::model::{Mode, OnDown, Protocol, Scheduler, Snat, Timeouts};
 use super::pool::{self, PoolDraft};
 use super::ports::{self, PortsDraft};
 use super::quic::{self, QuicDraft};
 use super::reader::Table;
 use super::scalar::{Alphabet, DAY};
+use super::snat;
 use super::source::Place;
 
 /// A service as read: what it names is not yet looked up. What could not be read is absent, or holds
@@ -41,6 +42,8 @@ pub(crate) enum VipRef {
 /// The other keys of a service that `[defaults]` may hold.
 pub(crate) struct Settings {
     pub(crate) mode: Option<(Mode, Place)>,
+    /// In the order of the file, each with its place.
+    pub(crate) snat: Vec<(Snat, Place)>,
     pub(crate) scheduler: Option<(Scheduler, Place)>,
     pub(crate) table_size: Option<(u32, Place)>,
     pub(crate) on_down: OnDown,
@@ -66,7 +69,7 @@ pub(crate) fn read(table: &Table<'_>) -> (ServiceDraft, Option<PoolDraft>) {
     let ports = ports::read(table);
     let protocols = protocols(table);
     if table.value("mode").is_none() {
-        table.error("mode", "`mode` is missing: add mode = \"ipip\" or mode = \"dsr-l2\"");
+        table.error("mode", "`mode` is missing: add mode = \"nat\", mode = \"ipip\" or mode = \"dsr-l2\"");
     }
     let settings = settings(table);
     let (pool, nested) = pool_of(table, &name);
@@ -133,7 +136,7 @@ pub(crate) fn settings(table: &Table<'_>) -> Settings {
             ("dsr-l2", Some(Mode::DsrL2)),
             ("ipip", Some(Mode::Ipip)),
             ("gue", Some(Mode::Gue)),
-            ("nat", None),
+            ("nat", Some(Mode::Nat)),
         ];
         Some((node.word(&modes)?, node.place))
     });
@@ -164,9 +167,9 @@ pub(crate) fn settings(table: &Table<'_>) -> Settings {
         Some(on_down)
     });
     let quic = table.value("quic_cid").and_then(|node| Some((quic::read(&node)?, node.place)));
-    refuse_list(table, "snat");
     Settings {
         mode,
+        snat: snat::read(table),
         scheduler,
         table_size,
         on_down: on_down.unwrap_or(OnDown::Auto),

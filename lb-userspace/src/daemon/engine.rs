@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::attachments::Attachments;
 use super::changes;
 use super::filters;
-use super::host::{preflight, refuse_lost_tags};
+use super::host::{preflight, refuse_lost_tags, refuse_own_ports};
 use super::instance::Instance;
 use super::journal::{self, Journal};
 use super::network::{Network, record};
@@ -100,6 +100,7 @@ impl Engine {
         loaded.set_aside.iter().for_each(|aside| warn!("{}", aside.problem()));
         let (mut network, net) = Network::start().await?;
         preflight(&config, &network, &place)?;
+        refuse_own_ports(&config, &network)?;
 
         let mut instance = Instance::open(&place.pins, &config.limits)?;
         let recorder = journal::open(&place, &config)?;
@@ -209,6 +210,7 @@ impl Engine {
         }
         refuse_lost_tags(&config, &self.network)?;
         next_program::set(&self.instance.pins, config.next_program.as_deref())?;
+        refuse_own_ports(&config, &self.network)?;
         let warnings = warnings.0.iter().map(ToString::to_string).collect();
         let changes = changes::between(&self.config, &config);
         let lists = filters::lists(&config, &self.overlay, &self.lists, Timestamp::now());
@@ -451,6 +453,7 @@ impl Engine {
         let applier = &mut self.applier;
         tokio::task::block_in_place(|| {
             let sweep = applier.wants_sweep().then(|| flows::sweep(&maps, now_ns, &applier.purge(now_ns)));
+            flows::nat::give_back(&maps, lb_common::time::Tick::from_ns(now_ns));
             applier.tick(now_ns, sweep.as_ref());
         });
     }

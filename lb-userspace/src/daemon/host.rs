@@ -1,5 +1,7 @@
 //! Whether weir can run on this host as configured.
 
+use std::collections::BTreeSet;
+
 use tracing::{info, warn};
 
 use super::attachments;
@@ -57,4 +59,23 @@ pub(super) fn refuse_lost_tags(config: &Config, network: &Network) -> Result<(),
         .map(|finding| format!("{}; remedy: {}; nothing was changed", finding.what, finding.remedy))
         .collect();
     if lost.is_empty() { Ok(()) } else { Err(Failure::new(Code::Failed, lost.join("\n"))) }
+}
+
+/// Refuses addresses to send from with ports that the host itself connects from: answers to it would be taken for those
+/// of flows, or the other way round.
+pub(super) fn refuse_own_ports(config: &Config, network: &Network) -> Result<(), Failure> {
+    let own = facts::local_ports();
+    let local = network.local(config);
+    let clashes: BTreeSet<String> = config
+        .services
+        .values()
+        .flat_map(|service| &service.snat)
+        .filter(|snat| local.contains(&snat.address))
+        .filter_map(|snat| preflight::own_ports(snat, own))
+        .map(|finding| format!("{}; remedy: {}; nothing was changed", finding.what, finding.remedy))
+        .collect();
+    match clashes.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::new(Code::Failed, clashes.into_iter().collect::<Vec<_>>().join("\n"))),
+    }
 }

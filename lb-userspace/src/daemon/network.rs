@@ -14,11 +14,14 @@ use crate::config::model::{Config, Mac, Mode};
 use crate::desired::{Egress as DesiredEgress, HopRecord};
 use crate::failure::{Code, Failure};
 use crate::health::Tunnelled;
-use crate::net::snapshot::{NeighbourKey, Resolution};
+use crate::net::snapshot::{Link, NeighbourKey, Resolution};
 use crate::net::{
     Egress, HopChange, HopKey, NeighbourKeeper, NetWatch, NextHopState, NextHops, Observed, Overrides,
     PathMtus, RouteLookup, TooBig, resolve, vip,
 };
+
+/// Where no interface tells.
+const MTU: u16 = 1500;
 
 /// How often the whole network state is read again.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -44,6 +47,8 @@ pub(super) struct Network {
     ports: BTreeSet<u32>,
     /// Neighbours in use that do not answer.
     silent: BTreeSet<NeighbourKey>,
+    /// Interfaces that answers to clients may leave by, in mode `nat`.
+    towards_clients: BTreeSet<u32>,
 }
 
 impl Network {
@@ -63,6 +68,7 @@ impl Network {
             tx_ports: None,
             ports: BTreeSet::new(),
             silent: BTreeSet::new(),
+            towards_clients: BTreeSet::new(),
         };
         Ok((network, observed))
     }
@@ -111,6 +117,7 @@ impl Network {
                 Some((way.clone(), Overrides::new(config, backend.mac, way)))
             })
             .collect();
+        self.towards_clients = self.attached(config).map(|link| link.ifindex).collect();
         let changes = self.hops.replace(&self.watch.read(), used, Instant::now());
         self.follow();
         changes
@@ -134,7 +141,7 @@ impl Network {
             NextHopState::Resolved(hop) => Some(hop.ifindex).filter(|port| *port != 0),
             NextHopState::Unresolved { .. } => None,
         });
-        let used: BTreeSet<u32> = used.collect();
+        let used: BTreeSet<u32> = used.chain(self.towards_clients.iter().copied()).collect();
         let Some(map) = &mut self.tx_ports else { return };
         for port in &used {
             // Again even where it is known: a re-created device with the same number is another device.
@@ -251,9 +258,26 @@ impl Network {
         self.hops.get(key).map(record).unwrap_or_default()
     }
 
-    /// VIPs that are addresses of the host.
+    /// The interfaces of the config that exist, where a service is in mode `nat`.
+    fn attached(&self, config: &Config) -> impl Iterator<Item = Link> + use<> {
+        let state = self.watch.read();
+        let translates = config.services.values().any(|service| service.mode == Mode::Nat);
+        let names = config.interfaces.iter().filter(|_| translates);
+        let links = names.filter_map(|interface| state.link_named(&interface.name).cloned());
+        links.collect::<Vec<_>>().into_iter()
+    }
+
+    /// Largest IP packet that every interface sends to a client.
+    pub(super) fn client_mtu(&self, config: &Config) -> u16 {
+        let links = self.attached(config).map(|link| u16::try_from(link.mtu).unwrap_or(u16::MAX));
+        config.mtu.or_else(|| links.min()).unwrap_or(MTU)
+    }
+
+    /// VIPs, and addresses that mode `nat` sends from, that are addresses of the host.
     pub(super) fn local(&self, config: &Config) -> BTreeSet<IpAddr> {
         let vips = config.vips.values().flat_map(|vip| vip.addresses.iter().copied());
+        let snats = config.services.values().flat_map(|service| &service.snat);
+        let vips = vips.chain(snats.map(|snat| snat.address));
         let state = self.watch.read();
         vip::ownership(&state, vips).filter(vip::VipOwnership::is_local).map(|owned| owned.vip).collect()
     }

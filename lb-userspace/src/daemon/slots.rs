@@ -193,12 +193,14 @@ mod tests {
             backends: 16,
             maglev_slots: 1 << 16,
             prefixes: 1024,
+            nat_ports: 64,
         };
         let sizes = Sizes::of(&limits);
         let maps = Arc::new(MapSet::anonymous(&sizes).expect("memory"));
         maps.meta.update(0, |meta| meta.geometry = sizes.geometry(1));
         let backend = |last| BackendRecord {
             address: [10, 0, 0, last].into(),
+            port: None,
             host: None,
             tier: 0,
             weight: 100,

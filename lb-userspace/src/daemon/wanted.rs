@@ -54,6 +54,7 @@ impl Wanted<'_> {
             limit: &|service| self.overlay.limited().of(service, self.now),
             views,
             egress: &|address, mac| self.network.egress(self.config, address, mac),
+            client_mtu: self.network.client_mtu(self.config),
             next_hop: &|key| self.network.record(key),
         };
         match (which, applied) {

@@ -14,7 +14,7 @@ use lb_common::time::TICK_NS;
 
 use super::{
     BackendRecord, BackendView, Desired, Egress, HopKey, HopRecord, PoolRecord, PoolView, ServiceRecord,
-    VipRecord,
+    SnatRecord, VipRecord,
 };
 use crate::config::model::{self, Config};
 use crate::filter::Lists;
@@ -33,6 +33,8 @@ pub struct Inputs<'a> {
     pub views: &'a BTreeMap<String, PoolView>,
     /// The way out to a backend, given its address and configured MAC; `None` without a route.
     pub egress: &'a dyn Fn(IpAddr, Option<model::Mac>) -> Option<Egress>,
+    /// Largest IP packet towards clients, for mode `nat`.
+    pub client_mtu: u16,
     /// The record of a next hop that `egress` named.
     pub next_hop: &'a dyn Fn(&HopKey) -> HopRecord,
 }
@@ -43,7 +45,8 @@ impl Desired {
     pub fn new(inputs: &Inputs<'_>, local: &BTreeSet<IpAddr>) -> Self {
         let config = inputs.config;
         let (vips, services) = (Arc::new(vips(inputs, local)), Arc::new(services(inputs)));
-        let mut desired = Self { vips, services, ..Self::default() };
+        let snats = Arc::new(snats(config, inputs.client_mtu));
+        let mut desired = Self { vips, snats, services, ..Self::default() };
         desired.make_pools(inputs, config.pools.values());
         desired
     }
@@ -75,19 +78,39 @@ impl Desired {
 }
 
 fn vips(inputs: &Inputs<'_>, local: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, VipRecord> {
-    let record = |vip: &model::Vip, address: IpAddr| VipRecord {
+    let unmatched = |policy, address: IpAddr| match policy {
+        model::Unmatched::Auto if local.contains(&address) => layout::Unmatched::Pass,
+        model::Unmatched::Auto | model::Unmatched::Reject => layout::Unmatched::Reject,
+        model::Unmatched::Pass => layout::Unmatched::Pass,
+        model::Unmatched::Drop => layout::Unmatched::Drop,
+    };
+    let vip = |vip: &model::Vip, address: IpAddr| VipRecord {
         name: vip.name.as_str().into(),
-        unmatched: match vip.unmatched {
-            model::Unmatched::Auto if local.contains(&address) => layout::Unmatched::Pass,
-            model::Unmatched::Auto | model::Unmatched::Reject => layout::Unmatched::Reject,
-            model::Unmatched::Pass => layout::Unmatched::Pass,
-            model::Unmatched::Drop => layout::Unmatched::Drop,
-        },
+        unmatched: unmatched(vip.unmatched, address),
         icmp_echo: vip.icmp_echo,
         lists: inputs.lists.of(&vip.name, address),
+        snat: None,
     };
-    let vips = inputs.config.vips.values();
-    vips.flat_map(|vip| vip.addresses.iter().map(move |&address| (address, record(vip, address)))).collect()
+    // What comes to such an address and is of no flow is the host's where the address is, else a stray.
+    let snat = |snat: &model::Snat| VipRecord {
+        name: snat.address.to_string().into(),
+        unmatched: unmatched(model::Unmatched::Auto, snat.address),
+        icmp_echo: false,
+        lists: [const { None }; 3],
+        snat: Some(snat.ports),
+    };
+    let vips = inputs
+        .config
+        .vips
+        .values()
+        .flat_map(|of| of.addresses.iter().map(move |&address| (address, vip(of, address))));
+    let snats = inputs.config.services.values().flat_map(|service| &service.snat);
+    vips.chain(snats.map(|of| (of.address, snat(of)))).collect()
+}
+
+fn snats(config: &Config, mtu: u16) -> BTreeMap<IpAddr, SnatRecord> {
+    let snats = config.services.values().flat_map(|service| &service.snat);
+    snats.map(|snat| (snat.address, SnatRecord { ports: snat.ports, mtu })).collect()
 }
 
 fn services(inputs: &Inputs<'_>) -> BTreeMap<Arc<str>, Arc<ServiceRecord>> {
@@ -105,6 +128,7 @@ fn services(inputs: &Inputs<'_>) -> BTreeMap<Arc<str>, Arc<ServiceRecord>> {
         quic: service.quic.iter().fold(CidConfigs(0), |configs, config| {
             configs.with(config.config_id.into(), config.server_id_length)
         }),
+        snat: service.snat.iter().map(|snat| snat.address).collect(),
         on_down: match service.on_down {
             model::OnDown::Auto => layout::OnDown::Auto,
             model::OnDown::Reselect => layout::OnDown::Reselect,
@@ -156,6 +180,7 @@ fn pool_record(inputs: &Inputs<'_>, pool: &model::Pool, table_size: u32) -> Pool
         let view = view.backends.get(position).cloned().unwrap_or_else(BackendView::up);
         let record = BackendRecord {
             address: backend.address,
+            port: backend.port,
             host: backend.host.as_deref().map(Arc::from),
             tier,
             weight,

@@ -28,6 +28,8 @@ use crate::config::model::{NewFlowLimit, Ports, Protocol};
 pub struct Desired {
     /// One record an address.
     pub vips: Arc<BTreeMap<IpAddr, VipRecord>>,
+    /// Addresses that mode `nat` sends from; each is also one of `vips`, for what comes back.
+    pub snats: Arc<BTreeMap<IpAddr, SnatRecord>>,
     /// By name.
     pub services: Arc<BTreeMap<Arc<str>, Arc<ServiceRecord>>>,
     /// By name.
@@ -36,7 +38,16 @@ pub struct Desired {
     pub next_hops: Arc<BTreeMap<HopKey, HopRecord>>,
 }
 
-/// A VIP's address.
+/// An address that mode `nat` sends from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnatRecord {
+    /// First and last port.
+    pub ports: (u16, u16),
+    /// Largest IP packet towards clients.
+    pub mtu: u16,
+}
+
+/// A VIP's address, or one that mode `nat` sends from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VipRecord {
     /// Name of the VIP.
@@ -47,6 +58,8 @@ pub struct VipRecord {
     pub icmp_echo: bool,
     /// The lists that judge sources, each at its [`Listed`](lb_common::layout::Listed).
     pub lists: [Option<Arc<BuiltList>>; 3],
+    /// The ports that are flows' own, of an address that mode `nat` sends from.
+    pub snat: Option<(u16, u16)>,
 }
 
 /// A service.
@@ -72,6 +85,8 @@ pub struct ServiceRecord {
     pub scheduler: Scheduler,
     /// Configurations of QUIC connection IDs that datagrams go by.
     pub quic: CidConfigs,
+    /// Addresses that mode `nat` sends from.
+    pub snat: Vec<IpAddr>,
     /// Known flows of a backend that is down.
     pub on_down: OnDown,
     /// Whether flows are remembered.
@@ -108,6 +123,8 @@ pub struct PoolRecord {
 pub struct BackendRecord {
     /// Where its packets go.
     pub address: IpAddr,
+    /// Destination port in mode `nat`; `None` keeps the service's.
+    pub port: Option<u16>,
     /// Label.
     pub host: Option<Arc<str>>,
     /// Tier.

@@ -57,6 +57,7 @@ pub(super) fn instance(config: &Config) -> Result<Instance, Failure> {
         limit: &|service| service.new_flow_limit,
         views: &BTreeMap::new(),
         egress: &|address, mac| Some(egress(config, address, mac)),
+        client_mtu: config.mtu.unwrap_or(MTU),
         next_hop: &next_hop,
     };
     let desired = Desired::new(&inputs, &BTreeSet::new());

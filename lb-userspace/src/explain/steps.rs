@@ -9,7 +9,7 @@ use lb_common::wire::Protocol;
 
 use super::answer::{Explained, Step};
 use crate::maps::set::MapSet;
-use crate::view::from_maps::{pool_name, protocol_name, vip_address};
+use crate::view::from_maps::{pool_name, protocol_name, snat_address, vip_address};
 
 /// Puts a run into words.
 pub(super) fn explained(maps: &MapSet, trace: &Trace, verdict: &str, output: String) -> Explained {
@@ -46,7 +46,7 @@ fn flow(reason: Reason, entered: bool) -> &'static str {
     match reason {
         Reason::QuicRouted if entered => "new",
         Reason::QuicRouted => "known",
-        Reason::FlowKnown => "known",
+        Reason::FlowKnown | Reason::NatReply => "known",
         Reason::FlowNew | Reason::FlowResumed | Reason::FlowRehomed => "new",
         _ => "none",
     }
@@ -116,6 +116,7 @@ impl Names<'_> {
                 };
                 ("limit", detail.to_owned())
             }
+            Mark::NatPort => ("nat", format!("port {a} of {}", snat_address(self.maps, b as u32))),
             Mark::Left => {
                 let reason = Reason::ALL.get(a as usize).map_or("unknown", |reason| reason.name());
                 let by = if b == 0 { String::new() } else { format!(", by interface {b}") };

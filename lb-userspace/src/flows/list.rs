@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use lb_common::flow::Class;
 use lb_common::layout::TimeoutsWord;
 use lb_common::memory::Memory;
+use lb_common::nat::Held;
 use lb_common::service;
 use lb_common::time::{TICK_NS, Tick};
 use lb_common::wire::Protocol;
 
 use super::entry::{Entry, entries};
-use super::{V4, V6, memory};
+use super::{V4, V6, memory, nat};
 use crate::apply::labels::address;
 use crate::maps::set::MapSet;
 
@@ -44,7 +45,21 @@ pub fn list(maps: &MapSet, now: Tick) -> impl Iterator<Item = Flow> {
     let tables = memory(maps);
     let v4 = entries::<1, V4>(maps).map(|entry| (client_v4(&entry), entry));
     let v6 = entries::<3, V6>(maps).map(|entry| (client_v6(&entry), entry));
-    v4.chain(v6).filter_map(move |(client, entry)| flow(maps, &tables, client, &entry, now))
+    let translated = nat::held(maps).map(|(_, held)| entry_of(&held));
+    v4.chain(v6).chain(translated).filter_map(move |(client, entry)| flow(maps, &tables, client, &entry, now))
+}
+
+/// A translated flow as the flow table would have it.
+fn entry_of(held: &Held) -> (IpAddr, Entry) {
+    let entry = Entry {
+        source: held.flow.client,
+        ports: held.flow.ports,
+        vip: held.flow.vip,
+        protocol: held.flow.protocol,
+        backend: held.backend() as u16,
+        meta: held.meta(),
+    };
+    (if held.owner.v6 { client_v6(&entry) } else { client_v4(&entry) }, entry)
 }
 
 fn client_v4(entry: &Entry) -> IpAddr {

@@ -9,6 +9,7 @@ mod carry;
 mod entry;
 mod list;
 mod loads;
+pub mod nat;
 mod sweep;
 
 use lb_common::flow::FlowKey;
@@ -43,6 +44,7 @@ pub fn memory(maps: &MapSet) -> Memory<'_> {
             flows_v4_mask: mask(maps.flows_v4.len()),
             flows_v6_mask: mask(maps.flows_v6.len()),
             servers_mask: mask(maps.servers.len()),
+            nat_mask: mask(maps.nat_lines.len()),
             ..maps.meta[0].geometry
         },
         now: Tick::from_bits(0),

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
-use lb_common::flow::{Binding, Meta, decode};
+use lb_common::flow::{Binding, Class, Meta, decode};
 use lb_common::layout::Bucket;
+use lb_common::nat::refresh;
 use lb_common::time::{TICK_NS, Tick};
 
+use super::nat;
 use crate::maps::set::MapSet;
 
 /// Age at which an expired entry is forgotten, in ticks: 7 days. Ticks wrap after 52 days, and a deadline passed for
@@ -83,6 +85,8 @@ pub fn sweep(maps: &MapSet, now_ns: u64, purge: &Purge) -> Sweep {
     };
     let live_v4 = pass.table(&maps.flows_v4);
     let live_v6 = pass.table(&maps.flows_v6);
+    let (translated_v4, translated_v6) = pass.translated(maps);
+    let (live_v4, live_v6) = (live_v4 + translated_v4, live_v6 + translated_v6);
     let Pass { backends, vips, forgotten, .. } = pass;
     Sweep { started_ns: now_ns, backends, vips, live_v4, live_v6, forgotten }
 }
@@ -97,6 +101,31 @@ struct Pass {
 }
 
 impl Pass {
+    /// Counts the flows of mode `nat`; gives the live ones of IPv4 and IPv6 clients. Those whose backend or VIP is no more
+    /// end; their ports are given back like any other's.
+    fn translated(&mut self, maps: &MapSet) -> (u64, u64) {
+        let mut live = (0, 0);
+        for (record, held) in nat::held(maps) {
+            let expired = held.meta().deadline().remaining(self.now).is_none();
+            let (backend, vip) = (held.backend() as usize, held.flow.vip as usize);
+            let dead = |marks: &[bool], id: usize| marks.get(id).copied().unwrap_or(true);
+            if dead(&self.dead_backends, backend) || dead(&self.dead_vips, vip) {
+                let over = Tick::from_bits(self.now.bits().wrapping_sub(1));
+                refresh(record, &held, Meta::new(over, Class::Ended, held.meta().generation()));
+                self.forgotten += 1;
+                continue;
+            }
+            let counts = [self.backends.get_mut(backend), self.vips.get_mut(vip)];
+            for count in counts.into_iter().flatten() {
+                count.named += 1;
+                count.live += u32::from(!expired);
+            }
+            let of_family = if held.owner.v6 { &mut live.1 } else { &mut live.0 };
+            *of_family += u64::from(!expired);
+        }
+        live
+    }
+
     /// Counts a table; gives its live flows.
     fn table<const W: usize>(&mut self, buckets: &[Bucket<W>]) -> u64 {
         let mut live = 0;

@@ -229,7 +229,7 @@ impl Board {
                     .map(|check| {
                         let told =
                             matches!(check.kind, CheckKind::Exec(_)).then(|| member.key.backend.clone());
-                        let same = (backend.address, check.clone(), told);
+                        let same = (backend.address, check.of(backend), told);
                         let id = self.subscribe(same, Role::Backend, &mut changes);
                         if let Some(stream) = self.stream_mut(id) {
                             stream.concerns.push((position, index));

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::model::{Backend, Inside, LastResort, Pool, Through};
+use crate::config::model::{Backend, Inside, LastResort, Pool, PortOf, Through};
 use crate::health::event::{GuardEvent, NoWay, Wrapped};
 use crate::health::machine::{FailureKind, Health};
 use crate::health::pool_view::{Admin, Slot, SlotState};
@@ -69,6 +69,7 @@ fn check(kind: CheckKind) -> Check {
     Check {
         kind,
         port: Some(80),
+        port_of: PortOf::Check,
         interval: Duration::from_millis(5),
         timeout: Duration::from_millis(5),
         rise: 1,

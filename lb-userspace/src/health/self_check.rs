@@ -12,7 +12,7 @@ use super::guard::SelfCheck;
 use super::judge::Judge;
 use super::machine::Finding;
 use super::time::Moment;
-use crate::config::model::{Check, CheckKind, Through};
+use crate::config::model::{Check, CheckKind, PortOf, Through};
 
 /// A thread that wakes this much too late sees half the truth.
 pub(super) const LATE: Duration = Duration::from_millis(20);
@@ -23,6 +23,7 @@ const LATE_COUNTS: Duration = Duration::from_secs(1);
 pub(super) const WITNESS_CHECK: Check = Check {
     kind: CheckKind::Ping,
     port: None,
+    port_of: PortOf::Check,
     interval: Duration::from_millis(200),
     timeout: Duration::from_millis(100),
     rise: 1,

@@ -263,6 +263,7 @@ pub fn describe(set: &MapSet, limits: &Limits, geometry: Geometry) {
             flows_v4: limits.flows_v4,
             flows_v6: limits.flows_v6,
             prefixes: limits.prefixes,
+            nat_ports: limits.nat_ports,
             geometry,
             object: object_digest(),
         };
@@ -279,6 +280,7 @@ pub fn limits_of(meta: &Meta) -> Limits {
         backends: meta.backends,
         maglev_slots: meta.maglev_slots,
         prefixes: meta.prefixes,
+        nat_ports: meta.nat_ports,
     }
 }
 
@@ -477,11 +479,11 @@ fn geometry_bytes(geometry: &Geometry) -> Vec<u8> {
         flows_v6_mask,
         fragments_mask,
         servers_mask,
-        reserved,
+        nat_mask,
     } = *geometry;
     let words = [secret, fixed_now_ns].into_iter().flat_map(u64::to_ne_bytes);
     let masks = [vip_v4_mask, vip_v6_mask, port_mask, flows_v4_mask, flows_v6_mask, fragments_mask];
-    let masks = masks.into_iter().chain([servers_mask, reserved]);
+    let masks = masks.into_iter().chain([servers_mask, nat_mask]);
     words.chain(masks.flat_map(u32::to_ne_bytes)).collect()
 }
 

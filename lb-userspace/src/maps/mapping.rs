@@ -8,8 +8,8 @@ use std::ptr::NonNull;
 
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, FilterLine, FragmentLine, IndexLine, Limit, Load, MaglevLine, Meta,
-    MetaHead, NextHop, Pool, PoolInfo, RangeLine, ServerIds, Service, ServiceInfo, SourceLine, Vip, VipInfo,
-    VipLineV6,
+    MetaHead, NatAddress, NatLine, NatPort, NextHop, Pool, PoolInfo, RangeLine, ServerIds, Service,
+    ServiceInfo, SourceLine, Vip, VipInfo, VipLineV6,
 };
 use lb_common::trace::Trace;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -43,6 +43,9 @@ map_values!(
     MaglevLine,
     Meta,
     MetaHead,
+    NatAddress,
+    NatLine,
+    NatPort,
     NextHop,
     Pool,
     PoolInfo,

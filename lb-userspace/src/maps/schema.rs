@@ -2,8 +2,9 @@
 
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, Charges, Counter, FilterLine, FragmentLine, Handshakes, IndexLine,
-    LIMITED_SLOTS, Limit, Limited, Load, MaglevLine, Meta, NextHop, Pool, PoolInfo, RangeLine, Refusals,
-    Scratch, ServerIds, Service, ServiceInfo, SourceLine, Vip, VipInfo, VipLineV6,
+    LIMITED_SLOTS, Limit, Limited, Load, MaglevLine, Meta, NatAddress, NatLine, NatPort, NextHop, Pool,
+    PoolInfo, RangeLine, Refusals, Scratch, ServerIds, Service, ServiceInfo, SourceLine, Vip, VipInfo,
+    VipLineV6,
 };
 use lb_common::reason::Reason;
 use lb_common::trace::Trace;
@@ -69,6 +70,9 @@ pub fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         spec::<FilterLine>("FILTERS", "filters", Shared, sizes.filters),
         spec::<Limit>("LIMITS", "limits", Shared, sizes.services),
         spec::<SourceLine>("SOURCES", "sources", Shared, sizes.sources),
+        spec::<NatAddress>("NAT_ADDRESSES", "nat_addresses", Shared, sizes.nat_addresses),
+        spec::<NatPort>("NAT_PORTS", "nat_ports", Shared, sizes.nat_ports),
+        spec::<NatLine>("NAT_LINES", "nat_lines", Shared, sizes.nat_lines),
         spec::<BackendInfo>("BACKEND_INFO", "backend_info", Shared, sizes.backends),
         spec::<ServiceInfo>("SERVICE_INFO", "service_info", Shared, sizes.services),
         spec::<PoolInfo>("POOL_INFO", "pool_info", Shared, sizes.pools),

@@ -4,7 +4,8 @@ use std::io;
 
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, FilterLine, FragmentLine, IndexLine, Limit, Load, MaglevLine, Meta,
-    NextHop, Pool, PoolInfo, RangeLine, ServerIds, Service, ServiceInfo, SourceLine, Vip, VipInfo, VipLineV6,
+    NatAddress, NatLine, NatPort, NextHop, Pool, PoolInfo, RangeLine, ServerIds, Service, ServiceInfo,
+    SourceLine, Vip, VipInfo, VipLineV6,
 };
 use lb_common::memory::Slices;
 use lb_common::trace::Trace;
@@ -37,6 +38,9 @@ pub struct MapSet {
     pub filters: Mapping<FilterLine>,
     pub limits: Mapping<Limit>,
     pub sources: Mapping<SourceLine>,
+    pub nat_addresses: Mapping<NatAddress>,
+    pub nat_ports: Mapping<NatPort>,
+    pub nat_lines: Mapping<NatLine>,
     pub backend_info: Mapping<BackendInfo>,
     pub service_info: Mapping<ServiceInfo>,
     pub pool_info: Mapping<PoolInfo>,
@@ -83,6 +87,9 @@ impl MapSet {
             filters: source.open(find("filters"), access)?,
             limits: source.open(find("limits"), access)?,
             sources: source.open(find("sources"), access)?,
+            nat_addresses: source.open(find("nat_addresses"), access)?,
+            nat_ports: source.open(find("nat_ports"), access)?,
+            nat_lines: source.open(find("nat_lines"), access)?,
             backend_info: source.open(find("backend_info"), access)?,
             service_info: source.open(find("service_info"), access)?,
             pool_info: source.open(find("pool_info"), access)?,
@@ -117,6 +124,9 @@ impl MapSet {
             filters: Mapping::anonymous(sizes.filters as usize)?,
             limits: Mapping::anonymous(sizes.services as usize)?,
             sources: Mapping::anonymous(sizes.sources as usize)?,
+            nat_addresses: Mapping::anonymous(sizes.nat_addresses as usize)?,
+            nat_ports: Mapping::anonymous(sizes.nat_ports as usize)?,
+            nat_lines: Mapping::anonymous(sizes.nat_lines as usize)?,
             backend_info: Mapping::anonymous(sizes.backends as usize)?,
             service_info: Mapping::anonymous(sizes.services as usize)?,
             pool_info: Mapping::anonymous(sizes.pools as usize)?,
@@ -148,6 +158,9 @@ impl MapSet {
             filters: &self.filters,
             limits: &self.limits,
             sources: &self.sources,
+            nat_addresses: &self.nat_addresses,
+            nat_ports: &self.nat_ports,
+            nat_lines: &self.nat_lines,
         }
     }
 }

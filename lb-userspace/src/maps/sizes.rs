@@ -27,6 +27,9 @@ pub struct Sizes {
     pub servers: u32,
     pub filters: u32,
     pub sources: u32,
+    pub nat_addresses: u32,
+    pub nat_ports: u32,
+    pub nat_lines: u32,
 }
 
 /// Lines per service in the port index: with 4 exact ports a service, two neighbouring lines hold 2 of 14 on average.
@@ -43,6 +46,8 @@ const FRAGMENT_LINES: u32 = 16_384;
 const SERVER_LINES: u32 = 2;
 /// Lines that the lists of few prefixes take whatever they are.
 const FEWEST_FILTER_LINES: u32 = 256;
+/// Addresses that mode `nat` sends from.
+const SNAT_ADDRESSES: u32 = 256;
 /// Ways of a flow bucket.
 const WAYS: u32 = 4;
 
@@ -71,6 +76,9 @@ impl Sizes {
         servers: 0,
         filters: 0,
         sources: 0,
+        nat_addresses: 0,
+        nat_ports: 0,
+        nat_lines: 0,
     };
 
     /// The sizes for `limits`. Index tables and flow tables are powers of two; flow tables have at least twice as many
@@ -99,6 +107,10 @@ impl Sizes {
             servers: limits.backends.max(MIN_LINES).next_power_of_two() * SERVER_LINES,
             filters: filter_lines(limits.prefixes),
             sources: SOURCE_LINES,
+            nat_addresses: ids(SNAT_ADDRESSES),
+            nat_ports: limits.nat_ports.max(1),
+            // Two ports a line of eight, of two lines that a flow may be in.
+            nat_lines: (limits.nat_ports / 2).next_power_of_two().max(2),
         }
     }
 
@@ -115,7 +127,7 @@ impl Sizes {
             flows_v6_mask: self.flows_v6 - 1,
             fragments_mask: self.fragments - 1,
             servers_mask: self.servers - 1,
-            reserved: 0,
+            nat_mask: self.nat_lines - 1,
         }
     }
 }

@@ -59,6 +59,16 @@ fn rp_filter(interface: &str) -> Option<RpFilter> {
     }
 }
 
+/// First and last port that the host itself connects from, in both families.
+#[must_use]
+pub fn local_ports() -> (u16, u16) {
+    /// What the kernel has where nobody says otherwise.
+    const USUAL: (u16, u16) = (32_768, 60_999);
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_whitespace().filter_map(|number| number.parse().ok());
+    numbers.next().zip(numbers.next()).unwrap_or(USUAL)
+}
+
 fn names(programs: &[XdpProgram]) -> BTreeMap<u32, String> {
     if programs.is_empty() {
         return BTreeMap::new();

@@ -13,7 +13,7 @@ use super::egress::Egress;
 use super::ethtool::Switch;
 use super::facts::{InterfaceFacts, RpFilter};
 use super::snapshot::{Link, LinkKind, NetState};
-use crate::config::model::{Interface, Mode, XdpMode};
+use crate::config::model::{Interface, Mode, Snat, XdpMode};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -195,6 +195,30 @@ fn stack(facts: &InterfaceFacts, plan: &Plan) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Whether mode `nat` and the host itself, whose address this is, would send from the same ports. `own` is what the host
+/// connects from ([`super::facts::local_ports`]).
+#[must_use]
+pub fn own_ports(snat: &Snat, own: (u16, u16)) -> Option<Finding> {
+    let ((first, last), (own_first, own_last)) = (snat.ports, own);
+    (first <= own_last && own_first <= last).then(|| {
+        let below = own_first.saturating_sub(1);
+        let (low, high) = if u32::from(below) + u32::from(own_last) >= 65_536 { (1024, below) } else { (own_last + 1, u16::MAX) };
+        Finding::new(
+            Severity::Refuse,
+            format!(
+                "snat {}: an address of this host, which itself connects from ports {own_first} to {own_last} \
+                 (net.ipv4.ip_local_port_range); {first} to {last} are not apart from those",
+                snat.address
+            ),
+            format!(
+                "snat = [{{ address = \"{}\", ports = \"{low}-{high}\" }}], or an address that the host does not have \
+                 and that is routed to it",
+                snat.address
+            ),
+        )
+    })
 }
 
 /// Whether full-size packets from `ingress` still fit towards a backend, once an outer header is added.

@@ -21,7 +21,7 @@ use super::backends::{Admin, Backend, Backends, FailureKind, Health};
 use super::filter::{FlowFilter, Pattern, known};
 use super::flows::{Flow, Flows};
 use super::services::{Service, Services};
-use super::status::{FlowUse, Interface, Status};
+use super::status::{FlowUse, Interface, PortUse, Status};
 use crate::failure::Failure;
 use crate::maps::set::MapSet;
 
@@ -259,6 +259,7 @@ pub fn status(maps: &MapSet, counters: &Counters, flows: &FlowCounts, interfaces
     Status {
         interfaces,
         flows: FlowUse { v4: flows.v4, v6: flows.v6, capacity_v4, capacity_v6 },
+        snat: crate::flows::nat::ports(maps).map(port_use).collect(),
         counters: Reason::ALL.iter().map(|reason| (reason.name().to_owned(), packets(reason))).collect(),
         ..Status::default()
     }
@@ -285,6 +286,21 @@ fn addresses(maps: &MapSet, vip: &str) -> Vec<IpAddr> {
 }
 
 /// The address of a VIP id; the unspecified one for a free id.
+fn port_use(ports: crate::flows::nat::PortUse) -> PortUse {
+    PortUse {
+        address: ports.address,
+        protocol: protocol_name(ports.protocol).to_owned(),
+        used: ports.used.into(),
+        capacity: ports.size.into(),
+    }
+}
+
+/// The address that mode `nat` sends from, by its id.
+pub(crate) fn snat_address(maps: &MapSet, id: u32) -> IpAddr {
+    let unknown = IpAddr::from([0, 0, 0, 0]);
+    maps.nat_addresses.get(id as usize).and_then(crate::flows::nat::address).unwrap_or(unknown)
+}
+
 pub(crate) fn vip_address(maps: &MapSet, id: u32) -> IpAddr {
     maps.vip_info
         .get(id as usize)

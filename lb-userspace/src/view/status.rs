@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use lb_common::reason::{Reason, Verdict};
@@ -37,6 +38,9 @@ pub struct Status {
     pub backends_up: u64,
     /// Use of the flow tables.
     pub flows: FlowUse,
+    /// Use of the ports that mode `nat` sends from, by address and protocol.
+    #[serde(default)]
+    pub snat: Vec<PortUse>,
     /// Whether detection believes that backends are silent; null without the daemon.
     #[serde(default)]
     pub guard: Option<Guard>,
@@ -91,6 +95,19 @@ pub struct FlowUse {
     pub capacity_v6: u64,
 }
 
+/// Use of the ports of an address that mode `nat` sends from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortUse {
+    /// The address.
+    pub address: IpAddr,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Ports that flows have, those included that are kept for a while after their end.
+    pub used: u64,
+    /// Ports that there are.
+    pub capacity: u64,
+}
+
 /// The guard against weir's own trouble.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guard {
@@ -138,6 +155,8 @@ pub struct Change {
 
 /// Load of a flow table from which `status` warns, in percent.
 const FULL_PERCENT: u64 = 90;
+/// Use of an address's ports from which on it is a problem, in percent: a port is kept for a minute after its flow.
+const SCARCE_PERCENT: u64 = 80;
 
 impl Status {
     /// Fills the totals and appends the problems that the lists show; `problems` keeps what it has, first.
@@ -188,6 +207,18 @@ impl Status {
                 ));
             }
         }
+        for ports in &self.snat {
+            if ports.used.saturating_mul(100) >= ports.capacity.saturating_mul(SCARCE_PERCENT) {
+                found.push(format!(
+                    "snat {}: {} of {} {} ports are in use; give the services another address or more ports: without \
+                     a free one new connections are reset",
+                    ports.address,
+                    number(ports.used),
+                    number(ports.capacity),
+                    ports.protocol
+                ));
+            }
+        }
         if let Some(packets) = self.counters.get(Reason::Inconsistent.name()).filter(|packets| **packets > 0)
         {
             found.push(format!("{} packets met an inconsistent table: a defect of weir", number(*packets)));
@@ -233,6 +264,16 @@ impl Status {
             number(flows.v6),
             number(flows.capacity_v6)
         );
+        for ports in &self.snat {
+            let _ = writeln!(
+                text,
+                "snat        {}: {} of {} {} ports",
+                ports.address,
+                number(ports.used),
+                number(ports.capacity),
+                ports.protocol
+            );
+        }
         let _ = writeln!(
             text,
             "backends    {} up of {}; services: {}",

@@ -57,6 +57,7 @@ pub(crate) fn maps() -> MapSet {
         backends: 8,
         maglev_slots: 65_536,
         prefixes: 1024,
+        nat_ports: 64,
     };
     let maps = MapSet::anonymous(&Sizes::of(&limits)).expect("memory");
     maps.meta.update(0, |meta| {

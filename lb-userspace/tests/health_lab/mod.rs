@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lb_userspace::config::model::{Backend, Check, CheckKind, Guard, Inside, LastResort, Pool, Through};
+use lb_userspace::config::model::{
+    Backend, Check, CheckKind, Guard, Inside, LastResort, Pool, PortOf, Through,
+};
 use lb_userspace::health::machine::Health;
 use lb_userspace::health::pool_view::{PoolView, Slot, SlotState};
 use lb_userspace::health::{Applier, BackendKey, GuardEvent, HealthEvent, NoWay, Targets, Wrapped};
@@ -244,7 +246,17 @@ impl Applier for Slots {
 /// A check of `kind` with the given times in milliseconds.
 pub(crate) fn check(kind: CheckKind, port: Option<u16>, interval: u64, timeout: u64, fall: u32) -> Check {
     let (interval, timeout) = (Duration::from_millis(interval), Duration::from_millis(timeout));
-    Check { kind, port, interval, timeout, rise: 2, fall, through: Through::Direct, inside: None }
+    Check {
+        kind,
+        port,
+        port_of: PortOf::Check,
+        interval,
+        timeout,
+        rise: 2,
+        fall,
+        through: Through::Direct,
+        inside: None,
+    }
 }
 
 /// A pool with one backend per address, and without damping.

@@ -7,14 +7,16 @@ use aya::TestRun as _;
 use aya::programs::TestRunOptions;
 use lb_common::cell::SharedU64;
 use lb_common::layout::{
-    Bucket, Charges, Counter, FragmentLine, FragmentWay, Handshakes, Load, Refusals, SourceLine, Way,
+    Bucket, Charges, Counter, FragmentLine, FragmentWay, Handshakes, Load, NatPort, Refusals, SourceLine, Way,
 };
 use lb_common::pipeline::Outcome;
 use lb_common::reason::{Reason, Verdict};
 use lb_userspace::maps::load;
 use lb_userspace::maps::set::MapSet;
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
-use weir_model::{Host, INGRESS, OTHER_PORT, Scene, SceneSizes, Splitmix, Totals, check, frame};
+use weir_model::{
+    Choice as _, Host, INGRESS, OTHER_PORT, Scene, SceneSizes, Splitmix, Totals, answer, check, frame,
+};
 
 use crate::instance::{Instance, Tables, sizes};
 
@@ -77,6 +79,23 @@ fn compare_sources(kernel: &[SourceLine], host: &[SourceLine], batch: usize) {
     }
 }
 
+/// The ports of both sides: same flows, same queues.
+fn compare_ports(kernel: &[NatPort], host: &[NatPort], batch: usize) {
+    for (number, (kernel, host)) in kernel.iter().zip(host).enumerate() {
+        let words = |port: &NatPort| {
+            let words = [&port.state, &port.check, &port.ends, &port.owner, &port.indexed, &port.place];
+            words
+                .into_iter()
+                .chain(&port.client)
+                .chain(&port.vip)
+                .chain(&port.back)
+                .map(SharedU64::get)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(words(kernel), words(host), "batch {batch}, port {number}");
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -102,6 +121,8 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
     let mut choice = Splitmix(0x7765_6972);
     let mut output = vec![0; 8192];
     let (mut used, mut counted) = ((0, 0), 0);
+    // What backends in mode `nat` send back.
+    let mut answers = Vec::new();
     for (batch, pause) in BATCHES.into_iter().enumerate() {
         now = now.plus(pause);
         let geometry = SceneSizes::SMALL.geometry(now);
@@ -123,7 +144,10 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
         }
         let program = loaded.program().expect("the object has the program");
         for number in 0..FRAMES_PER_BATCH {
-            let frame = frame(&mut choice, number);
+            let frame = match answers.pop() {
+                Some(answer) if choice.chance(60) => answer,
+                _ => frame(&mut choice, number),
+            };
             let ran = host.run(&frame, HEADROOM);
             let options =
                 TestRunOptions { data_in: Some(&frame), data_out: Some(&mut output), ..Default::default() };
@@ -138,6 +162,7 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
             if let Err(broken) = check(&frame, &ran.outcome, &ran.output) {
                 panic!("{broken}: {}", told());
             }
+            answers.extend(answer(&mut choice, &ran.output));
             seen[ran.outcome.reason as usize] += 1;
             actions[result.return_value as usize] += 1;
         }
@@ -149,6 +174,7 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
         compare_sources(&kernel_tables.0.sources, slices.sources, batch);
         compare_fragments(&kernel_tables.0.fragments, slices.fragments, batch);
         counted = compare_loads(&kernel_tables.0.loads, slices.loads, batch);
+        compare_ports(&kernel_tables.0.nat_ports, slices.nat_ports, batch);
         expected = Some(sum(expected, host.totals()));
         let totals = instance.totals();
         assert_eq!(Some(&totals), expected.as_ref(), "batch {batch}");
@@ -171,7 +197,8 @@ fn report(seen: &[u64; Reason::COUNT], actions: &[u64; 5], used: (usize, usize))
         let frames = seen[*reason as usize];
         println!("{:>18} {frames}", reason.name());
         // 256 bytes of headroom are enough, and every stage is loaded.
-        let never = [Reason::NoHeadroom, Reason::IpOptions, Reason::Unchosen, Reason::QuicUnread];
+        let never =
+            [Reason::NoHeadroom, Reason::IpOptions, Reason::Unchosen, Reason::QuicUnread, Reason::Translate];
         assert_eq!(frames == 0, never.contains(reason), "{frames} frames were {}", reason.name());
     }
     assert!(actions[1..].iter().all(|frames| *frames > 100));

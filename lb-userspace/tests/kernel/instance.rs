@@ -3,8 +3,8 @@
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use lb_common::layout::{
-    Backend, FilterLine, Geometry, IndexLine, Limit, Load, MaglevLine, NextHop, Pool, RangeLine, Scratch,
-    ServerIds, Service, Vip, VipLineV6,
+    Backend, FilterLine, Geometry, IndexLine, Limit, Load, MaglevLine, NatAddress, NatLine, NatPort, NextHop,
+    Pool, RangeLine, Scratch, ServerIds, Service, Vip, VipLineV6,
 };
 use lb_userspace::maps::load::{self, CounterKind, CounterMaps};
 use lb_userspace::maps::mapping::Access;
@@ -44,6 +44,9 @@ store! {
     next_hop: NextHop = next_hops;
     filter_line: FilterLine = filters;
     limit: Limit = limits;
+    nat_address: NatAddress = nat_addresses;
+    nat_port: NatPort = nat_ports;
+    nat_line: NatLine = nat_lines;
 }
 
 /// The scene's sizes.
@@ -52,6 +55,7 @@ pub(crate) fn sizes() -> Sizes {
     let SceneSizes { maglev, backends, next_hops, flows_v4, flows_v6, fragments, servers, .. } =
         SceneSizes::SMALL;
     let SceneSizes { filters, sources, .. } = SceneSizes::SMALL;
+    let SceneSizes { nat_addresses, nat_ports, nat_lines, .. } = SceneSizes::SMALL;
     Sizes {
         vips_v4,
         vips_v6,
@@ -69,6 +73,9 @@ pub(crate) fn sizes() -> Sizes {
         filters,
         servers,
         sources,
+        nat_addresses,
+        nat_ports,
+        nat_lines,
     }
 }
 

@@ -14,8 +14,8 @@ use lb_userspace::maps::mapping::Mapping;
 use lb_userspace::maps::set::MapSet;
 use serde::{Deserialize, Serialize};
 use weir_model::{
-    ALLOWED, DENIED, DENIED_THERE, Host, INGRESS, OTHER_PORT, PORTS_FIRST, Scene, SceneSizes, client,
-    not_vip, vip,
+    ALLOWED, DENIED, DENIED_THERE, Host, INGRESS, OTHER_PORT, PORTS_FIRST, PacketSpec, Plain, SNAT_FIRST,
+    Scene, SceneSizes, Transport, client, not_vip, snat, vip,
 };
 
 use crate::instance::{Instance, Tables, sizes};
@@ -66,6 +66,7 @@ fn world() -> String {
     let [there4, there6] = address(&|family| client(family, DENIED_THERE));
     let [stranger4, stranger6] = address(&|family| client(family, ALLOWED));
     serde_json::json!({
+        "nat": translated(), "snat_own": snat(3),
         "vip4": vip4, "vip6": vip6, "client4": client4, "client6": client6, "other4": other4, "other6": other6,
         "allow4": allow4, "allow6": allow6, "denied4": denied4, "denied6": denied6, "there4": there4, "there6": there6,
         "stranger4": stranger4, "stranger6": stranger6, "drop4": drop4, "drop6": drop6, "reject4": reject4, "reject6": reject6,
@@ -75,6 +76,36 @@ fn world() -> String {
         },
     })
     .to_string()
+}
+
+/// Flows in mode `nat` of every pair of families, and which backend and port they get.
+fn translated() -> Vec<serde_json::Value> {
+    let geometry = SceneSizes::SMALL.geometry(Scene::START);
+    let mut flows = Vec::new();
+    let families = [Family::V4, Family::V6];
+    for (family, service) in families.into_iter().flat_map(|family| [(family, 282), (family, 283)]) {
+        for (protocol, transport) in
+            [("tcp", Transport::Tcp { flags: 2, options: 0 }), ("udp", Transport::Udp)]
+        {
+            let mut tables = Plain::new(&SceneSizes::SMALL);
+            Scene::fill(&mut tables, &geometry);
+            (1..SceneSizes::SMALL.backends).for_each(|backend| Scene::next_hop_of(&mut tables, backend, 1));
+            let (client_port, vip_port) = (50_000, PORTS_FIRST + service);
+            let spec = PacketSpec::syn(client(family, 1), vip(family, 0), (client_port, vip_port));
+            let sent =
+                Host::new(tables.slices(), geometry).run(&spec.carrying(transport).frame(), HEADROOM).output;
+            let backend: std::net::IpAddr = match service {
+                282 => <[u8; 4]>::try_from(&sent[30..34]).expect("four bytes").into(),
+                _ => <[u8; 16]>::try_from(&sent[38..54]).expect("sixteen bytes").into(),
+            };
+            flows.push(serde_json::json!({
+                "family": if family == Family::V4 { 4 } else { 6 }, "protocol": protocol, "client_port": client_port,
+                "vip_port": vip_port, "snat": snat(if service == 282 { 1 } else { 2 }), "port": SNAT_FIRST,
+                "backend": backend, "backend_port": vip_port,
+            }));
+        }
+    }
+    flows
 }
 
 /// The output of the oracle; `None`, said so, where there is no scapy.
@@ -108,6 +139,7 @@ fn forget(maps: &MapSet) {
     clear(&maps.fragments, lb_common::layout::FragmentLine::empty);
     clear(&maps.sources, || SourceLine { ways: Default::default() });
     maps.limits.iter().for_each(|limit| limit.total_whole.set(0));
+    clear(&maps.nat_lines, lb_common::layout::NatLine::empty);
 }
 
 /// What tshark must not find: status 0 is a bad checksum. Of a packet that an error quotes in part it computes the
@@ -175,6 +207,8 @@ fn what_scapy_builds_is_treated_as_scapy_expects() {
         }
         forget(&host_tables.0);
         forget(&kernel_tables.0);
+        Scene::free_ports(&mut host_tables);
+        Scene::free_ports(&mut kernel_tables);
         let host = Host::new(host_tables.0.slices(), geometry);
         let mut run = |frame: &[u8]| {
             let ran = host.run(frame, HEADROOM);

@@ -34,6 +34,7 @@ pub(crate) fn limits() -> Limits {
         backends: 128,
         maglev_slots: 1 << 18,
         prefixes: 1024,
+        nat_ports: 64,
     }
 }
 
@@ -109,6 +110,7 @@ pub(crate) fn service(name: &str, vip: &str, ports: Ports, pool: &str) -> Servic
         protocols: vec![Protocol::Tcp, Protocol::Udp],
         pool: pool.into(),
         mode: Mode::Ipip,
+        snat: Vec::new(),
         scheduler: Scheduler::Maglev,
         table_size: None,
         on_down: OnDown::Auto,
@@ -176,6 +178,7 @@ pub(crate) fn with_inputs<T>(
         limit: &|service| service.new_flow_limit,
         views,
         egress: &|address, _| Some(egress(address)),
+        client_mtu: 1500,
         next_hop: &hop_record,
     })
 }

@@ -1,6 +1,7 @@
 //! What must hold of every frame that went through, told from the frame alone.
 
 mod answer;
+mod translated;
 
 use lb_common::pipeline::Outcome;
 use lb_common::reason::{Reason, Verdict};
@@ -30,6 +31,7 @@ pub fn check(input: &[u8], outcome: &Outcome, output: &[u8]) -> Result<(), Strin
         }
         Verdict::Pass | Verdict::Drop | Verdict::Answer => Ok(()),
         Verdict::Forward if outcome.egress.is_none() => Err("forwarded without an egress".into()),
+        Verdict::Forward if translated::is(outcome.reason, output) => translated::check(input, output),
         Verdict::Forward => forwarded(input, output),
     }
 }

@@ -79,7 +79,8 @@ impl<'a> Host<'a> {
     pub fn run(&self, frame: &[u8], headroom: usize) -> Ran {
         let mut buffer = vec![0xee; headroom];
         buffer.extend_from_slice(frame);
-        let mut packet = Frame::new(&mut buffer, headroom).with_tx_ports(&[INGRESS, OTHER_PORT]);
+        let mut packet =
+            Frame::new(&mut buffer, headroom).with_tx_ports(&[INGRESS, OTHER_PORT]).with_ingress(INGRESS);
         let on_count = |reason: Reason, bytes: u64| {
             add(&mut self.totals.borrow_mut().reasons, reason as usize, bytes);
         };

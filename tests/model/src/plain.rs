@@ -2,8 +2,8 @@
 
 use lb_common::cell::{SharedU32, SharedU64};
 use lb_common::layout::{
-    Backend, Bucket, FilterLine, FragmentLine, IndexLine, Limit, Load, MaglevLine, NextHop, NextHopCopy,
-    Pool, RangeLine, ServerIds, Service, SourceLine, Vip, VipLineV6,
+    Backend, Bucket, FilterLine, FragmentLine, IndexLine, Limit, Load, MaglevLine, NatAddress, NatLine,
+    NatPort, NatQueue, NextHop, NextHopCopy, Pool, RangeLine, ServerIds, Service, SourceLine, Vip, VipLineV6,
 };
 use lb_common::memory::Slices;
 
@@ -31,6 +31,9 @@ pub struct Plain {
     filters: Vec<FilterLine>,
     limits: Vec<Limit>,
     sources: Vec<SourceLine>,
+    nat_addresses: Vec<NatAddress>,
+    nat_ports: Vec<NatPort>,
+    nat_lines: Vec<NatLine>,
 }
 
 fn repeat<T>(count: u32, value: impl Fn() -> T) -> Vec<T> {
@@ -66,13 +69,16 @@ impl Plain {
                 unmatched: word(),
                 flags: word(),
                 lists: word(),
-                reserved: [0; 3],
+                snat: word(),
+                reserved: [0; 2],
             }),
             services: repeat(sizes.services, || Service {
                 forward: word(),
                 timeouts: word(),
                 quic: word(),
-                reserved: [0; 5],
+                snat_v4: word(),
+                snat_v6: word(),
+                reserved: [0; 3],
             }),
             pools: repeat(sizes.pools, || Pool {
                 current: word(),
@@ -112,6 +118,15 @@ impl Plain {
                 reserved: [0; 2],
             }),
             sources: repeat(sizes.sources, || SourceLine { ways: words() }),
+            nat_addresses: repeat(sizes.nat_addresses, || NatAddress {
+                address: [0; 16],
+                range: word(),
+                facts: word(),
+                queues: std::array::from_fn(|_| NatQueue { head: word(), tail: word(), hand: word() }),
+                reserved: [0; 6],
+            }),
+            nat_ports: repeat(sizes.nat_ports, NatPort::empty),
+            nat_lines: repeat(sizes.nat_lines, NatLine::empty),
         }
     }
 
@@ -138,6 +153,9 @@ impl Plain {
             filters: &self.filters,
             limits: &self.limits,
             sources: &self.sources,
+            nat_addresses: &self.nat_addresses,
+            nat_ports: &self.nat_ports,
+            nat_lines: &self.nat_lines,
         }
     }
 }
@@ -168,4 +186,7 @@ store! {
     next_hop: NextHop = next_hops;
     filter_line: FilterLine = filters;
     limit: Limit = limits;
+    nat_address: NatAddress = nat_addresses;
+    nat_port: NatPort = nat_ports;
+    nat_line: NatLine = nat_lines;
 }

@@ -6,6 +6,7 @@ use crate::check::check;
 use crate::choice::{Bytes, Choice};
 use crate::generate::frame;
 use crate::host::Host;
+use crate::nat::answer;
 use crate::plain::Plain;
 use crate::scene::{Scene, SceneSizes};
 
@@ -24,6 +25,7 @@ pub fn replay(data: &[u8]) -> Result<(), String> {
     let mut tables = Plain::new(&SceneSizes::SMALL);
     Scene::fill(&mut tables, &SceneSizes::SMALL.geometry(Scene::START));
     let mut now = Scene::START;
+    let mut answers = Vec::new();
     for step in 0..STEPS {
         if choice.is_empty() {
             break;
@@ -34,12 +36,17 @@ pub fn replay(data: &[u8]) -> Result<(), String> {
             Scene::disturb(&mut tables, choice.word(), now);
             continue;
         }
-        let frame = if kind < 8 { choice.frame() } else { frame(&mut choice, step) };
+        let frame = match answers.pop() {
+            Some(answer) if kind % 2 == 1 => answer,
+            _ if kind < 8 => choice.frame(),
+            _ => frame(&mut choice, step),
+        };
         let headroom = choice.pick(&HEADROOM);
         let host = Host::new(tables.slices(), SceneSizes::SMALL.geometry(now));
         let ran = host.run(&frame, headroom);
         let told = |broken| format!("step {step}: {broken}: {:?} of {frame:02x?}", ran.outcome);
         check(&frame, &ran.outcome, &ran.output).map_err(told)?;
+        answers.extend(answer(&mut choice, &ran.output));
         if ran.output.len() > frame.len() + headroom {
             return Err(told("grew past the headroom".into()));
         }

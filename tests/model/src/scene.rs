@@ -11,13 +11,15 @@ use lb_common::hash;
 use lb_common::layout::{
     AdminBits, BackendState, CidConfigs, EgressWord, FailureBits, Family, ForwardWord, Geometry, HealthBits,
     HotWord, INDEX_WAYS, IndexLine, LastResort, Load, LoadsWord, Mode, NextHop, NextHopCopy, OnDown,
-    RangeWord, SLOTS_PER_LINE, SOURCE_LINES, Scheduler, ServerId, Span, TimeoutsWord, V6_WAYS, VipPorts,
+    RangeWord, SLOTS_PER_LINE, SOURCE_LINES, Scheduler, ServerId, SnatWord, Span, TimeoutsWord, V6_WAYS,
+    VipPorts,
 };
 use lb_common::service::port_key;
 use lb_common::time::Tick;
 use lb_common::wire::{Protocol, halves};
 
 use crate::choice::{Choice, Splitmix};
+use crate::nat;
 use crate::store::Store;
 
 /// The interface that frames come in by.
@@ -40,7 +42,9 @@ const ON_DOWN: [OnDown; 4] = [OnDown::Auto, OnDown::Reselect, OnDown::Keep, OnDo
 const PLAIN_SERVICES: u32 = POOLS * 16;
 const SCHEDULED: u32 = PLAIN_SERVICES + POOLS * 8;
 const QUIC: u32 = SCHEDULED + POOLS * 2;
-const SERVICES: u32 = QUIC + POOLS;
+const TRANSLATED: u32 = QUIC + POOLS;
+/// Then those in mode `nat`.
+const SERVICES: u32 = TRANSLATED + POOLS * 4;
 /// Configurations of connection IDs of the QUIC services: number, length of the server ids.
 pub const CID_CONFIG: (u8, u8) = (2, 3);
 /// The other one.
@@ -51,7 +55,7 @@ const FILLERS: u32 = 16;
 /// Slots of a Maglev table here, and lines that a pool has in the map: current, previous, usable.
 const SLOTS: u32 = 61;
 const POOL_LINES: u32 = 6;
-/// Every sixteenth service limits new flows, from this one on.
+/// Every sixteenth service limits new flows, from this one on, and the last one in mode `nat`.
 const LIMITED: u32 = 10;
 /// Pool whose services with least connections and with QUIC connection IDs limit them too.
 const LIMITED_POOL: u32 = 3;
@@ -79,6 +83,9 @@ pub struct SceneSizes {
     pub servers: u32,
     pub filters: u32,
     pub sources: u32,
+    pub nat_addresses: u32,
+    pub nat_ports: u32,
+    pub nat_lines: u32,
 }
 
 impl SceneSizes {
@@ -88,7 +95,7 @@ impl SceneSizes {
         vips_v6: 16,
         ports: 1024,
         ranges: 16,
-        vips: 2 * (VIPS + FILLERS) + 1,
+        vips: 2 * (VIPS + FILLERS) + nat::ADDRESSES + 1,
         services: SERVICES + 1,
         pools: POOLS + 1,
         maglev: POOL_LINES * (POOLS + 1),
@@ -100,6 +107,9 @@ impl SceneSizes {
         servers: 64,
         filters: 512,
         sources: SOURCE_LINES,
+        nat_addresses: nat::ADDRESSES + 1,
+        nat_ports: nat::PORTS,
+        nat_lines: 128,
     };
 
     /// The masks that go with these sizes, a fixed secret, and this time.
@@ -115,7 +125,7 @@ impl SceneSizes {
             flows_v6_mask: self.flows_v6 - 1,
             fragments_mask: self.fragments - 1,
             servers_mask: self.servers - 1,
-            reserved: 0,
+            nat_mask: self.nat_lines - 1,
         }
     }
 }
@@ -151,7 +161,7 @@ pub fn client(family: Family, n: u32) -> IpAddr {
 /// VIPs 0 and 3 have any-port services. Service `n` is of pool `1 + (n - 1) % 10`, the other digits of `n - 1` give its
 /// mode, its `on_down`, and whether it remembers flows: from 161 on all are `gue`, from 241 on each pool has a service by
 /// source, then one by least connections;
-/// from 261 on one that goes by QUIC connection IDs. Pool 1 has backends in every state and a previous table; 2 and 3
+/// from 261 on one that goes by QUIC connection IDs, from 271 on all are `nat`. Pool 1 has backends in every state and a previous table; 2 and 3
 /// have active backends of one family; 4, 5, 6 have only down ones and keep, drop, reset; 7 has no table; 8 has active
 /// ones with admit shares; 9 names ids that no backend has; 10 has draining and suspect ones with one usable.
 pub struct Scene;
@@ -178,6 +188,12 @@ impl Scene {
             }
         }
         lists::fill(store);
+        nat::fill(store, geometry, 1 + 2 * (VIPS + FILLERS));
+    }
+
+    /// Makes all ports of mode `nat` free.
+    pub fn free_ports<S: Store>(store: &mut S) {
+        nat::free(store);
     }
 
     /// The service with this id: pool, mode, what happens to flows of down backends, whether it remembers flows.
@@ -186,6 +202,9 @@ impl Scene {
         let rest = (service - 1) / POOLS;
         let pool = 1 + (service - 1) % POOLS;
         if rest >= 24 {
+            if rest >= 27 {
+                return (pool as u16, Mode::Nat, ON_DOWN[rest as usize % 4], true);
+            }
             return (pool as u16, Mode::Ipip, ON_DOWN[pool as usize % 4], true);
         }
         if rest >= 16 {
@@ -209,7 +228,11 @@ impl Scene {
     pub fn limited(service: u32) -> bool {
         let pool = LIMITED_POOL;
         let busy = Self::scheduled(Scheduler::LeastConnections, pool);
-        service % 16 == LIMITED || service == busy || service == Self::quic(pool)
+        let translated = service > TRANSLATED;
+        (service % 16 == LIMITED && !translated)
+            || service == SERVICES
+            || service == busy
+            || service == Self::quic(pool)
     }
 
     /// The service of a pool that goes by QUIC connection IDs.
@@ -243,7 +266,7 @@ impl Scene {
     /// The `n`-th service, from 0 on and all over again, of those that remember flows.
     #[must_use]
     pub fn tracking(n: u32) -> u32 {
-        match n % (POOLS * 15) {
+        match n % (POOLS * 19) {
             n if n < POOLS * 8 => 1 + n,
             n if n < POOLS * 12 => 1 + n + POOLS * 8,
             n => 1 + SCHEDULED + n - POOLS * 12,
@@ -446,14 +469,22 @@ impl Scene {
         store.service(service, |record| {
             let forward = ForwardWord::new(pool, mode, on_down, track).with_gue_port(GUE_PORT);
             let forward = forward.with_scheduler(Self::scheduler(service)).with_lists();
-            record.forward.set(if service > QUIC { forward.with_quic().0 } else { forward.0 });
+            record.forward.set(if (QUIC + 1..=TRANSLATED).contains(&service) {
+                forward.with_quic().0
+            } else {
+                forward.0
+            });
             let configs = [CID_CONFIG, OTHER_CID_CONFIG].into_iter();
             let configs =
                 configs.fold(CidConfigs(0), |configs, (number, length)| configs.with(number.into(), length));
-            record.quic.set(if service > QUIC { configs.0 } else { 0 });
+            record.quic.set(if (QUIC + 1..=TRANSLATED).contains(&service) { configs.0 } else { 0 });
             record.timeouts.set(TimeoutsWord::new(2, 30, 4, 6).0);
             if Self::limited(service) {
                 record.forward.set(ForwardWord(record.forward.get()).with_limit().0);
+            }
+            if mode == Mode::Nat {
+                record.snat_v4.set(SnatWord::new([1].into_iter()).0);
+                record.snat_v6.set(SnatWord::new([2].into_iter()).0);
             }
         });
         if Self::limited(service) {
@@ -469,9 +500,9 @@ impl Scene {
         }
     }
 
-    fn vip<S: Store>(store: &mut S, geometry: &Geometry, family: Family, n: u32) {
-        let id = Self::vip_id(family, n);
-        match vip(family, n) {
+    /// Enters an address in its family's index.
+    pub(crate) fn claim<S: Store>(store: &mut S, geometry: &Geometry, address: IpAddr, id: u32) {
+        match address {
             IpAddr::V4(address) => {
                 let line = hash::index(address.to_bits()) & geometry.vip_v4_mask;
                 index(line, IndexLine::entry(address.to_bits(), id), |line, change| {
@@ -482,6 +513,11 @@ impl Scene {
             }
             IpAddr::V6(address) => Self::vip_v6(store, geometry, address, id),
         }
+    }
+
+    fn vip<S: Store>(store: &mut S, geometry: &Geometry, family: Family, n: u32) {
+        let id = Self::vip_id(family, n);
+        Self::claim(store, geometry, vip(family, n), id);
         if matches!(n, 0 | 1) {
             for (service, protocol) in (1..=SERVICES).flat_map(|id| PROTOCOLS.map(|protocol| (id, protocol)))
             {

@@ -1,8 +1,8 @@
 //! Writing access to the tables, wherever they are.
 
 use lb_common::layout::{
-    Backend, FilterLine, IndexLine, Limit, Load, MaglevLine, NextHop, Pool, RangeLine, ServerIds, Service,
-    Vip, VipLineV6,
+    Backend, FilterLine, IndexLine, Limit, Load, MaglevLine, NatAddress, NatLine, NatPort, NextHop, Pool,
+    RangeLine, ServerIds, Service, Vip, VipLineV6,
 };
 
 macro_rules! store {
@@ -45,4 +45,10 @@ store! {
     filter_line: FilterLine;
     /// Changes a service's limits.
     limit: Limit;
+    /// Changes an address that mode `nat` sends from.
+    nat_address: NatAddress;
+    /// Changes a port of such an address.
+    nat_port: NatPort;
+    /// Changes a line of the index of translated flows.
+    nat_line: NatLine;
 }

@@ -80,9 +80,9 @@ def sound(packet):
 
 
 def all_cases(world):
-    from . import filters, forwarding, fragments, icmp, limits, quic
+    from . import filters, forwarding, fragments, icmp, limits, nat, quic
 
     cases = []
-    for feature in (filters, forwarding, fragments, icmp, limits, quic):
+    for feature in (filters, forwarding, fragments, icmp, limits, nat, quic):
         cases.extend(feature.cases(world))
     return cases

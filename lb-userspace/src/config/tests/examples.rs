@@ -10,7 +10,7 @@ fn example(name: &str) -> std::path::PathBuf {
 
 #[test]
 fn shipped_examples_parse_without_a_remark() {
-    for name in ["minimal.toml", "weir.toml"] {
+    for name in ["minimal.toml", "nat.toml", "weir.toml"] {
         let loaded = load(&example(name)).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(loaded.warnings.0, [], "{name}");
     }
@@ -29,6 +29,7 @@ fn the_full_example_and_the_reference_name_every_key() {
         keys::POOL,
         keys::HEALTH,
         keys::SERVICE,
+        keys::SNAT,
         keys::TIMEOUTS,
         keys::EVENTS,
         keys::HOOK,

@@ -147,7 +147,7 @@ fn wrong_types_and_values_say_what_is_allowed() {
         (
             "mode = \"ipip\"\n",
             "",
-            "2: service \"web\": `mode` is missing: add mode = \"ipip\" or mode = \"dsr-l2\"",
+            "2: service \"web\": `mode` is missing: add mode = \"nat\", mode = \"ipip\" or mode = \"dsr-l2\"",
         ),
         (
             "name = \"web\"",
@@ -472,24 +472,54 @@ fn assert_first(text: &str, expected: &str) {
 }
 
 #[test]
-fn what_later_versions_take_is_not_called_unknown() {
-    for (from, to, expected) in [
+fn a_translated_service_has_addresses_to_send_from_that_nobody_else_uses() {
+    for (to, expected) in [
         (
-            "\"ipip\"",
             "\"nat\"",
-            "7: service \"web\": mode \"nat\" is not available in this version; available: dsr-l2, ipip, gue",
+            "7: service \"web\": mode \"nat\" needs an IPv4 address to send to backend \"web-1\" (10.0.0.11) from: \
+             add snat = [\"10.0.0.1\"], with an address that leads back to this host",
         ),
         (
-            "\"ipip\"",
             "\"ipip\"\nsnat = [\"10.0.0.1\"]",
-            "8: service \"web\": snat is not available in this version: leave it out or empty ([])",
+            "8: service \"web\": snat is for mode \"nat\"; this is mode \"ipip\": remove it",
         ),
         (
-            "[[service]]",
-            "[metrics]\n[[service]]",
-            "2: metrics is not available in this version: remove the table",
+            "\"nat\"\nsnat = [\"10.0.0.1\", \"10.0.0.1\"]",
+            "8: service \"web\": snat 10.0.0.1 is given twice: remove one",
+        ),
+        (
+            "\"nat\"\nsnat = [\"10.0.0.11\"]",
+            "8: service \"web\": snat 10.0.0.11 is the address of backend \"web-1\": give one of this host",
+        ),
+        (
+            "\"nat\"\nsnat = [{ address = \"10.0.0.1\", ports = \"50000-40000\" }]",
+            "8: service \"web\" snat: ports \"50000-40000\" ends before it begins; write \"40000-50000\"",
+        ),
+        (
+            "\"nat\"\nsnat = [{ address = \"10.0.0.1\", port = 5 }]",
+            "8: service \"web\" snat: unknown key `port`: did you mean `ports`?",
+        ),
+        (
+            "\"nat\"\nsnat = [\"10.0.0.1\"]\ntrack = false",
+            "7: service \"web\": mode \"nat\" remembers every flow: remove track = false",
+        ),
+        (
+            "\"nat\"\nsnat = [\"10.0.0.1\", \"10.0.0.2\"]",
+            "8: service \"web\": the snat addresses up to here have 258048 ports (for TCP and UDP together), but [limits] \
+             nat_ports = 131072: raise it, or give ports = \"…\" to some",
         ),
     ] {
+        refused("\"ipip\"", to, &[expected]);
+    }
+}
+
+#[test]
+fn what_later_versions_take_is_not_called_unknown() {
+    for (from, to, expected) in [(
+        "[[service]]",
+        "[metrics]\n[[service]]",
+        "2: metrics is not available in this version: remove the table",
+    )] {
         refused(from, to, &[expected]);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::config::findings::Findings;
-use crate::config::model::{Config, Pool, Ports, Vip};
+use crate::config::model::{Config, Mode, Pool, Ports, Vip};
 use crate::config::resolve::{Places, PoolPlaces};
 use crate::config::validate::users::Users;
 
@@ -67,12 +67,14 @@ fn repeated_addresses(config: &Config, pool: &str, place: &PoolPlaces, findings:
     }
 }
 
-/// A backend's port is a promise to rewrite, which the modes of this version do not.
+/// A backend's port is a promise to rewrite, which mode `nat` alone does.
 fn ports(pool: &Pool, users: &Users<'_>, place: &PoolPlaces, findings: &Findings) {
     // Among all users, the first that differs from a backend is the first of all or the first that differs from that.
-    let users = users.of_pool(&pool.name);
+    let users: Vec<_> =
+        users.of_pool(&pool.name).iter().filter(|service| service.mode != Mode::Nat).collect();
     let first = users.first();
     let other = users.iter().find(|service| first.is_some_and(|first| first.ports != service.ports));
+    let (first, other) = (first.copied(), other.copied());
     for (name, backend) in &pool.backends {
         let at = &place.backends[name];
         let (Some(port), Some(port_place)) = (backend.port, &at.port) else { continue };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::findings::Findings;
 use crate::config::model::{
-    Check, CheckKind, Inside, Mode, Pool, Ports, ProbeSize, Protocol, Service, Through, Vip,
+    Check, CheckKind, Inside, Mode, Pool, PortOf, Ports, ProbeSize, Protocol, Service, Through, Vip,
 };
 use crate::config::resolve::{Places, PoolPlaces};
 use crate::config::validate::users::Users;
@@ -59,7 +59,10 @@ fn default_checks(
     match (ports_left.next(), ports_left.next()) {
         (None, _) => vec![ping],
         (Some(port), None) => {
-            vec![Check { port: Some(*port), ..Check::with_defaults(CheckKind::Syn) }, ping]
+            vec![
+                Check { port: Some(*port), port_of: PortOf::Service, ..Check::with_defaults(CheckKind::Syn) },
+                ping,
+            ]
         }
         (Some(_), Some(_)) => {
             let message = format!(
@@ -93,6 +96,7 @@ fn with_ports(
         let users = if speak.is_empty() { users } else { &speak };
         let ports = first_ports(users, places);
         check.port = ports.first().copied().filter(|_| ports.len() == 1);
+        check.port_of = PortOf::Service;
         // A program may do without.
         if matches!(check.kind, CheckKind::Exec(_)) {
             continue;
@@ -116,6 +120,9 @@ fn through(check: &Check, users: &[&Service], ways: Ways<'_>) -> Vec<Check> {
     if check.through == Through::Direct {
         return vec![check.clone()];
     }
+    let tunnelled: Vec<&Service> =
+        users.iter().filter(|service| service.mode != Mode::Nat).copied().collect();
+    let users = tunnelled.as_slice();
     let serves = |service: &&&Service| match check.port {
         Some(port) => is_tcp(service) && contains(&service.ports, port),
         None => true,

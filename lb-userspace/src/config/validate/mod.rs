@@ -5,6 +5,7 @@ mod bfd;
 mod capacity;
 mod check_ports;
 mod family;
+mod nat;
 mod overlap;
 mod quic;
 mod scheduler;
@@ -24,6 +25,7 @@ pub(crate) fn validate(config: &mut Config, places: &Places, findings: &Findings
     backends::validate(config, &users, places, findings);
     bfd::validate(config, places, findings);
     family::validate(config, places, findings);
+    nat::validate(config, places, findings);
     overlap::validate(config, places, findings);
     scheduler::validate(config, places, findings);
     capacity::validate(config, &users, places, findings);

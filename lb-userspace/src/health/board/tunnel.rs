@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Board, Role, Stream, StreamChanges, StreamId};
-use crate::config::model::{Check, CheckKind, Inside, ProbeSize, Through};
+use crate::config::model::{Check, CheckKind, Inside, PortOf, ProbeSize, Through};
 use crate::health::command::Targets;
 use crate::health::event::{BackendKey, NoWay, Wrapped};
 use crate::health::judge::{Failure, Judge, Nature};
@@ -16,6 +16,7 @@ use crate::health::time::Moment;
 const HINT_CHECK: Check = Check {
     kind: CheckKind::Ping,
     port: None,
+    port_of: PortOf::Check,
     interval: Duration::from_secs(1),
     timeout: Duration::from_millis(100),
     rise: 1,
