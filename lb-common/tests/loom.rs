@@ -240,30 +240,10 @@ impl Ports {
 
     fn memory(&self) -> Memory<'_> {
         Memory {
-            slices: Slices {
-                vips_v4: &[],
-                vips_v6: &[],
-                ports: &[],
-                ranges: &[],
-                vips: &[],
-                services: &[],
-                pools: &[],
-                maglev: &[],
-                backends: &[],
-                next_hops: &[],
-                flows_v4: &[],
-                flows_v6: &[],
-                fragments: &[],
-                nat_addresses: &[],
-                nat_ports: &self.records,
-                nat_lines: &self.lines,
-            },
+            slices: Slices { nat_ports: &self.records, nat_lines: &self.lines, ..Slices::EMPTY },
             geometry: Geometry { nat_mask: 1, ..Geometry::default() },
             now: NOW,
-            scratch: None,
-            on_count: &|_, _| {},
-            on_forwarded: &|_, _, _| {},
-            on_handshake: &|_, _| {},
+            ..Memory::EMPTY
         }
     }
 
