@@ -154,15 +154,6 @@ pub(crate) fn refuse_later_keys(top: &Table<'_>) {
     }
 }
 
-/// A list that only an empty value may be given to.
-pub(crate) fn refuse_list(table: &Table<'_>, key: &'static str) {
-    let Some(node) = table.value(key) else { return };
-    let empty = node.is_array() && node.items().is_empty();
-    if !empty {
-        node.fail("is not available in this version: leave it out or empty ([])");
-    }
-}
-
 pub(crate) fn sub_table<'a>(
     top: &Table<'a>,
     key: &'static str,

@@ -128,7 +128,10 @@ fn error(reason: Reason, asked: &Packet<'_>, answer: &Packet<'_>, rest: usize) -
     let size = number(answer.payload, 6)?;
     match (reason, about) {
         (Reason::TooBig, (1, 3, 4) | (58, 2, 0)) if size < asked.bytes.len() => Ok(()),
-        (Reason::UnmatchedReject | Reason::NoBackendReset, (1, 3, 2 | 3) | (58, 1, 4) | (58, 4, 1)) => Ok(()),
+        (
+            Reason::UnmatchedReject | Reason::NoBackendReset | Reason::NatExhausted | Reason::NatNoFlow,
+            (1, 3, 2 | 3) | (58, 1, 4) | (58, 4, 1),
+        ) => Ok(()),
         (_, about) => Err(format!("answered by {about:?}, {size}, to {} bytes", asked.bytes.len())),
     }
 }
