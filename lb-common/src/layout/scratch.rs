@@ -28,10 +28,23 @@ pub struct Scratch {
     pub source_low: SharedU64,
     /// [`Chosen`] by that stage, until it is used: backend 1 of the service's id in the place of the pool's.
     pub admitted: SharedU64,
+    /// See [`Scratch::launder`].
+    pub laundry: SharedU64,
     /// What mode `nat` keeps of a packet on its way; see [`Translating`].
     pub translating: [SharedU64; 2],
     /// By kind of answer: when its allowance is whole again, in nanoseconds.
     pub answers: [SharedU64; 4],
+}
+
+impl Scratch {
+    /// The same number, of which the verifier knows nothing: it follows what comes after once for each thing that it knows,
+    /// such as each way to a header. Callers mask it again.
+    #[inline(always)]
+    #[must_use]
+    pub fn launder(&self, number: u64) -> u64 {
+        self.laundry.set(number);
+        self.laundry.get()
+    }
 }
 
 /// What was chosen for a flow: bits 0–15 backend id, 0 where the table is to decide, 16–31 pool id, 32–63 the upper half of

@@ -73,7 +73,8 @@ pub(super) fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     let transport = parse::transport::<W, I, T>(tables, vip, network.source, &piece.payload, Look::Whole)?;
     let whole_end = if piece.more { at + LONGEST as usize } else { end };
     let parsed =
-        parse::read::<W, I, P, T>(packet, tables, &network, vip, transport, Extent { end, whole_end })?;
+        parse::read::<W, I, P, T>(packet, tables, &network, vip, transport, Extent { end, whole_end })?
+            .laundered(tables.scratch().ok_or(Reason::Inconsistent)?)?;
     let mut steered = steer::steer::<W, I, T>(tables, &parsed, (Look::Whole, Choice::Table))?;
     if !piece.more {
         return send(packet, tables, at, &steered, bytes);

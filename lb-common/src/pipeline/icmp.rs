@@ -150,6 +150,7 @@ fn error<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     let Some(flow) = quoted::<W, I, P>(packet, found) else {
         return Err(by_policy(tables, found.vip, Reason::IcmpErrorUnmatched));
     };
+    let flow = flow.laundered(tables.scratch().ok_or(Reason::Inconsistent)?)?;
     let mut steered = match steer::look_up::<W, I, T>(tables, &flow) {
         Ok(steered) => steered,
         Err(Reason::UnmatchedPass) => return Err(Reason::Icmp),

@@ -26,7 +26,7 @@ use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::tables::Tables;
 use crate::trace::Mark;
-use crate::wire::{ETHERNET_LEN, EtherType, Ethernet};
+use crate::wire::{ETHERNET_LEN, EtherType, Ethernet, VLAN_TAG_LEN};
 use filter::Look;
 use ip::{Ip, V4, V6};
 pub(crate) use link::untag;
@@ -133,6 +133,15 @@ fn fast<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<
     }
 }
 
+/// What a frame carries behind its tags, and where that starts.
+#[inline(always)]
+fn untagged<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<(EtherType, usize), Reason> {
+    let (ethertype, at) = link::untag(packet)?;
+    let scratch = tables.scratch().ok_or(Reason::Inconsistent)?;
+    let tags = scratch.launder((at - ETHERNET_LEN) as u64 / VLAN_TAG_LEN as u64) & 3;
+    Ok((ethertype, ETHERNET_LEN + tags as usize * VLAN_TAG_LEN))
+}
+
 /// Frames with tags, IP options and extension headers, and without.
 #[cfg_attr(target_arch = "bpf", inline(always))]
 #[cfg_attr(not(target_arch = "bpf"), inline(never))]
@@ -142,7 +151,7 @@ fn whole<P: Packet, T: Tables>(
     look: Look,
     bytes: u64,
 ) -> Result<Outcome, Reason> {
-    let (ethertype, at) = link::untag(packet)?;
+    let (ethertype, at) = untagged(packet, tables)?;
     match ethertype {
         EtherType::Ipv4 => balance::<1, V4, P, T>(packet, tables, at, (Walk::All, look, Choice::Made), bytes),
         EtherType::Ipv6 => balance::<3, V6, P, T>(packet, tables, at, (Walk::All, look, Choice::Made), bytes),
@@ -155,7 +164,7 @@ fn whole<P: Packet, T: Tables>(
 #[cfg_attr(target_arch = "bpf", inline(always))]
 #[cfg_attr(not(target_arch = "bpf"), inline(never))]
 fn icmp<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
-    match link::untag(packet)? {
+    match untagged(packet, tables)? {
         (EtherType::Ipv4, at) => icmp::icmp::<1, V4, P, T>(packet, tables, at, bytes),
         (EtherType::Ipv6, at) => icmp::icmp::<3, V6, P, T>(packet, tables, at, bytes),
         _ => Err(Reason::Inconsistent),
@@ -177,7 +186,7 @@ fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Resul
 #[cfg_attr(target_arch = "bpf", inline(always))]
 #[cfg_attr(not(target_arch = "bpf"), inline(never))]
 fn fragments<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
-    let (ethertype, at) = link::untag(packet)?;
+    let (ethertype, at) = untagged(packet, tables)?;
     let result = match ethertype {
         EtherType::Ipv4 => fragment::balance::<1, V4, P, T>(packet, tables, at, bytes),
         EtherType::Ipv6 => fragment::balance::<3, V6, P, T>(packet, tables, at, bytes),
@@ -232,7 +241,7 @@ fn translate_reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64)
 #[cfg_attr(target_arch = "bpf", inline(always))]
 #[cfg_attr(not(target_arch = "bpf"), inline(never))]
 fn translate_error<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
-    match link::untag(packet)? {
+    match untagged(packet, tables)? {
         (EtherType::Ipv4, at) => nat::error::<1, V4, P, T>(packet, tables, at, bytes),
         (EtherType::Ipv6, at) => nat::error::<3, V6, P, T>(packet, tables, at, bytes),
         _ => Err(Reason::Inconsistent),
@@ -248,7 +257,10 @@ fn balance<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     (walk, look, choice): (Walk, Look, Choice),
     bytes: u64,
 ) -> Result<Outcome, Reason> {
-    let parsed = parse::parse::<W, I, P, T>(packet, tables, at, (walk, look))?;
+    let mut parsed = parse::parse::<W, I, P, T>(packet, tables, at, (walk, look))?;
+    if walk == Walk::All {
+        parsed = parsed.laundered(tables.scratch().ok_or(Reason::Inconsistent)?)?;
+    }
     let steered = steer::steer::<W, I, T>(tables, &parsed, (look, choice))?;
     send(packet, tables, at, &steered, bytes)
 }

@@ -2,6 +2,7 @@
 
 use super::filter::{self, Look};
 use super::ip::{Ip, Network, Payload};
+use crate::layout::Scratch;
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::service;
@@ -32,6 +33,27 @@ pub(super) struct Parsed<A> {
     pub(super) length: u32,
     /// Offset in the frame of the transport header.
     pub(super) transport: usize,
+}
+
+impl<A> Parsed<A> {
+    /// The same, of which the verifier knows no more than bounds; see [`Scratch::launder`].
+    #[inline(always)]
+    pub(super) fn laundered(self, scratch: &Scratch) -> Result<Self, Reason> {
+        let known = self.transport as u64
+            | (self.protocol as u64) << 16
+            | (self.segment as u64) << 24
+            | (self.traffic_class as u64) << 32
+            | (self.length as u64) << 40;
+        let word = scratch.launder(known);
+        Ok(Self {
+            transport: (word & 0xfff) as usize,
+            protocol: Protocol::from_code((word >> 16) as u8).ok_or(Reason::Inconsistent)?,
+            segment: Segment::from_code((word >> 24) as u8),
+            traffic_class: (word >> 32) as u8,
+            length: (word >> 40) as u32,
+            ..self
+        })
+    }
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@
 use super::bind::flow;
 use super::reply::{Owned, owner, record_of};
 use super::translate::{Ends, Side, sum, transport};
-use super::{address, laundered, move_front};
+use super::{address, launder, move_front};
 use crate::forward::{self, Egress};
 use crate::layout::{Backend, EgressWord, Family, HotWord, NatAddress, NatRange, Scratch};
 use crate::nat::{self, Return};
@@ -54,8 +54,8 @@ pub(in crate::pipeline) fn error<const W: usize, I: Side<W>, P: Packet, T: Table
     let unmatched = by_policy(tables, found.vip, Reason::IcmpErrorUnmatched);
     // As a packet that would be answered with the one that the error is about: from the error's receiver's peer.
     let mut about = quoted::<W, I, P>(packet, &found).ok_or(unmatched)?;
-    found.offset = laundered(scratch, found.offset);
-    about.transport = laundered(scratch, about.transport);
+    found.offset = launder(scratch, found.offset);
+    about.transport = launder(scratch, about.transport);
     let port = match record_of(tables, found.vip, about.protocol, about.ports.1) {
         Some(_) => {
             let peer = (about.source, about.ports.0);

@@ -61,7 +61,7 @@ fn found<const W: usize, I: Side<W>, P: Packet, T: Tables>(
 ) -> Result<(), Reason> {
     let scratch = tables.scratch().ok_or(Reason::Inconsistent)?;
     let mut parsed = parse::parse::<W, I, P, T>(packet, tables, at, (Walk::All, Look::Front))?;
-    parsed.transport = laundered(scratch, parsed.transport);
+    parsed.transport = launder(scratch, parsed.transport);
     let id = service::service(tables, parsed.vip, parsed.protocol, parsed.ports.1)?;
     let record = tables.service(id).ok_or(Reason::Inconsistent)?;
     let word = ForwardWord(record.forward.get());
@@ -98,12 +98,10 @@ fn found<const W: usize, I: Side<W>, P: Packet, T: Tables>(
     Ok(())
 }
 
-/// The offset as a number of which the verifier knows no more than a bound: it would follow all that comes after once for
-/// each way to the transport header.
+/// An offset, of which the verifier knows no more than that; see [`Scratch::launder`].
 #[inline(always)]
-fn laundered(scratch: &Scratch, offset: usize) -> usize {
-    scratch.translating[0].set(offset as u64);
-    (scratch.translating[0].get() & 0xfff) as usize
+fn launder(scratch: &Scratch, offset: usize) -> usize {
+    (scratch.launder(offset as u64) & 0xfff) as usize
 }
 
 /// Sends a packet on that [`find`] took a note of.

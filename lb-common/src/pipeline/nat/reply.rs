@@ -1,7 +1,7 @@
 //! From a packet to a `snat` address to the flow that has its port, and on to the client.
 
 use super::translate::{self, Ends, Moving, Side, translate};
-use super::{TCP_HEADER, address, fits, grown, laundered};
+use super::{TCP_HEADER, address, fits, grown, launder};
 use crate::flow::{Code, Meta};
 use crate::forward::{self, Egress};
 use crate::layout::{Backend, EgressWord, HotWord, NatAddress, NatPort, NatRange, TimeoutsWord};
@@ -85,7 +85,7 @@ pub(in crate::pipeline) fn reply<const W: usize, I: Side<W>, P: Packet, T: Table
 ) -> Result<Outcome, Reason> {
     let scratch = tables.scratch().ok_or(Reason::Inconsistent)?;
     let mut parsed = parse::parse::<W, I, P, T>(packet, tables, at, (Walk::All, Look::Front))?;
-    parsed.transport = laundered(scratch, parsed.transport);
+    parsed.transport = launder(scratch, parsed.transport);
     let peer = (parsed.source, parsed.ports.0);
     let Some(owned) = owner::<W, I, T>(tables, parsed.vip, parsed.protocol, parsed.ports.1, peer) else {
         return Err(service::unmatched_protocol(tables, parsed.vip));
