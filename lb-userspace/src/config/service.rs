@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use super::keys;
 use super::limit;
-use super::model::{Mode, NewFlowLimit, OnDown, Protocol, Scheduler, Timeouts};
-use super::model::{Mode, OnDown, Protocol, Scheduler, Snat, Timeouts};
+use super::model::{Mode, NewFlowLimit, OnDown, Protocol, Scheduler, Snat, Timeouts};
 use super::pool::{self, PoolDraft};
 use super::ports::{self, PortsDraft};
 use super::quic::{self, QuicDraft};
