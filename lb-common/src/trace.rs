@@ -95,7 +95,7 @@ impl Mark {
 }
 
 /// Marks that one packet can leave; later ones are lost.
-pub const MARKS: usize = 63;
+pub const MARKS: usize = 127;
 
 /// The marks of one packet: the value of the `trace` map.
 #[repr(C, align(16))]
@@ -140,14 +140,14 @@ mod tests {
     #[test]
     fn marks_are_read_as_they_were_left() {
         let mut trace = Trace::EMPTY;
-        for code in 1..=21 {
+        for code in 1..=22 {
             let mark = Mark::from_code(code).expect("the codes have no gap");
             assert_eq!(mark as u8, code);
             trace.push(mark, u32::MAX - u32::from(code), u64::MAX - u64::from(code));
         }
         assert_eq!(Mark::from_code(23), None);
         let read: Vec<_> = trace.iter().collect();
-        assert_eq!(read.len(), 21);
+        assert_eq!(read.len(), 22);
         assert_eq!(read[2], (Mark::Transport, u32::MAX - 3, u64::MAX - 3));
     }
 
