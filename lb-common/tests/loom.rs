@@ -249,9 +249,10 @@ impl Ports {
 
     /// Takes a port and gives it to a flow of this number.
     fn begin(&self, number: u16) -> Option<u32> {
-        let taken = nat::take(&self.memory(), &self.address, Protocol::Tcp, 14, NOW)?;
-        nat::bind(taken.record, &flow(number), &OWNER, 1, Meta::new(NOW.plus(10), Class::Embryonic, 1));
-        Some(taken.number)
+        let port = nat::take(&self.memory(), &self.address, Protocol::Tcp, 14, NOW)?.number;
+        let meta = Meta::new(NOW.plus(14), Class::Embryonic, 1);
+        nat::bind(&self.records[port as usize], &flow(number), &OWNER, 1, meta);
+        Some(port)
     }
 }
 

@@ -515,13 +515,8 @@ fn a_translated_service_has_addresses_to_send_from_that_nobody_else_uses() {
 
 #[test]
 fn what_later_versions_take_is_not_called_unknown() {
-    for (from, to, expected) in [(
-        "[[service]]",
-        "[metrics]\n[[service]]",
-        "2: metrics is not available in this version: remove the table",
-    )] {
-        refused(from, to, &[expected]);
-    }
+    let expected = "2: metrics is not available in this version: remove the table";
+    refused("[[service]]", "[metrics]\n[[service]]", &[expected]);
 }
 
 #[test]
