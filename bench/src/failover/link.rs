@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use lb_common::layout::HandshakeStep;
-use lb_userspace::maps::load::CounterMaps;
+use lb_userspace::maps::counters::CounterMaps;
 use lb_userspace::maps::pins::Pins;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use weir_tests::{Lab, Process, Scheduling, SynLoad, Web, WeirProc, answer_without_memory, hurry, monotonic};

@@ -32,7 +32,7 @@ use crate::failure::{Code, Failure};
 use crate::filter::Lists;
 use crate::flows;
 use crate::health::{BackendHealth, BackendKey, GuardEvent, GuardStatus, Health, HealthEvent, Which, Wish};
-use crate::maps::load::{self, CounterMaps};
+use crate::maps::counters::{self, CounterMaps};
 use crate::maps::next_program;
 use crate::maps::pins::Pins;
 use crate::maps::set::MapSet;
@@ -488,7 +488,7 @@ fn bring_into_force(
     attachments: &mut Attachments,
     now: Timestamp,
 ) -> Result<InForce, Failure> {
-    network.use_ports(load::tx_ports(&instance.pins)?);
+    network.use_ports(counters::tx_ports(&instance.pins)?);
     next_program::set(&instance.pins, config.next_program.as_deref())?;
     network.resolve(config);
     let mut applier = Applier::adopt(instance.maps.clone(), flows::now_ns());

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod bpffs;
+pub mod counters;
 pub mod load;
 pub mod mapping;
 pub mod next_program;

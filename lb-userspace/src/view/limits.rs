@@ -13,7 +13,7 @@ use super::deny::From;
 use super::table::{Align, Table};
 use super::{Api, Render, duration, number};
 use crate::config::model::Config;
-use crate::maps::load::{CounterMaps, LimitedSource};
+use crate::maps::counters::{CounterMaps, LimitedSource};
 use crate::maps::set::MapSet;
 use crate::state::limited::Limited;
 

@@ -11,7 +11,7 @@ use lb_common::layout::{
 };
 use lb_common::pipeline::Outcome;
 use lb_common::reason::{Reason, Verdict};
-use lb_userspace::maps::load;
+use lb_userspace::maps::counters;
 use lb_userspace::maps::set::MapSet;
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use weir_model::{
@@ -132,7 +132,7 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
         let mut kernel_tables = instance.tables();
         if batch == 0 {
             Scene::fill(&mut kernel_tables, &geometry);
-            let mut ports = load::tx_ports(&instance.pins).expect("tx_ports opens");
+            let mut ports = counters::tx_ports(&instance.pins).expect("tx_ports opens");
             ports.insert(OTHER_PORT, INGRESS, None, 0).expect("tx_ports takes the loopback interface");
         } else {
             Scene::disturb(&mut kernel_tables, batch as u64, now);

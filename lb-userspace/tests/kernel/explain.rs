@@ -8,7 +8,7 @@ use lb_common::cell::SharedU64;
 use lb_common::layout::{Bucket, Way};
 use lb_common::reason::Reason;
 use lb_userspace::explain::{Explainer, to_hex};
-use lb_userspace::maps::load;
+use lb_userspace::maps::counters;
 use lb_userspace::maps::set::MapSet;
 use weir_model::{INGRESS, OTHER_PORT, Scene, SceneSizes, Splitmix, Totals, frame};
 
@@ -63,7 +63,7 @@ fn explain_says_what_the_live_program_then_does_and_changes_no_byte() {
     let mut loaded = instance.load(&geometry);
     let mut tables = instance.tables();
     Scene::fill(&mut tables, &geometry);
-    let mut ports = load::tx_ports(&instance.pins).expect("tx_ports opens");
+    let mut ports = counters::tx_ports(&instance.pins).expect("tx_ports opens");
     ports.insert(OTHER_PORT, INGRESS, None, 0).expect("tx_ports takes the loopback interface");
     let mut explainer =
         Explainer::pinned_of(&instance.pins, &sizes(), &geometry).expect("what is pinned explains");

@@ -6,7 +6,8 @@ use lb_common::layout::{
     Backend, FilterLine, Geometry, IndexLine, Limit, Load, MaglevLine, NatAddress, NatLine, NatPort, NextHop,
     Pool, RangeLine, Scratch, ServerIds, Service, Vip, VipLineV6,
 };
-use lb_userspace::maps::load::{self, CounterKind, CounterMaps};
+use lb_userspace::maps::counters::{CounterKind, CounterMaps};
+use lb_userspace::maps::load;
 use lb_userspace::maps::mapping::Access;
 use lb_userspace::maps::pins::Pins;
 use lb_userspace::maps::set::MapSet;

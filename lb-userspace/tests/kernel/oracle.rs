@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use aya::TestRun as _;
 use aya::programs::TestRunOptions;
 use lb_common::layout::{Family, SourceLine};
-use lb_userspace::maps::load;
+use lb_userspace::maps::counters;
 use lb_userspace::maps::mapping::Mapping;
 use lb_userspace::maps::set::MapSet;
 use serde::{Deserialize, Serialize};
@@ -192,7 +192,7 @@ fn what_scapy_builds_is_treated_as_scapy_expects() {
     let mut kernel_tables = instance.tables();
     Scene::fill(&mut host_tables, &geometry);
     Scene::fill(&mut kernel_tables, &geometry);
-    let mut ports = load::tx_ports(&instance.pins).expect("tx_ports opens");
+    let mut ports = counters::tx_ports(&instance.pins).expect("tx_ports opens");
     ports.insert(OTHER_PORT, INGRESS, None, 0).expect("tx_ports takes the loopback interface");
     let program = loaded.program().expect("the object has the program");
 
