@@ -49,7 +49,7 @@ proptest! {
         two.apply(&detour).unwrap();
         two.apply(&config).unwrap();
         let (from, vip): (IpAddr, &str) = match v6 {
-            false => (IpAddr::from((last | 1).to_be_bytes()), "198.51.100.10"),
+            false => (IpAddr::from((0x0b00_0001 | last & 0xff_ffff).to_be_bytes()), "198.51.100.10"),
             true => (IpAddr::from((0x2001_0db8_u128 << 96 | u128::from(last)).to_be_bytes()), "2001:db8::10"),
         };
         let mut backends = BTreeSet::new();
