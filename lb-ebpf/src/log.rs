@@ -1,6 +1,7 @@
 //! Debug messages, one for each packet that is for a VIP. Only in objects built with the feature `log`.
 
 use aya_log_ebpf::debug;
+use lb_common::packet::Packet as _;
 use lb_common::pipeline::Outcome;
 use lb_common::reason::Reason;
 

@@ -7,11 +7,27 @@ use weir_tests::{Get, Lab};
 
 const README: &str = include_str!("../../README.md");
 
+/// The config that stands there as this one, from 0 on.
+fn config(number: usize) -> anyhow::Result<&'static str> {
+    let rest = README.split("```toml\n").nth(number + 1).context("the README has a config")?;
+    Ok(rest.split_once("```").context("the config ends")?.0)
+}
+
 #[test]
-fn the_first_config_serves_requests_as_given() -> anyhow::Result<()> {
-    let (_, rest) = README.split_once("```toml\n").context("the README has a config")?;
-    let (config, _) = rest.split_once("```").context("the config ends")?;
+fn the_first_config_serves_requests_of_backends_that_have_no_vip() -> anyhow::Result<()> {
     let lab = Lab::builder().direct(2).start()?;
+    for backend in lab.backends() {
+        backend.ip("address del 198.51.100.10/32 dev lo")?;
+    }
+    serves(&lab, config(0)?)
+}
+
+#[test]
+fn the_second_config_serves_requests_as_given() -> anyhow::Result<()> {
+    serves(&Lab::builder().direct(2).start()?, config(1)?)
+}
+
+fn serves(lab: &Lab, config: &str) -> anyhow::Result<()> {
     let mut weir = lab.weir(config)?;
     let target: SocketAddr = "198.51.100.10:80".parse()?;
     let mut seen = BTreeSet::new();
