@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use aya::programs::ProgramFd;
@@ -32,6 +32,8 @@ const BATCH: u32 = 1 << 19;
 /// Packets of a flood between two looks at whether it shall end.
 const BURST: u32 = 1 << 14;
 const TX: u32 = 3;
+/// Longest wait for a flood to begin.
+const BEGINNING: Duration = Duration::from_secs(2);
 
 /// Backends of the proven flows, by client.
 type Bindings = HashMap<(IpAddr, u16), u16>;
@@ -101,6 +103,10 @@ fn one(
     thread::scope(|scope| {
         let (stop, sent) = (&stop, &sent);
         let other = flooding.kind.map(|kind| scope.spawn(move || pour(flood, program, kind, stop, sent)));
+        let spawned = Instant::now();
+        while other.is_some() && sent.load(Ordering::Relaxed) == 0 && spawned.elapsed() < BEGINNING {
+            thread::sleep(Duration::from_millis(1));
+        }
         let (begin, poured) = (Instant::now(), sent.load(Ordering::Relaxed));
         let spent = known.batch(program, To::Ipip, Kind::Ack, KNOWN, BATCH, TX);
         let (time, poured) = (begin.elapsed(), sent.load(Ordering::Relaxed) - poured);
