@@ -49,6 +49,18 @@ fn a_filter_behind_weir_keeps_working_through_reloads_and_daemons() -> Result<()
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let all = |lab: &Lab| (host_answers(lab), vip_answers(lab), served(lab));
     assert_eq!(all(&lab), (false, true, true), "the filter drops what weir passes, weir does the rest");
+    let own_ports = text.replace(
+        "mode = \"dsr-l2\"",
+        "mode = \"nat\"\nsnat = [{ address = \"10.0.0.2\", ports = \"32768-40000\" }]",
+    );
+    ensure!(own_ports != text, "the config has a service to change");
+    let message = refused(&weir, &own_ports)?;
+    ensure!(message.contains("nothing was changed"), "{message}");
+    assert_eq!(
+        all(&lab),
+        (false, true, true),
+        "a reload that is refused for something else leaves the filter"
+    );
     weir.kill();
     assert_eq!(all(&lab), (false, true, true), "without a daemon");
     weir.launch()?;

@@ -209,8 +209,9 @@ impl Engine {
             ));
         }
         refuse_lost_tags(&config, &self.network)?;
-        next_program::set(&self.instance.pins, config.next_program.as_deref())?;
         refuse_own_ports(&config, &self.network)?;
+        // The last that can refuse and is not undone below.
+        next_program::set(&self.instance.pins, config.next_program.as_deref())?;
         let warnings = warnings.0.iter().map(ToString::to_string).collect();
         let changes = changes::between(&self.config, &config);
         let lists = filters::lists(&config, &self.overlay, &self.lists, Timestamp::now());
