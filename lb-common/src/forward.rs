@@ -66,9 +66,7 @@ pub fn route<'a, T: Tables>(
     inner: Inner,
 ) -> Result<Route<'a>, Reason> {
     let egress = EgressWord(backend.egress.get());
-    let next_hop = tables.next_hop(egress.next_hop()).ok_or(Reason::NoNextHop)?;
-    let copy = next_hop.current().ok_or(Reason::NoNextHop)?;
-    tables.trace(Mark::NextHop, egress.next_hop(), copy.port as u64 | (copy.mtu as u64) << 32);
+    let copy = next_hop(tables, egress)?;
     let overhead = overhead(mode, egress.family());
     if inner.length + overhead > copy.mtu as u32 {
         // No packet fits the host's own next hop: that asks here, where no other packet comes by.
@@ -89,8 +87,7 @@ pub fn route<'a, T: Tables>(
 /// [`Reason::NoNextHop`], or [`Reason::Local`] where it is the host itself.
 pub fn room<T: Tables>(tables: &T, backend: &Backend, mode: Mode) -> Result<u32, Reason> {
     let egress = EgressWord(backend.egress.get());
-    let next_hop = tables.next_hop(egress.next_hop()).ok_or(Reason::NoNextHop)?;
-    let copy = next_hop.current().ok_or(Reason::NoNextHop)?;
+    let copy = next_hop(tables, egress)?;
     if copy.port == 0 {
         return Err(Reason::Local);
     }

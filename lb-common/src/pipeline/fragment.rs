@@ -19,29 +19,6 @@ use crate::service;
 use crate::tables::Tables;
 use crate::trace::Mark;
 
-/// Why a fragment that was left for `reason` leaves, where the whole packet would have been translated: it cannot be. To a
-/// `snat` address that the host has too, it is the host's.
-///
-/// Not on the way of the others: the verifier would follow all that comes after once more.
-#[inline(always)]
-pub(super) fn untranslated<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
-    packet: &P,
-    tables: &T,
-    at: usize,
-    reason: Reason,
-) -> Reason {
-    let policy = I::read(packet, at)
-        .and_then(|network| I::vip(tables, network.destination))
-        .and_then(|vip| tables.vip(vip))
-        .filter(|vip| vip.snat.get() != 0)
-        .map(|vip| Unmatched::from_word(vip.unmatched.get()));
-    match (policy, reason) {
-        (Some(Unmatched::Pass), _) => Reason::UnmatchedPass,
-        (_, Reason::FragmentUnknown) => Reason::FragmentUnknown,
-        _ => Reason::NatFragment,
-    }
-}
-
 /// Longest payload of an IP packet in bytes.
 const LONGEST: u32 = u16::MAX as u32;
 
@@ -147,4 +124,27 @@ fn follow<'a, const W: usize, I: Ip<W>, T: Tables>(
         },
         reason: Reason::Fragment,
     })
+}
+
+/// Why a fragment that was left for `reason` leaves, where the whole packet would have been translated: it cannot be. To a
+/// `snat` address that the host has too, it is the host's.
+///
+/// Not on the way of the others: the verifier would follow all that comes after once more.
+#[inline(always)]
+pub(super) fn untranslated<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    at: usize,
+    reason: Reason,
+) -> Reason {
+    let policy = I::read(packet, at)
+        .and_then(|network| I::vip(tables, network.destination))
+        .and_then(|vip| tables.vip(vip))
+        .filter(|vip| vip.snat.get() != 0)
+        .map(|vip| Unmatched::from_word(vip.unmatched.get()));
+    match (policy, reason) {
+        (Some(Unmatched::Pass), _) => Reason::UnmatchedPass,
+        (_, Reason::FragmentUnknown) => Reason::FragmentUnknown,
+        _ => Reason::NatFragment,
+    }
 }

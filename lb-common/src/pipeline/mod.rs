@@ -135,6 +135,13 @@ fn fast<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<
 
 /// What a frame carries behind its tags, and where that starts.
 #[inline(always)]
+fn tagged<P: Packet, T: Tables>(packet: &P, _tables: &T) -> Result<(EtherType, usize), Reason> {
+    link::untag(packet)
+}
+
+/// The same, of which the verifier knows no more than bounds; see [`crate::layout::Scratch::launder`]. Not where the
+/// Ethernet header is read afterwards: the compiler leaves out a check that follows from what the verifier forgot.
+#[inline(always)]
 fn untagged<P: Packet, T: Tables>(packet: &P, tables: &T) -> Result<(EtherType, usize), Reason> {
     let (ethertype, at) = link::untag(packet)?;
     let scratch = tables.scratch().ok_or(Reason::Inconsistent)?;
@@ -160,26 +167,35 @@ fn whole<P: Packet, T: Tables>(
     }
 }
 
-/// ICMP and ICMPv6 to VIPs.
-#[cfg_attr(target_arch = "bpf", inline(always))]
-#[cfg_attr(not(target_arch = "bpf"), inline(never))]
-fn icmp<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
-    match untagged(packet, tables)? {
-        (EtherType::Ipv4, at) => icmp::icmp::<1, V4, P, T>(packet, tables, at, bytes),
-        (EtherType::Ipv6, at) => icmp::icmp::<3, V6, P, T>(packet, tables, at, bytes),
-        _ => Err(Reason::Inconsistent),
-    }
+/// Functions of stages that go by the family of the IP packet behind the tags.
+macro_rules! by_family {
+    ($($(#[$doc:meta])* $name:ident: $start:ident, $($way:ident)::+;)*) => {$(
+        $(#[$doc])*
+        #[cfg_attr(target_arch = "bpf", inline(always))]
+        #[cfg_attr(not(target_arch = "bpf"), inline(never))]
+        fn $name<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
+            match $start(packet, tables)? {
+                (EtherType::Ipv4, at) => $($way)::+::<1, V4, P, T>(packet, tables, at, bytes),
+                (EtherType::Ipv6, at) => $($way)::+::<3, V6, P, T>(packet, tables, at, bytes),
+                _ => Err(Reason::Inconsistent),
+            }
+        }
+    )*};
 }
 
-/// Packets that are answered.
-#[cfg_attr(target_arch = "bpf", inline(always))]
-#[cfg_attr(not(target_arch = "bpf"), inline(never))]
-fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
-    match link::untag(packet)? {
-        (EtherType::Ipv4, at) => answer::answer::<1, V4, P, T>(packet, tables, at, bytes),
-        (EtherType::Ipv6, at) => answer::answer::<3, V6, P, T>(packet, tables, at, bytes),
-        _ => Err(Reason::Inconsistent),
-    }
+by_family! {
+    /// ICMP and ICMPv6 to VIPs.
+    icmp: untagged, icmp::icmp;
+    /// Packets that are answered.
+    answer: tagged, answer::answer;
+    /// Packets of clients to services in mode `nat`.
+    translate: tagged, nat::find;
+    /// The same, once they have backend and port.
+    send_translated: tagged, nat::send;
+    /// Packets to `snat` addresses.
+    translate_reply: tagged, nat::reply;
+    /// ICMP and ICMPv6 errors about packets that were translated.
+    translate_error: untagged, nat::error;
 }
 
 /// Fragments, tagged or not.
@@ -193,58 +209,14 @@ fn fragments<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Re
         EtherType::Vlan => Err(Reason::Vlan),
         EtherType::Other => Err(Reason::NotIp),
     };
-    match (result, ethertype) {
-        (Err(reason @ (Reason::Translate | Reason::NatReply | Reason::FragmentUnknown)), EtherType::Ipv4) => {
-            Err(fragment::untranslated::<1, V4, P, T>(packet, tables, at, reason))
+    match result {
+        Err(reason @ (Reason::Translate | Reason::NatReply | Reason::FragmentUnknown)) => {
+            Err(match ethertype {
+                EtherType::Ipv4 => fragment::untranslated::<1, V4, P, T>(packet, tables, at, reason),
+                _ => fragment::untranslated::<3, V6, P, T>(packet, tables, at, reason),
+            })
         }
-        (Err(reason @ (Reason::Translate | Reason::NatReply | Reason::FragmentUnknown)), _) => {
-            Err(fragment::untranslated::<3, V6, P, T>(packet, tables, at, reason))
-        }
-        (result, _) => result,
-    }
-}
-
-/// Packets of clients to services in mode `nat`.
-#[cfg_attr(target_arch = "bpf", inline(always))]
-#[cfg_attr(not(target_arch = "bpf"), inline(never))]
-fn translate<P: Packet, T: Tables>(packet: &mut P, tables: &T, _bytes: u64) -> Result<Outcome, Reason> {
-    Err(match link::untag(packet)? {
-        (EtherType::Ipv4, at) => nat::find::<1, V4, P, T>(packet, tables, at),
-        (EtherType::Ipv6, at) => nat::find::<3, V6, P, T>(packet, tables, at),
-        _ => Reason::Inconsistent,
-    })
-}
-
-/// The same, once they have backend and port.
-#[cfg_attr(target_arch = "bpf", inline(always))]
-#[cfg_attr(not(target_arch = "bpf"), inline(never))]
-fn send_translated<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
-    match link::untag(packet)? {
-        (EtherType::Ipv4, at) => nat::send::<1, V4, P, T>(packet, tables, at, bytes),
-        (EtherType::Ipv6, at) => nat::send::<3, V6, P, T>(packet, tables, at, bytes),
-        _ => Err(Reason::Inconsistent),
-    }
-}
-
-/// Packets to `snat` addresses.
-#[cfg_attr(target_arch = "bpf", inline(always))]
-#[cfg_attr(not(target_arch = "bpf"), inline(never))]
-fn translate_reply<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
-    match link::untag(packet)? {
-        (EtherType::Ipv4, at) => nat::reply::<1, V4, P, T>(packet, tables, at, bytes),
-        (EtherType::Ipv6, at) => nat::reply::<3, V6, P, T>(packet, tables, at, bytes),
-        _ => Err(Reason::Inconsistent),
-    }
-}
-
-/// ICMP and ICMPv6 errors about packets that were translated.
-#[cfg_attr(target_arch = "bpf", inline(always))]
-#[cfg_attr(not(target_arch = "bpf"), inline(never))]
-fn translate_error<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u64) -> Result<Outcome, Reason> {
-    match untagged(packet, tables)? {
-        (EtherType::Ipv4, at) => nat::error::<1, V4, P, T>(packet, tables, at, bytes),
-        (EtherType::Ipv6, at) => nat::error::<3, V6, P, T>(packet, tables, at, bytes),
-        _ => Err(Reason::Inconsistent),
+        result => result,
     }
 }
 

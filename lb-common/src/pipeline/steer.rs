@@ -368,6 +368,15 @@ enum Known<'a> {
     Over(Reason, u32),
 }
 
+/// Whether a packet of a flow whose backend no longer serves it is answered with a reset, which ends the flow.
+#[inline(always)]
+pub(super) fn resets<A>(forward: ForwardWord, hot: HotWord, packet: &Parsed<A>) -> bool {
+    matches!(
+        (forward.on_down(), hot.state(), packet.protocol),
+        (OnDown::Reset, BackendState::Down, Protocol::Tcp)
+    ) && !matches!(packet.segment, Segment::Open)
+}
+
 #[inline(always)]
 fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
     tables: &'a T,
@@ -386,10 +395,7 @@ fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
     }
     if !select::serves_known(hot, rules.forward.on_down()) {
         tables.trace(Mark::Over, id, hot.0);
-        if let (OnDown::Reset, BackendState::Down, Protocol::Tcp) =
-            (rules.forward.on_down(), hot.state(), packet.protocol)
-            && !matches!(packet.segment, Segment::Open)
-        {
+        if resets(rules.forward, hot, packet) {
             let class = Code::of(Class::Ended);
             let deadline = now.plus(class.ticks(rules.timeouts, packet.segment));
             if T::WRITES {

@@ -3,12 +3,12 @@
 use super::translate::Side;
 use crate::flow::{Class, Code, Continuation, FlowKey, Meta, NewFlows, continuation};
 use crate::layout::{
-    BackendState, EgressWord, Family, ForwardWord, HandshakeStep, HotWord, NatPort, NatRange, OnDown,
-    Scratch, Service, SnatWord, TimeoutsWord,
+    BackendState, EgressWord, Family, ForwardWord, HandshakeStep, HotWord, NatPort, NatRange, Scratch,
+    Service, SnatWord, TimeoutsWord,
 };
 use crate::nat::{self, Flow, Held, Owner};
 use crate::pipeline::parse::Parsed;
-use crate::pipeline::steer::flow_hash;
+use crate::pipeline::steer::{self, flow_hash};
 use crate::pipeline::{limits, martian};
 use crate::reason::Reason;
 use crate::select::{self, Request};
@@ -103,10 +103,7 @@ fn known<'a, const W: usize, I: Side<W>, T: Tables>(
     if !select::serves_known(hot, rules.forward.on_down()) {
         tables.trace(Mark::Over, id, hot.0);
         let down = hot.state() as u8 >= BackendState::DownSoft as u8;
-        if let (OnDown::Reset, BackendState::Down, Protocol::Tcp) =
-            (rules.forward.on_down(), hot.state(), packet.protocol)
-            && !matches!(packet.segment, Segment::Open)
-        {
+        if steer::resets(rules.forward, hot, packet) {
             let class = Code::of(Class::Ended);
             let deadline = now.plus(class.ticks(rules.timeouts, packet.segment));
             if T::WRITES {
@@ -168,12 +165,9 @@ fn open<'a, const W: usize, I: Side<W>, T: Tables>(
     let pool = tables.pool(rules.forward.pool()).ok_or(Reason::Inconsistent)?;
     let hash = flow_hash::<W, I>(packet, rules.forward, pool);
     let selected = select::select(tables, pool, Request::New, hash, down, now)?;
-    // Through memory: the verifier would follow what comes after once for each way to a backend.
-    let [ref number, ref why] = rules.scratch.translating;
-    number.set(selected.id as u64);
-    why.set(reason as u64);
-    let id = number.get() as u16 as u32;
-    let reason = Reason::from_number(why.get() as u8).ok_or(Reason::Inconsistent)?;
+    let known = rules.scratch.launder(selected.id as u64 | (reason as u64) << 16);
+    let id = known as u16 as u32;
+    let reason = Reason::from_number((known >> 16) as u8).ok_or(Reason::Inconsistent)?;
     let backend = tables.backend(id).ok_or(Reason::Inconsistent)?;
     let hot = HotWord(backend.hot.get());
     tables.trace(Mark::Selected, id, hot.0);

@@ -192,11 +192,8 @@ fn write<const W: usize, I: Side<W>, const V: usize, O: Side<V>, P: Packet>(
     } else {
         counterpart(I::FAMILY, header.kind, header.code, rest).ok_or(Reason::Untranslatable)?
     };
-    // Through memory, for the verifier's sake.
-    let [_, ref held] = scratch.translating;
-    held.set(kind as u64 | (code as u64) << 8 | (word as u64) << 32);
-    let held = held.get();
-    let (kind, code, word) = (held as u8, (held >> 8) as u8, (held >> 32) as u32);
+    let known = scratch.launder(kind as u64 | (code as u64) << 8 | (word as u64) << 32);
+    let (kind, code, word) = (known as u8, (known >> 8) as u8, (known >> 32) as u32);
     let quote_at = found.offset + ICMP;
     let kept = I::kept(packet, quote_at).ok_or(Reason::Malformed)?;
     let quote = I::read(packet, quote_at).ok_or(Reason::Malformed)?;

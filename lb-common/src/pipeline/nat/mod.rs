@@ -43,22 +43,11 @@ const TCP_HEADER: usize = 20;
 /// [`Reason::Translate`] where that is [`send`], any other reason where it leaves.
 #[inline(always)]
 pub(super) fn find<const W: usize, I: Side<W>, P: Packet, T: Tables>(
-    packet: &P,
+    packet: &mut P,
     tables: &T,
     at: usize,
-) -> Reason {
-    match found::<W, I, P, T>(packet, tables, at) {
-        Ok(()) => Reason::Translate,
-        Err(reason) => reason,
-    }
-}
-
-#[inline(always)]
-fn found<const W: usize, I: Side<W>, P: Packet, T: Tables>(
-    packet: &P,
-    tables: &T,
-    at: usize,
-) -> Result<(), Reason> {
+    _bytes: u64,
+) -> Result<Outcome, Reason> {
     let scratch = tables.scratch().ok_or(Reason::Inconsistent)?;
     let mut parsed = parse::parse::<W, I, P, T>(packet, tables, at, (Walk::All, Look::Front))?;
     parsed.transport = launder(scratch, parsed.transport);
@@ -95,7 +84,7 @@ fn found<const W: usize, I: Side<W>, P: Packet, T: Tables>(
     for (word, value) in scratch.translating.iter().zip(translating.words()) {
         word.set(value);
     }
-    Ok(())
+    Err(Reason::Translate)
 }
 
 /// An offset, of which the verifier knows no more than that; see [`Scratch::launder`].
@@ -169,37 +158,47 @@ fn leave<const W: usize, I: Side<W>, const V: usize, O: Side<V>, P: Packet, T: T
     to: &Towards<'_>,
     segment: Segment,
 ) -> Result<(), Reason> {
-    let translated = grown::<V, O>(at, moving.offset, moving.length);
-    fits::<T>(tables, moving.length, translated, to.copy.mtu as u32)?;
-    if segment == Segment::Open {
-        let limit = (to.snat.client_mtu() as usize).saturating_sub(I::HEADER + TCP_HEADER);
-        translate::clamp(packet, moving.offset, limit as u16)?;
-    }
     let new = Ends {
         source: O::of_bytes(&to.snat.address),
         destination: O::of_bytes(&to.backend.address),
         ports: to.ports,
     };
-    translate::<W, I, V, O, P>(packet, at, moving, &new)?;
+    let mss = match segment {
+        Segment::Open => Some(mss::<W, I>(to.snat.client_mtu())),
+        _ => None,
+    };
+    rewrite::<W, I, V, O, P, T>(packet, tables, at, moving, &new, (to.copy.mtu as u32, mss))?;
     forward::address(packet, to.copy, O::ETHERTYPE)
 }
 
-/// Length of a packet of this length once its header, from `at` to `offset`, is one of `O`.
+/// The MSS of packets that fit this MTU.
 #[inline(always)]
-fn grown<const V: usize, O: Side<V>>(at: usize, offset: usize, length: u32) -> u32 {
-    length - (offset - at) as u32 + O::HEADER as u32
+fn mss<const W: usize, I: Side<W>>(mtu: u32) -> u16 {
+    (mtu as usize).saturating_sub(I::HEADER + TCP_HEADER) as u16
 }
 
-/// Refuses a packet that would be too long once it is translated, and notes what would fit.
+/// Gives a packet other ends, of another family maybe, and lowers the MSS that it offers. One that would be longer than the
+/// MTU stays as it is; what would fit is noted.
 #[inline(always)]
-fn fits<T: Tables>(tables: &T, length: u32, translated: u32, mtu: u32) -> Result<(), Reason> {
-    if translated <= mtu {
-        return Ok(());
+fn rewrite<const W: usize, I: Side<W>, const V: usize, O: Side<V>, P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    at: usize,
+    moving: &Moving<I::Address>,
+    new: &Ends<O::Address>,
+    (mtu, mss): (u32, Option<u16>),
+) -> Result<(), Reason> {
+    let translated = moving.length - (moving.offset - at) as u32 + O::HEADER as u32;
+    if translated > mtu {
+        if let Some(scratch) = tables.scratch() {
+            scratch.note.set(Note::too_big((mtu + moving.length).saturating_sub(translated) as u16).0);
+        }
+        return Err(Reason::TooBig);
     }
-    if let Some(scratch) = tables.scratch() {
-        scratch.note.set(Note::too_big((mtu + length).saturating_sub(translated) as u16).0);
+    if let Some(mss) = mss {
+        translate::clamp(packet, moving.offset, mss)?;
     }
-    Err(Reason::TooBig)
+    translate::<W, I, V, O, P>(packet, at, moving, new)
 }
 
 /// Writes the Ethernet header of a frame to a client, whose IP packet starts behind 14 bytes, and its tags.

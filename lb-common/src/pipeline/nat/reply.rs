@@ -1,7 +1,7 @@
 //! From a packet to a `snat` address to the flow that has its port, and on to the client.
 
-use super::translate::{self, Ends, Moving, Side, translate};
-use super::{TCP_HEADER, address, fits, grown, launder};
+use super::translate::{Ends, Moving, Side};
+use super::{address, launder, mss, rewrite};
 use crate::flow::{Code, Meta};
 use crate::forward::{self, Egress};
 use crate::layout::{Backend, EgressWord, HotWord, NatAddress, NatPort, NatRange, TimeoutsWord};
@@ -93,14 +93,12 @@ pub(in crate::pipeline) fn reply<const W: usize, I: Side<W>, P: Packet, T: Table
     if T::WRITES {
         refresh(tables, &owned, parsed.segment);
     }
-    if parsed.protocol == Protocol::Tcp {
-        clamp::<W, I, P, T>(packet, tables, &parsed, &owned)?;
-    }
+    let mss = offered::<W, I, P, T>(packet, tables, &parsed, &owned)?;
     let back = Return::of(owned.record);
     if owned.held.owner.v6 {
-        leave::<W, I, 3, V6, P, T>(packet, tables, at, &parsed, &owned, &back)?;
+        leave::<W, I, 3, V6, P, T>(packet, tables, at, &parsed, &owned, &back, mss)?;
     } else {
-        leave::<W, I, 1, V4, P, T>(packet, tables, at, &parsed, &owned, &back)?;
+        leave::<W, I, 1, V4, P, T>(packet, tables, at, &parsed, &owned, &back, mss)?;
     }
     packet.leave_by(back.port).map_err(|_| Reason::NoTxPort)?;
     if T::WRITES {
@@ -119,9 +117,8 @@ fn leave<const W: usize, I: Side<W>, const V: usize, O: Side<V>, P: Packet, T: T
     parsed: &Parsed<I::Address>,
     owned: &Owned<'_>,
     back: &Return,
+    mss: Option<u16>,
 ) -> Result<(), Reason> {
-    let translated = grown::<V, O>(at, parsed.transport, parsed.length);
-    fits::<T>(tables, parsed.length, translated, owned.address.client_mtu())?;
     let (flow, owner) = (&owned.held.flow, &owned.held.owner);
     let new = Ends {
         source: O::of_halves(owner.vip),
@@ -136,7 +133,8 @@ fn leave<const W: usize, I: Side<W>, const V: usize, O: Side<V>, P: Packet, T: T
         offset: parsed.transport,
         length: parsed.length,
     };
-    translate::<W, I, V, O, P>(packet, at, &moving, &new)?;
+    let mtu = owned.address.client_mtu();
+    rewrite::<W, I, V, O, P, T>(packet, tables, at, &moving, &new, (mtu, mss))?;
     address(packet, back, O::ETHERTYPE)
 }
 
@@ -161,19 +159,21 @@ fn refresh<T: Tables>(tables: &T, owned: &Owned<'_>, segment: Segment) {
     }
 }
 
-/// Lowers the MSS of a backend's SYN-ACK, so that what the client sends still fits once it is translated.
+/// The MSS that a backend's SYN-ACK may offer, so that what the client sends still fits once it is translated.
 #[inline(always)]
-fn clamp<const W: usize, I: Side<W>, P: Packet, T: Tables>(
-    packet: &mut P,
+fn offered<const W: usize, I: Side<W>, P: Packet, T: Tables>(
+    packet: &P,
     tables: &T,
     parsed: &Parsed<I::Address>,
     owned: &Owned<'_>,
-) -> Result<(), Reason> {
+) -> Result<Option<u16>, Reason> {
+    if parsed.protocol != Protocol::Tcp {
+        return Ok(None);
+    }
     let tcp: &TcpStart = packet.header(parsed.transport).ok_or(Reason::Malformed)?;
     if tcp.flags & TcpFlags::SYN == 0 {
-        return Ok(());
+        return Ok(None);
     }
-    let Ok(copy) = forward::next_hop(tables, EgressWord(owned.backend.egress.get())) else { return Ok(()) };
-    let limit = (copy.mtu as usize).saturating_sub(I::HEADER + TCP_HEADER);
-    translate::clamp(packet, parsed.transport, limit as u16)
+    let copy = forward::next_hop(tables, EgressWord(owned.backend.egress.get())).ok();
+    Ok(copy.map(|copy| mss::<W, I>(copy.mtu as u32)))
 }
