@@ -9,16 +9,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::overlay::{AdminChange, BackendName, Note, Out, Overlay, WeightChange};
-use super::request::{Action, BackendRequest, Changed, ChangedBackend, Force, Targets};
+use super::request::{Action, BackendRequest, Changed, ChangedBackend, Force, Targets, check_record};
 use crate::failure::{Code, Failure};
 use crate::view::filter::Pattern;
 use crate::view::nearest::not_found;
 use crate::view::{Api, number};
 
-/// Longest `--for`: ten years.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// Longest `--reason` in bytes.
-const LONGEST_REASON: usize = 500;
 /// Largest weight.
 const MAX_WEIGHT: u16 = 1000;
 
@@ -177,20 +173,13 @@ fn check(request: &BackendRequest) -> Result<(), Failure> {
     let usage = |message: String| Err(Failure::new(Code::Usage, message));
     match (request.action, request.for_s) {
         (Action::Weight { weight: Some(weight) }, _) if weight > MAX_WEIGHT => {
-            return usage(format!("weight {weight}: allowed are 0 to {MAX_WEIGHT}"));
+            usage(format!("weight {weight}: allowed are 0 to {MAX_WEIGHT}"))
         }
         (Action::Ready | Action::Weight { weight: None }, Some(_)) => {
-            return usage("--for: only a drain, maintenance or a weight can end by itself".to_owned());
+            usage("--for: only a drain, maintenance or a weight can end by itself".to_owned())
         }
-        (_, Some(seconds)) if seconds == 0 || seconds > LONGEST.as_secs() => {
-            return usage("--for: allowed are 1s to 3650d".to_owned());
-        }
-        _ => {}
+        _ => check_record(&request.reason, request.for_s),
     }
-    if request.reason.len() > LONGEST_REASON {
-        return usage(format!("--reason: {} bytes, at most {LONGEST_REASON}", request.reason.len()));
-    }
-    Ok(())
 }
 
 /// What a request does to one pool.

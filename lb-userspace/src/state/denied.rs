@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::overlay::{Note, live};
-use super::request::Force;
+use super::request::{Force, check_record};
 use crate::config::model::Config;
 use crate::failure::{Code, Failure};
 use crate::filter;
@@ -17,10 +17,6 @@ use crate::view::nearest::not_found;
 
 /// Most prefixes that are denied at run time: every change writes all of them.
 const MOST: usize = 10_000;
-/// Longest `--for`: ten years.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// Longest `--reason` in bytes.
-const LONGEST_REASON: usize = 500;
 
 /// A prefix, and where it is denied.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -112,12 +108,8 @@ impl Denied {
 
     /// Removes what has ended; gives it.
     pub fn prune(&mut self, now: Timestamp) -> Vec<Target> {
-        let (kept, ended) = std::mem::take(&mut self.entries)
-            .into_iter()
-            .partition(|(_, denial): &(Target, Denial)| live(denial.until, now));
-        self.entries = kept;
-        let ended: BTreeMap<Target, Denial> = ended;
-        ended.into_keys().collect()
+        let ended = self.entries.extract_if(.., |_, denial| !live(denial.until, now));
+        ended.map(|(target, _)| target).collect()
     }
 
     /// When the next one ends by itself.
@@ -202,20 +194,13 @@ impl Denied {
 
 fn check(request: &DenyRequest) -> Result<(), Failure> {
     let usage = |message: String| Err(Failure::new(Code::Usage, message));
-    match (request.action, request.for_s) {
-        (DenyAction::Remove, Some(_)) => return usage("--for: only a denial can end by itself".to_owned()),
-        (_, Some(seconds)) if seconds == 0 || seconds > LONGEST.as_secs() => {
-            return usage("--for: allowed are 1s to 3650d".to_owned());
-        }
-        _ => {}
+    if request.action == DenyAction::Remove && request.for_s.is_some() {
+        return usage("--for: only a denial can end by itself".to_owned());
     }
     if request.prefixes.is_empty() {
         return usage("no prefix given".to_owned());
     }
-    if request.reason.len() > LONGEST_REASON {
-        return usage(format!("--reason: {} bytes, at most {LONGEST_REASON}", request.reason.len()));
-    }
-    Ok(())
+    check_record(&request.reason, request.for_s)
 }
 
 #[cfg(test)]

@@ -7,14 +7,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::overlay::{Note, live};
+use super::request::check_record;
 use crate::config::model::{Config, NewFlowLimit, Rate, Service};
 use crate::failure::{Code, Failure};
 use crate::view::nearest::not_found;
-
-/// Longest `--for`: ten years.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// Longest `--reason` in bytes.
-const LONGEST_REASON: usize = 500;
 
 /// What holds for a service instead of its config.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,11 +94,8 @@ impl Limited {
 
     /// Removes what has ended; gives the services.
     pub fn prune(&mut self, now: Timestamp) -> Vec<String> {
-        let over = |change: &LimitChange| !live(change.until, now);
-        let ended: Vec<String> =
-            self.entries.iter().filter(|(_, change)| over(change)).map(|(name, _)| name.clone()).collect();
-        self.entries.retain(|_, change| !over(change));
-        ended
+        let ended = self.entries.extract_if(.., |_, change| !live(change.until, now));
+        ended.map(|(service, _)| service).collect()
     }
 
     /// When the next one ends by itself.
@@ -195,20 +188,13 @@ fn limit(service: &Service, request: &LimitRequest) -> Result<NewFlowLimit, Fail
 
 fn check(request: &LimitRequest) -> Result<(), Failure> {
     let usage = |message: String| Err(Failure::new(Code::Usage, message));
-    match (request.action, request.for_s) {
-        (LimitAction::Remove, Some(_)) => return usage("--for: only a change can end by itself".to_owned()),
-        (_, Some(seconds)) if seconds == 0 || seconds > LONGEST.as_secs() => {
-            return usage("--for: allowed are 1s to 3650d".to_owned());
-        }
-        _ => {}
+    if request.action == LimitAction::Remove && request.for_s.is_some() {
+        return usage("--for: only a change can end by itself".to_owned());
     }
     if request.services.is_empty() {
         return usage("no service given".to_owned());
     }
-    if request.reason.len() > LONGEST_REASON {
-        return usage(format!("--reason: {} bytes, at most {LONGEST_REASON}", request.reason.len()));
-    }
-    Ok(())
+    check_record(&request.reason, request.for_s)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::failure::{Code, Failure};
 use crate::view::table::{Align, Table};
 use crate::view::{Api, Render, number};
 
@@ -31,6 +32,23 @@ pub struct Targets {
     pub pool: Option<String>,
     /// Host label.
     pub host: Option<String>,
+}
+
+/// Longest `--for` in seconds: ten years.
+const LONGEST_S: u64 = 10 * 365 * 86_400;
+/// Longest `--reason` in bytes.
+const LONGEST_REASON: usize = 500;
+
+/// Refuses what cannot go on record: a time that a change cannot last, a reason that is too long.
+pub(super) fn check_record(reason: &str, for_s: Option<u64>) -> Result<(), Failure> {
+    let usage = |message: String| Err(Failure::new(Code::Usage, message));
+    if for_s.is_some_and(|seconds| seconds == 0 || seconds > LONGEST_S) {
+        return usage("--for: allowed are 1s to 3650d".to_owned());
+    }
+    if reason.len() > LONGEST_REASON {
+        return usage(format!("--reason: {} bytes, at most {LONGEST_REASON}", reason.len()));
+    }
+    Ok(())
 }
 
 /// Whether guards are overridden.
