@@ -70,6 +70,7 @@ fn a_source_starts_as_many_flows_as_it_may_and_others_theirs() {
 fn a_flow_is_charged_once_however_many_stages_its_packets_go_through() {
     let busy = Scene::scheduled(Scheduler::LeastConnections, 3);
     let named = Scene::quic(3);
+    let translated = Scene::translated(3);
     for family in FAMILIES {
         let to = |service: u32, port: u16| {
             PacketSpec::syn(client(family, 1), vip(family, 0), (port, PORTS_FIRST + service as u16))
@@ -90,13 +91,14 @@ fn a_flow_is_charged_once_however_many_stages_its_packets_go_through() {
         };
         let long = |port| PacketSpec { payload: 600, ..to(busy, port) }.carrying(Transport::Udp);
         type Frames<'a> = &'a dyn Fn(u16) -> Vec<u8>;
-        let cases: [(&str, u32, Reason, Frames<'_>); 6] = [
+        let cases: [(&str, u32, Reason, Frames<'_>); 7] = [
             ("least connections", busy, Reason::FlowNew, &|port| to(busy, port).frame()),
             ("least connections behind a tag", busy, Reason::FlowNew, &tagged),
             ("QUIC that names nobody", named, Reason::FlowNew, &|port| datagram(port).frame()),
             ("QUIC that names a server", named, Reason::QuicRouted, &|port| {
                 quic(datagram(port), QuicHeader::Short, &cid)
             }),
+            ("mode nat", translated, Reason::FlowNew, &|port| to(translated, port).frame()),
             ("a first fragment", busy, Reason::FlowNew, &|port| long(port).fragments(7, 512)[0].clone()),
             ("from a listed client", busy, Reason::FlowNew, &|port| {
                 PacketSpec { source: client(family, DENIED_THERE), ..to(busy, port) }.frame()
@@ -172,8 +174,8 @@ fn sources_that_nobody_can_have_start_no_flow() {
         let source: IpAddr = source.parse().expect("an address");
         for transport in [Transport::Tcp { flags: 2, options: 0 }, Transport::Udp] {
             let family = if source.is_ipv4() { Family::V4 } else { Family::V6 };
-            // One service remembers flows, the other does not.
-            for service in [2, 82] {
+            // One service remembers flows, one does not, one is in mode `nat`.
+            for service in [2, 82, Scene::translated(2) as u16] {
                 let spec = PacketSpec::syn(source, vip(family, 0), (5000, PORTS_FIRST + service))
                     .carrying(transport);
                 let tables = tables();

@@ -55,9 +55,9 @@ const FILLERS: u32 = 16;
 /// Slots of a Maglev table here, and lines that a pool has in the map: current, previous, usable.
 const SLOTS: u32 = 61;
 const POOL_LINES: u32 = 6;
-/// Every sixteenth service limits new flows, from this one on, and the last one in mode `nat`.
+/// Every sixteenth service limits new flows, from this one on, but none in mode `nat`.
 const LIMITED: u32 = 10;
-/// Pool whose services with least connections and with QUIC connection IDs limit them too.
+/// Pool whose services with least connections, with QUIC connection IDs and one in mode `nat` limit them too.
 const LIMITED_POOL: u32 = 3;
 /// A service id past the end of the table, which some ranges name.
 const NO_SERVICE: u16 = 5000;
@@ -228,17 +228,20 @@ impl Scene {
     pub fn limited(service: u32) -> bool {
         let pool = LIMITED_POOL;
         let busy = Self::scheduled(Scheduler::LeastConnections, pool);
-        let translated = service > TRANSLATED;
-        (service % 16 == LIMITED && !translated)
-            || service == SERVICES
-            || service == busy
-            || service == Self::quic(pool)
+        (service % 16 == LIMITED && service <= TRANSLATED)
+            || [busy, Self::quic(pool), Self::translated(pool)].contains(&service)
     }
 
     /// The service of a pool that goes by QUIC connection IDs.
     #[must_use]
     pub fn quic(pool: u32) -> u32 {
         QUIC + pool
+    }
+
+    /// A service of a pool in mode `nat`.
+    #[must_use]
+    pub fn translated(pool: u32) -> u32 {
+        TRANSLATED + pool
     }
 
     /// The server id, in a configuration, of the `n`-th backend of a pool.
