@@ -64,6 +64,6 @@ pub use observe::PinnedLink;
 pub use paced::{Paced, hurry};
 pub use plan::{Addresses, Family, RELAYED_PORT};
 pub use process::Process;
-pub use replug::{Interface, PassingProgram, pin_echo_filter};
+pub use replug::{Foreign, Interface, PassingProgram, pin_program};
 pub use syn_load::{SynLoad, answer_without_memory};
 pub use weir::{Wait, WeirOptions, WeirProc};

@@ -3,10 +3,10 @@
 
 use std::{path::Path, process::Command};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf,
-    programs::{Xdp, XdpMode},
+    programs::{Program, Xdp, XdpMode},
 };
 
 use crate::{
@@ -42,13 +42,37 @@ impl Host {
     }
 }
 
-/// Pins a program that drops IPv4 echo requests and passes everything else, as another tool would.
-pub fn pin_echo_filter(path: &Path) -> Result<()> {
-    let mut object = Ebpf::load(lb_userspace::objects::LAB).context("load the lab's programs")?;
-    let filter: &mut Xdp =
-        object.program_mut("refuse_echo").context("find program refuse_echo")?.try_into()?;
-    filter.load()?;
-    filter.pin(path).with_context(|| format!("pin {}", path.display()))
+/// A program of somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// Drops IPv4 echo requests and passes everything else.
+    EchoFilter,
+    /// A tc program.
+    Tc,
+    /// An XDP program that takes frames of several buffers.
+    Frags,
+}
+
+/// Loads and pins a program, as another tool would.
+pub fn pin_program(program: Foreign, path: &Path) -> Result<()> {
+    let (object, name) = match program {
+        Foreign::EchoFilter => (lb_userspace::objects::LAB, "refuse_echo"),
+        Foreign::Tc => (lb_userspace::objects::LAB, "gate_in"),
+        Foreign::Frags => (lb_userspace::objects::DECAP, "weir_decap"),
+    };
+    let mut object = Ebpf::load(object).context("load the object")?;
+    let pinned = match object.program_mut(name).with_context(|| format!("find program {name}"))? {
+        Program::Xdp(xdp) => {
+            xdp.load()?;
+            xdp.pin(path)
+        }
+        Program::SchedClassifier(tc) => {
+            tc.load()?;
+            tc.pin(path)
+        }
+        other => bail!("program {name} is a {:?}", other.prog_type()),
+    };
+    pinned.with_context(|| format!("pin {}", path.display()))
 }
 
 impl Lab {

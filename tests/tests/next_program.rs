@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr, time::Duration};
 
 use anyhow::{Result, ensure};
-use weir_tests::{Get, Lab, Limits, WeirProc, config, pin_echo_filter};
+use weir_tests::{Foreign, Get, Lab, Limits, WeirProc, config, pin_program};
 
 fn served(lab: &Lab) -> bool {
     let vip = SocketAddr::new(lab.vip().v4.into(), 80);
@@ -33,18 +33,27 @@ fn a_filter_behind_weir_keeps_working_through_reloads_and_daemons() -> Result<()
     let text = config(1, Limits::default());
     let mut weir = lab.weir(&text)?;
     ensure!(host_answers(&lab) && vip_answers(&lab) && served(&lab), "everything answers");
-    let pin = lab.bpffs().join("echo-filter");
+    let filter = lab.bpffs().join("echo-filter");
     let with = |path: &str| format!("next_program = \"{path}\"\n{text}");
-    let next = with(&pin.display().to_string());
+    let next = with(&filter.display().to_string());
 
     let message = refused(&weir, &next)?;
     ensure!(message.contains("nothing is pinned there"), "{message}");
     let own = weir.bpffs().join("program");
     let message = refused(&weir, &with(&own.display().to_string()))?;
     ensure!(message.contains("weir's own"), "{message}");
+    for (program, why) in
+        [(Foreign::Tc, "a program of type sched_cls, not xdp"), (Foreign::Frags, "multi-buffer")]
+    {
+        let unfit = lab.bpffs().join(format!("{program:?}"));
+        pin_program(program, &unfit)?;
+        let message = refused(&weir, &with(&unfit.display().to_string()))?;
+        ensure!(message.contains(why), "{program:?}: {message}");
+        fs::remove_file(&unfit)?;
+    }
     assert!(host_answers(&lab) && served(&lab), "refusals change nothing");
 
-    pin_echo_filter(&pin)?;
+    pin_program(Foreign::EchoFilter, &filter)?;
     let output = weir.reload(&next)?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let all = |lab: &Lab| (host_answers(lab), vip_answers(lab), served(lab));
@@ -61,6 +70,7 @@ fn a_filter_behind_weir_keeps_working_through_reloads_and_daemons() -> Result<()
         (false, true, true),
         "a reload that is refused for something else leaves the filter"
     );
+    weir.reload(&next)?;
     weir.kill();
     assert_eq!(all(&lab), (false, true, true), "without a daemon");
     weir.launch()?;
@@ -72,6 +82,6 @@ fn a_filter_behind_weir_keeps_working_through_reloads_and_daemons() -> Result<()
 
     weir.reload(&text)?;
     assert_eq!(all(&lab), (true, true, true), "taken out again");
-    fs::remove_file(&pin)?;
+    fs::remove_file(&filter)?;
     Ok(())
 }
