@@ -66,6 +66,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn measure() -> Result<Numbers> {
     let mut weir = Weir::load("gate", None)?;
     let sizes = weir.sizes()?;
+    for (name, verified, jited) in &sizes {
+        println!("{name}: {verified} verified instructions, {jited} bytes");
+    }
     let ((_, verified, jited), stages) = sizes.split_first().context("find the packet program")?;
     Ok(Numbers {
         verified_instructions: f64::from(*verified),

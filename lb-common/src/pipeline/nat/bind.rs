@@ -73,6 +73,9 @@ pub(super) fn bind<'a, const W: usize, I: Side<W>, T: Tables>(
         return Err(Reason::NatNoFlow);
     }
     martian::check::<W, I>(packet)?;
+    let known = rules.scratch.launder(reason as u64 | (down as u64) << 8);
+    let reason = Reason::from_number(known as u8).ok_or(Reason::Inconsistent)?;
+    let down = (known >> 8) as u16 as u32;
     if matches!(reason, Reason::FlowNew) && rules.forward.has_limit() {
         limits::admitted::<W, I, T>(tables, packet, rules.service, key.hash)?;
     }
@@ -165,9 +168,7 @@ fn open<'a, const W: usize, I: Side<W>, T: Tables>(
     let pool = tables.pool(rules.forward.pool()).ok_or(Reason::Inconsistent)?;
     let hash = flow_hash::<W, I>(packet, rules.forward, pool);
     let selected = select::select(tables, pool, Request::New, hash, down, now)?;
-    let known = rules.scratch.launder(selected.id as u64 | (reason as u64) << 16);
-    let id = known as u16 as u32;
-    let reason = Reason::from_number((known >> 16) as u8).ok_or(Reason::Inconsistent)?;
+    let id = rules.scratch.launder(selected.id as u64) as u16 as u32;
     let backend = tables.backend(id).ok_or(Reason::Inconsistent)?;
     let hot = HotWord(backend.hot.get());
     tables.trace(Mark::Selected, id, hot.0);
@@ -198,7 +199,7 @@ fn open<'a, const W: usize, I: Side<W>, T: Tables>(
             tables.count_handshake(id, HandshakeStep::Opened);
         }
     }
-    Ok(Bound { record: taken.record, snat, port: taken.port, id: selected.id, backend_port, reason })
+    Ok(Bound { record: taken.record, snat, port: taken.port, id, backend_port, reason })
 }
 
 /// Takes a port of one of a service's addresses: the first with a free one, from a place on that the flow's hash gives.
