@@ -1,4 +1,4 @@
-//! The backend's packet logic over the scene of the test model: `cargo +nightly fuzz run decap`.
+//! The backend's packet logic over the scene of the test model: `cargo xtask fuzz decap`.
 //!
 //! An input that fails goes to `fuzz/crashers`, from where `cargo test` replays it.
 #![no_main]

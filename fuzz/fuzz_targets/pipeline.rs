@@ -1,4 +1,4 @@
-//! The packet logic over the tables of the test model: `cargo +nightly fuzz run pipeline`.
+//! The packet logic over the tables of the test model: `cargo xtask fuzz pipeline`.
 //!
 //! An input that fails goes to `fuzz/crashers`, from where `cargo test` replays it.
 #![no_main]

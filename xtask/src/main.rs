@@ -1,4 +1,4 @@
-//! Tasks of weir's developers: `cargo xtask setup | build | demo | lint | test | bench`.
+//! Tasks of weir's developers: `cargo xtask setup | build | demo | fuzz | lint | test | bench`.
 //!
 //! One module per subcommand, each with its `Args` and a `run`. The crate does not depend on the workspace's
 //! other members, so that it compiles in seconds on a machine that cannot build them yet.
@@ -12,6 +12,7 @@ mod bench;
 mod bpf_object;
 mod build;
 mod demo;
+mod fuzz;
 mod lint;
 mod process;
 mod setup;
@@ -31,6 +32,7 @@ enum Task {
     Setup(setup::Args),
     Build(build::Args),
     Demo(demo::Args),
+    Fuzz(fuzz::Args),
     Lint(lint::Args),
     Test(test::Args),
     Bench(bench::Args),
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(args),
         Task::Build(args) => build::run(args),
         Task::Demo(args) => demo::run(args),
+        Task::Fuzz(args) => fuzz::run(args),
         Task::Lint(args) => lint::run(args),
         Task::Test(args) => test::run(args),
         Task::Bench(args) => bench::run(args),

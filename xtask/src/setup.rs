@@ -5,6 +5,7 @@
 
 use anyhow::Result;
 
+mod fuzzer;
 mod installer;
 mod linker;
 mod packages;
@@ -30,6 +31,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     toolchain::ensure_host_components(&mut installer)?;
     let toolchain = toolchain::ensure(&mut installer, args.bpf_toolchain)?;
     linker::ensure(&mut installer, toolchain.llvm)?;
+    fuzzer::ensure(&mut installer)?;
     installer.finish()?;
     toolchain.record()
 }

@@ -1,17 +1,17 @@
 //! `cargo xtask test`: everything that has to hold, or, with a filter, a few tests in seconds.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use anyhow::Result;
 
-use crate::{bench, lint, process, setup, steps::Steps};
+use crate::{bench, fuzz, lint, process, setup, steps::Steps};
 
 /// Checks and tests everything, or the tests asked for.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only tests whose name contains this, without the slow documentation and loom tests.
+    /// Only tests whose name contains this, without the slow documentation and loom tests and the fuzzer.
     filter: Option<String>,
-    /// Only tests that need neither root nor a network: unit, documentation and loom tests.
+    /// Only tests that need neither root nor a network: unit, documentation and loom tests, fuzzer.
     #[arg(long, conflicts_with = "lab")]
     unit: bool,
     /// Only tests in network namespaces. They need root.
@@ -69,6 +69,7 @@ fn unit(steps: &mut Steps, filter: Option<&str>) -> Result<()> {
         if process::root().join("lb-common/tests/loom.rs").exists() {
             steps.run("loom tests", &mut loom())?;
         }
+        fuzz::add(steps, Duration::from_secs(30), None)?;
     }
     Ok(())
 }

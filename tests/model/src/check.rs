@@ -31,7 +31,7 @@ pub fn check(input: &[u8], outcome: &Outcome, output: &[u8]) -> Result<(), Strin
         }
         Verdict::Pass | Verdict::Drop | Verdict::Answer => Ok(()),
         Verdict::Forward if outcome.egress.is_none() => Err("forwarded without an egress".into()),
-        Verdict::Forward if translated::is(outcome.reason, output) => translated::check(input, output),
+        Verdict::Forward if translated::is(outcome.reason, input, output) => translated::check(input, output),
         Verdict::Forward => forwarded(input, output),
     }
 }

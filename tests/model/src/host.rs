@@ -11,6 +11,7 @@ use lb_common::pipeline::{self, Outcome};
 use lb_common::reason::Reason;
 use lb_common::time::Tick;
 
+use crate::replay;
 use crate::scene::{INGRESS, OTHER_PORT};
 
 /// What was counted, by reason, service id and backend id.
@@ -117,6 +118,7 @@ impl<'a> Host<'a> {
             limited: &self.limited,
         };
         let outcome = pipeline::process(&mut packet, &tables);
+        replay::keep(frame, outcome.reason);
         Ran { outcome, output: packet.bytes().to_vec() }
     }
 

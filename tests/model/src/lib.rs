@@ -14,6 +14,7 @@ mod plain;
 mod quic;
 mod replay;
 mod scene;
+mod seed;
 mod store;
 
 pub use check::check;

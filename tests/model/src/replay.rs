@@ -9,11 +9,22 @@ use crate::host::Host;
 use crate::nat::answer;
 use crate::plain::Plain;
 use crate::scene::{Scene, SceneSizes};
+use crate::seed;
 
 /// Most steps of one run.
 const STEPS: u32 = 64;
 /// Bytes before a frame: none, too few and just enough for each outer header, what drivers leave.
 const HEADROOM: [usize; 11] = [0, 19, 20, 31, 32, 39, 40, 51, 52, 60, 256];
+
+/// Of the kinds of steps: changes of backends, tables and time; from here on, frames that [`frame`] makes. Between them are
+/// frames byte by byte.
+const KIND_DISTURB: usize = 0;
+const KIND_MADE: usize = 8;
+
+/// Keeps a run of this frame, with all the headroom there is, as a seed.
+pub(crate) fn keep(frame: &[u8], reason: Reason) {
+    seed::keep("pipeline", reason, &[KIND_MADE as u16 - 2], frame, &[HEADROOM.len() as u16 - 1]);
+}
 
 /// Runs what `data` says over the tables of [`Scene`]: frames, some of them given byte by byte, between them changes of
 /// backends, tables and time.
@@ -31,14 +42,14 @@ pub fn replay(data: &[u8]) -> Result<(), String> {
             break;
         }
         let kind = choice.below(16);
-        if kind == 0 {
+        if kind == KIND_DISTURB {
             now = now.plus(choice.below(40) as u32);
             Scene::disturb(&mut tables, choice.word(), now);
             continue;
         }
         let frame = match answers.pop() {
             Some(answer) if kind % 2 == 1 => answer,
-            _ if kind < 8 => choice.frame(),
+            _ if kind < KIND_MADE => choice.frame(),
             _ => frame(&mut choice, step),
         };
         let headroom = choice.pick(&HEADROOM);

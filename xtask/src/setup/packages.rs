@@ -6,7 +6,7 @@ use super::installer::Installer;
 use crate::process;
 
 /// A program, and the package that brings it.
-const PROGRAMS: [(&str, &str); 16] = [
+const PROGRAMS: [(&str, &str); 17] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("curl", "curl"),
@@ -23,6 +23,7 @@ const PROGRAMS: [(&str, &str); 16] = [
     ("python3", "python3"),
     ("scapy", "python3-scapy"),
     ("cc", "gcc"),
+    ("c++", "g++"),
 ];
 
 /// Installs the packages of the programs that are missing.

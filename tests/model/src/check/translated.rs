@@ -14,12 +14,15 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 /// Whether a frame that was forwarded for this reason was translated.
-pub(super) fn is(reason: Reason, output: &[u8]) -> bool {
-    let source = untagged(output).and_then(ends).map(|(source, ..)| source);
+pub(super) fn is(reason: Reason, input: &[u8], output: &[u8]) -> bool {
+    let source_of = |frame| untagged(frame).and_then(ends).map(|(source, ..)| source);
+    let source = source_of(output);
     match reason {
         Reason::NatReply => true,
         // Errors come from the address that their receiver talks to.
-        Reason::IcmpError => source.is_some_and(|source| is_snat(source) || is_error_of_weir(output)),
+        Reason::IcmpError => {
+            source.is_some_and(is_snat) || source != source_of(input) && is_error_of_weir(output)
+        }
         _ => source.is_some_and(is_snat),
     }
 }

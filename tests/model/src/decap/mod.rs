@@ -69,6 +69,7 @@ impl Backend {
         let mut buffer = frame.to_vec();
         let mut packet = Frame::new(&mut buffer, 0);
         let reason = self.with(|memory| decap::process(&mut packet, memory));
+        replay::keep_incoming(frame, reason);
         (reason, packet.bytes().to_vec())
     }
 
@@ -78,6 +79,7 @@ impl Backend {
         let mut buffer = frame.to_vec();
         let mut packet = Frame::new(&mut buffer, 0);
         let finding = self.with(|memory| mss::clamp(&mut packet, memory));
+        replay::keep_outgoing(frame, finding);
         (finding, packet.bytes().to_vec())
     }
 

@@ -1,12 +1,29 @@
 //! Frames at a backend from arbitrary bytes: what the fuzzer and the property tests run.
 
+use lb_common::decap::Reason;
+use lb_common::decap::mss::Finding;
 use lb_common::layout::Counter;
 
 use super::{Backend, answer, check_answer, check_incoming, incoming};
 use crate::choice::{Bytes, Choice};
+use crate::seed;
 
 /// Most steps of one run.
 const STEPS: u32 = 64;
+
+/// Of the kinds of steps, of which odd ones go out: frames byte by byte.
+const KIND_IN: usize = 0;
+const KIND_OUT: usize = 1;
+
+/// Keeps a run of a frame that comes in as a seed.
+pub(super) fn keep_incoming(frame: &[u8], reason: Reason) {
+    seed::keep("decap", reason, &[KIND_IN as u16], frame, &[]);
+}
+
+/// The same of one that goes out.
+pub(super) fn keep_outgoing(frame: &[u8], finding: Option<Finding>) {
+    seed::keep("decap", finding, &[KIND_OUT as u16], frame, &[]);
+}
 
 /// Runs what `data` says: frames that come in or go out, some of them given byte by byte.
 ///
@@ -21,7 +38,7 @@ pub fn replay_decap(data: &[u8]) -> Result<(), String> {
         let backend = Backend::default();
         let kind = choice.below(8);
         let frame = match kind {
-            0 | 1 => choice.frame(),
+            KIND_IN | KIND_OUT => choice.frame(),
             2 | 3 => answer(&mut choice),
             _ => incoming(&mut choice),
         };
