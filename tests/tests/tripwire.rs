@@ -1,6 +1,7 @@
 //! The tripwire against real servers: a dead one is out at once, and what servers do every day takes nobody out.
 
 use std::{
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -101,6 +102,46 @@ fn killed_server_is_suspect_at_once_and_down_when_it_refuses() -> Result<()> {
     let (last, gaps): (Distribution, Distribution) = (last.into_iter().collect(), gaps.into_iter().collect());
     println!("SIGKILL of nginx to its last new connection: {last}\nlongest gap of the sender: {gaps}");
     assert!(last.percentile(50) <= Duration::from_millis(20), "{last}");
+    Ok(())
+}
+
+/// A server that dies upon SIGUSR1 as one does whose socket is closed in the middle of a handshake: its host lets the
+/// client believe in one more connection, and forgets it.
+const DIES_BADLY: &str = r#"
+import os, signal, socket, time
+listener = socket.create_server(("0.0.0.0", 80))
+held = []
+def die(*_):
+    # The packet that ends a handshake is thrown away: the connection waits for data on this side.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
+    for connection in held:
+        connection.close()
+    time.sleep(0.01)
+    os._exit(0)
+signal.signal(signal.SIGUSR1, die)
+while True:
+    held.append(listener.accept()[0])
+"#;
+
+#[test]
+fn a_connection_that_died_in_its_handshake_does_not_bring_a_dead_server_back() -> Result<()> {
+    let lab = Lab::builder().direct(BACKENDS.len() as u8).start()?;
+    let backend = lab.backend("direct-1");
+    backend.kill();
+    let mut command = Command::new("python3");
+    command.args(["-c", DIES_BADLY]);
+    let server = backend.spawn(command)?;
+    let weir = lab.weir(&config("interval = \"100ms\""))?;
+    all_up(&weir);
+    let from = weir.log().len();
+    server.signal(Signal::USR1)?;
+    eventually("it is down", || transitions(&weir, from, "down").len() == 1);
+    weir.log()[from..].lines().for_each(|line| println!("  {line}"));
+    assert_eq!(transitions(&weir, from, "up"), Vec::<String>::new());
+    let suspect = transitions(&weir, from, "suspect");
+    assert!(suspect.iter().any(|line| line.contains("idle connection ended: closed")), "{suspect:?}");
+    let down = transitions(&weir, from, "down").remove(0);
+    assert!(down.contains("connection refused"), "{down}");
     Ok(())
 }
 

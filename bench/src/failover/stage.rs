@@ -27,6 +27,8 @@ const BLOCK: usize = 10;
 pub(super) const LOOK: Duration = Duration::from_millis(2);
 /// A backend that got nothing new for this time has been left.
 const QUIET: Duration = Duration::from_millis(30);
+/// What a check within milliseconds never takes: weir's log of such a trial is printed.
+const OUTLIER: Duration = Duration::from_millis(200);
 /// How long a backend may take to be left, or to be back.
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -176,6 +178,9 @@ impl<'a> Stage<'a> {
         let left_at = self.wait_until_left(backend, failed_at)?;
         let announced = self.downs(actor) - downs;
         let last_connection = left_at.saturating_sub(failed_at);
+        if actor == Actor::Weir && last_connection > OUTLIER {
+            eprintln!("trial {number}: {last_connection:?}; weir's log:\n{}", &self.weir.log()[log..]);
+        }
         let decision = match actor {
             Actor::Weir => Decision::read(&self.weir.log()[log..], backend.name(), left_at),
             Actor::Haproxy => None,

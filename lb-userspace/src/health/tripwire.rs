@@ -4,9 +4,12 @@
 //!
 //! The end of a connection proves nothing: servers close idle connections, and one worker of several may have
 //! ended. So it raises doubt, and a new connection tells: refused or reset is proof of a dead server, and one that
-//! stays open for [`PROOF`] is proof of a live one. A dying server may still accept into a backlog that is reset
-//! milliseconds later, hence the wait. A server that closes new connections but resets none leaves the doubt
-//! standing, and is failing only when that goes on for long.
+//! stays open for [`PROOF`] and is then joined by a second is proof of a live one. A dying server may still accept
+//! into a backlog that is reset milliseconds later, hence the wait. And a connection may be open on this side alone:
+//! where the packet that ends the handshake meets a socket that is being closed, the server's host throws it away and
+//! says nothing until the keepalive asks, a second later. Hence the second connect, which finds nobody listening any
+//! more; it is reset as soon as it is open. A server that closes new connections but resets none leaves the doubt standing,
+//! and is failing only when that goes on for long.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +18,7 @@ use std::time::Duration;
 use super::judge::{Failure, Sequence};
 use super::time::Moment;
 
-/// A connection that is open for this long has a server behind it.
+/// A connection that is open for this long has a server behind it, if that still takes others.
 pub(super) const PROOF: Duration = Duration::from_millis(20);
 /// The pause after the second connection in a row that ended young; it doubles up to the interval.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -71,6 +74,8 @@ pub(super) enum Report {
 pub(super) enum Step {
     /// Open a connection, after closing any other.
     Connect(Sequence),
+    /// Open a second connection beside the first.
+    Confirm,
     /// Tell the judge.
     Report(Report),
 }
@@ -84,6 +89,8 @@ enum State {
     Connecting { seq: Sequence, since: Moment },
     /// Open, and not yet for long enough.
     Proving { seq: Sequence, since: Moment },
+    /// Open for long enough; a second one is under way since `asked`.
+    Confirming { seq: Sequence, since: Moment, asked: Moment },
     /// Open.
     Held,
 }
@@ -110,6 +117,7 @@ impl Tripwire {
             State::Waiting { until } => Some(until),
             State::Connecting { since, .. } => Some(since + self.pace.timeout),
             State::Proving { since, .. } => Some(since + PROOF),
+            State::Confirming { asked, .. } => Some(asked + self.pace.timeout),
             State::Held => None,
         }
     }
@@ -125,20 +133,20 @@ impl Tripwire {
                 self.state = State::Connecting { seq: self.seq, since: now };
                 Some(Step::Connect(self.seq))
             }
-            State::Connecting { seq, .. } => {
+            State::Connecting { seq, .. } | State::Confirming { seq, .. } => {
                 // The wait for an answer was the pause.
                 self.state = State::Waiting { until: now };
                 Some(Step::Report(Report::Failed { seq, failure: Failure::Silent }))
             }
             State::Proving { seq, since } => {
-                (self.state, self.young) = (State::Held, None);
-                Some(Step::Report(Report::Alive { seq, connected_at: since }))
+                self.state = State::Confirming { seq, since, asked: now };
+                Some(Step::Confirm)
             }
             State::Held => None,
         }
     }
 
-    /// Whether a connection is under way.
+    /// Whether a first connection is under way.
     pub(super) fn is_connecting(&self) -> bool {
         matches!(self.state, State::Connecting { .. })
     }
@@ -150,15 +158,22 @@ impl Tripwire {
         }
     }
 
-    /// The network refused the connection under way.
+    /// The second connection is open.
+    pub(super) fn on_confirmed(&mut self) -> Option<Report> {
+        let State::Confirming { seq, since, .. } = self.state else { return None };
+        (self.state, self.young) = (State::Held, None);
+        Some(Report::Alive { seq, connected_at: since })
+    }
+
+    /// The network refused the connection under way, the first or the second.
     pub(super) fn on_refused(&mut self, failure: Failure, now: Moment) -> Option<Report> {
-        let State::Connecting { seq, .. } = self.state else { return None };
+        let (State::Connecting { seq, .. } | State::Confirming { seq, .. }) = self.state else { return None };
         Some(self.fail(seq, failure, now))
     }
 
     /// This host could not connect, which says nothing about the server.
     pub(super) fn on_not_tried(&mut self, now: Moment) -> Option<Report> {
-        let State::Connecting { seq, .. } = self.state else { return None };
+        let (State::Connecting { seq, .. } | State::Confirming { seq, .. }) = self.state else { return None };
         self.state = State::Waiting { until: now + self.pace.interval };
         Some(Report::Withdrawn { seq })
     }
@@ -170,9 +185,11 @@ impl Tripwire {
                 self.state = State::Waiting { until: now };
                 Some(Report::Doubt { failure: Failure::Ended(end.text()) })
             }
-            (State::Proving { seq, .. }, End::Reset) => Some(self.fail(seq, Failure::Reset, now)),
-            (State::Proving { seq, .. }, End::Silent) => Some(self.fail(seq, Failure::Silent, now)),
-            (State::Proving { seq, since }, End::Closed) => Some(self.ended_young(seq, since, now)),
+            (State::Proving { seq, since } | State::Confirming { seq, since, .. }, end) => Some(match end {
+                End::Reset => self.fail(seq, Failure::Reset, now),
+                End::Silent => self.fail(seq, Failure::Silent, now),
+                End::Closed => self.ended_young(seq, since, now),
+            }),
             (State::Waiting { .. } | State::Connecting { .. }, _) => None,
         }
     }

@@ -22,20 +22,47 @@ fn held() -> Tripwire {
     let mut wire = Tripwire::new(PACE, at(0));
     assert_eq!(wire.on_time(at(0)), Some(Step::Connect(1)));
     wire.on_connected(at(1));
-    let alive = Report::Alive { seq: 1, connected_at: at(1) };
-    assert_eq!(wire.on_time(at(21)), Some(Step::Report(alive)));
+    assert_eq!(wire.on_time(at(21)), Some(Step::Confirm));
+    assert_eq!(wire.on_confirmed(), Some(Report::Alive { seq: 1, connected_at: at(1) }));
     wire
 }
 
 #[test]
-fn a_connection_proves_a_server_only_after_twenty_milliseconds() {
+fn a_connection_proves_a_server_only_after_twenty_milliseconds_and_beside_a_second_one() {
     let mut wire = Tripwire::new(PACE, at(0));
     assert_eq!(wire.on_time(at(0)), Some(Step::Connect(1)));
     wire.on_connected(at(1));
     assert_eq!(wire.on_time(at(20)), None);
     assert_eq!(wire.next_deadline(), Some(at(21)));
-    assert!(matches!(wire.on_time(at(21)), Some(Step::Report(Report::Alive { .. }))));
+    assert_eq!(wire.on_confirmed(), None, "nothing was asked yet");
+    assert_eq!(wire.on_time(at(21)), Some(Step::Confirm));
+    assert_eq!(wire.next_deadline(), Some(at(521)));
+    assert!(matches!(wire.on_confirmed(), Some(Report::Alive { .. })));
     assert_eq!(wire.next_deadline(), None, "an idle connection needs no timer");
+}
+
+#[test]
+fn a_connection_that_only_this_side_believes_in_proves_nothing() {
+    let silent = |wire: &mut Tripwire| match wire.on_time(at(522)) {
+        Some(Step::Report(report)) => Some(report),
+        _ => None,
+    };
+    let cases: [(&str, &dyn Fn(&mut Tripwire) -> Option<Report>, Failure); 4] = [
+        ("nobody listens any more", &|wire| wire.on_refused(Failure::Refused, at(22)), Failure::Refused),
+        ("the host is gone", &silent, Failure::Silent),
+        ("it is reset after all", &|wire| wire.on_end(End::Reset, at(22)), Failure::Reset),
+        ("the keepalive has no answer", &|wire| wire.on_end(End::Silent, at(22)), Failure::Silent),
+    ];
+    for (what, happens, failure) in cases {
+        let mut wire = Tripwire::new(PACE, at(0));
+        wire.on_time(at(0));
+        wire.on_connected(at(1));
+        assert_eq!(wire.on_time(at(22)), Some(Step::Confirm));
+        assert_eq!(happens(&mut wire), Some(Report::Failed { seq: 1, failure }), "{what}");
+        assert_eq!(wire.on_confirmed(), None, "{what}");
+        let again = wire.next_deadline().expect("another attempt");
+        assert_eq!(wire.on_time(again), Some(Step::Connect(2)), "{what}");
+    }
 }
 
 #[test]
@@ -100,7 +127,8 @@ fn workers_that_die_one_after_the_other_never_fail_a_server() {
     now = wire.next_deadline().expect("an attempt");
     wire.on_time(now);
     wire.on_connected(now);
-    assert!(matches!(wire.on_time(now + PROOF), Some(Step::Report(Report::Alive { .. }))));
+    assert_eq!(wire.on_time(now + PROOF), Some(Step::Confirm));
+    assert!(matches!(wire.on_confirmed(), Some(Report::Alive { .. })));
     assert_eq!(wire.young, None);
 }
 
@@ -153,7 +181,7 @@ proptest! {
             now = now + MS * u32::try_from(wait).unwrap_or(0);
             let mut reports = Vec::new();
             reports.extend(match deed {
-                Deed::Connect => { wire.on_connected(now); None }
+                Deed::Connect => { wire.on_connected(now); wire.on_confirmed() }
                 Deed::Refuse => wire.on_refused(Failure::Refused, now),
                 Deed::End(end) => wire.on_end(end, now),
                 Deed::Nothing => None,
@@ -161,6 +189,7 @@ proptest! {
             while let Some(step) = wire.on_time(now) {
                 match step {
                     Step::Report(report) => reports.push(report),
+                    Step::Confirm => prop_assert!(open.is_some(), "of an attempt without a result"),
                     Step::Connect(seq) => {
                         // Reports come before the connects that follow them.
                         for report in reports.drain(..) { account(&report, &mut open, &mut held)?; }

@@ -20,7 +20,7 @@ use super::connect::{self, Outcome};
 use crate::config::model::Check;
 use crate::health::board::{Board, StreamId};
 use crate::health::drill::{Fail, Fate};
-use crate::health::judge::{Failure, Sequence};
+use crate::health::judge::Failure;
 use crate::health::time::Moment;
 use crate::health::tripwire::{End, Pace, Report, Step, Tripwire};
 
@@ -38,6 +38,8 @@ struct Wire {
     to: SocketAddr,
     check: Check,
     connection: Option<(u64, Socket)>,
+    /// The connect that confirms it.
+    second: Option<(u64, Socket)>,
     /// When the kernel would give the connection up, had its host gone as a drill plays it.
     given_up_at: Option<Moment>,
     /// The entry of `Tripwires::due` that counts.
@@ -65,6 +67,7 @@ impl Tripwires {
             to,
             check,
             connection: None,
+            second: None,
             given_up_at: None,
             scheduled: None,
         };
@@ -74,9 +77,8 @@ impl Tripwires {
 
     /// Ends one, if there is such a one.
     pub(super) fn remove(&mut self, id: StreamId) {
-        if let Some((token, _)) = self.wires.remove(&id).and_then(|wire| wire.connection) {
-            self.by_token.remove(&token);
-        }
+        self.close(id);
+        self.wires.remove(&id);
     }
 
     /// When [`Tripwires::run_due`] has something to do.
@@ -100,6 +102,9 @@ impl Tripwires {
     ) {
         let Some(&id) = self.by_token.get(&token) else { return };
         let Some(wire) = self.wires.get_mut(&id) else { return };
+        if wire.second.as_ref().is_some_and(|(second, _)| *second == token) {
+            return self.second_ready(id, flags, board, epoll, now);
+        }
         let Some((_, socket)) = &wire.connection else { return };
         if wire.machine.is_connecting() {
             match socket.take_error() {
@@ -107,15 +112,13 @@ impl Tripwires {
                     let interest = EventFlags::IN | EventFlags::RDHUP;
                     // Fails only for a socket that is not watched.
                     let _ = epoll::modify(epoll, socket, EventData::new_u64(token), interest);
-                    match board.fate(id, now) {
-                        Fate::Refused => {
+                    match heard(board, id, &wire.check, now) {
+                        Heard::Refused => {
                             let refused = wire.machine.on_refused(Failure::Refused, now);
                             return self.settle(id, refused, board, epoll, now);
                         }
-                        // It goes on waiting: nobody has heard that the connection is open.
-                        Fate::Lost => {}
-                        Fate::Late(by) if by >= wire.check.timeout => {}
-                        Fate::Late(_) | Fate::Passes => wire.machine.on_connected(now),
+                        Heard::Nothing => {}
+                        Heard::Open => wire.machine.on_connected(now),
                     }
                 }
                 Ok(None) => {}
@@ -128,6 +131,45 @@ impl Tripwires {
         } else {
             self.watch(id);
         }
+    }
+
+    /// Takes an event of the second connection; one that is open has done its work.
+    fn second_ready(
+        &mut self,
+        id: StreamId,
+        flags: EventFlags,
+        board: &mut Board,
+        epoll: BorrowedFd<'_>,
+        now: Moment,
+    ) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        let Some((token, socket)) = wire.second.take() else { return };
+        match socket.take_error() {
+            Ok(None) if flags.contains(EventFlags::OUT) => match heard(board, id, &wire.check, now) {
+                Heard::Refused => {
+                    self.by_token.remove(&token);
+                    let refused = wire.machine.on_refused(Failure::Refused, now);
+                    return self.settle(id, refused, board, epoll, now);
+                }
+                // It is closed, and goes on being waited for: nobody has heard of it.
+                Heard::Nothing => {}
+                Heard::Open => {
+                    if let Some(report) = wire.machine.on_confirmed() {
+                        tell(board, id, report, now);
+                    }
+                }
+            },
+            Ok(None) => {
+                wire.second = Some((token, socket));
+                return;
+            }
+            Ok(Some(error)) | Err(error) => {
+                self.by_token.remove(&token);
+                return self.not_connected(id, error, board, epoll, now);
+            }
+        }
+        self.by_token.remove(&token);
+        self.watch(id);
     }
 
     /// Has the connections of whoever a drill has just let fail end as they would.
@@ -217,7 +259,17 @@ impl Tripwires {
         while let Some(step) = self.wires.get_mut(&id).and_then(|wire| wire.machine.on_time(now)) {
             match step {
                 Step::Report(report) => tell(board, id, report, now),
-                Step::Connect(seq) => self.connect(id, seq, board, epoll),
+                Step::Connect(seq) => {
+                    self.close(id);
+                    let began = Moment::now();
+                    let opened = self.open(id, epoll);
+                    board.sent(id, seq, began, Moment::now());
+                    self.opened(id, opened, Attempt::First, board);
+                }
+                Step::Confirm => {
+                    let opened = self.open(id, epoll);
+                    self.opened(id, opened, Attempt::Second, board);
+                }
             }
         }
         self.watch(id);
@@ -233,48 +285,85 @@ impl Tripwires {
         wire.scheduled = at;
     }
 
-    /// Opens a new connection in place of any other.
-    fn connect(&mut self, id: StreamId, seq: Sequence, board: &mut Board, epoll: BorrowedFd<'_>) {
-        self.close(id);
-        let Some(wire) = self.wires.get_mut(&id) else { return };
-        let began = Moment::now();
-        let opened = open(wire.to, &wire.check);
-        board.sent(id, seq, began, Moment::now());
+    /// Starts a connect, and has the loop told of it.
+    fn open(&mut self, id: StreamId, epoll: BorrowedFd<'_>) -> io::Result<(u64, Socket)> {
+        let wire = self.wires.get(&id).ok_or(io::ErrorKind::NotFound)?;
+        let socket = open(wire.to, &wire.check)?;
         self.next += 1;
         let token = TRIPWIRE | self.next;
         let interest = EventFlags::OUT | EventFlags::IN | EventFlags::RDHUP;
-        let watched = opened.and_then(|socket| {
-            epoll::add(epoll, &socket, EventData::new_u64(token), interest)?;
-            Ok(socket)
-        });
-        match watched {
-            // Also where the connection is open already: the loop says so next.
-            Ok(socket) => {
-                wire.connection = Some((token, socket));
-                self.by_token.insert(token, id);
-            }
-            Err(error) => {
-                let now = Moment::now();
-                let report = match connect::outcome(error) {
-                    Outcome::Failed(failure) => wire.machine.on_refused(failure, now),
-                    Outcome::NotTried(error) => {
-                        self.trouble = Some((id, error));
-                        wire.machine.on_not_tried(now)
-                    }
-                    Outcome::Waiting | Outcome::Open => None,
-                };
-                if let Some(report) = report {
-                    tell(board, id, report, now);
-                }
-            }
-        }
+        epoll::add(epoll, &socket, EventData::new_u64(token), interest)?;
+        Ok((token, socket))
     }
 
-    /// Closes a connection, with a reset where it is open still.
+    /// Keeps a connect under way, or says why there is none.
+    fn opened(
+        &mut self,
+        id: StreamId,
+        opened: io::Result<(u64, Socket)>,
+        attempt: Attempt,
+        board: &mut Board,
+    ) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        let error = match opened {
+            // Also where the connection is open already: the loop says so next.
+            Ok((token, socket)) => {
+                self.by_token.insert(token, id);
+                match attempt {
+                    Attempt::First => wire.connection = Some((token, socket)),
+                    Attempt::Second => wire.second = Some((token, socket)),
+                }
+                return;
+            }
+            Err(error) => error,
+        };
+        let now = Moment::now();
+        let report = match connect::outcome(error) {
+            Outcome::Failed(failure) => wire.machine.on_refused(failure, now),
+            Outcome::NotTried(error) => {
+                self.trouble = Some((id, error));
+                wire.machine.on_not_tried(now)
+            }
+            Outcome::Waiting | Outcome::Open => None,
+        };
+        if let Some(report) = report {
+            tell(board, id, report, now);
+        }
+        self.close(id);
+    }
+
+    /// Closes its connections, with a reset where they are open still.
     fn close(&mut self, id: StreamId) {
-        if let Some((token, _)) = self.wires.get_mut(&id).and_then(|wire| wire.connection.take()) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        for (token, _) in wire.connection.take().into_iter().chain(wire.second.take()) {
             self.by_token.remove(&token);
         }
+    }
+}
+
+/// Which of a wire's connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    /// The one that is to stay.
+    First,
+    /// The one that confirms it.
+    Second,
+}
+
+/// What is heard of a connect that went well, while a drill may have its backend fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    Open,
+    Refused,
+    Nothing,
+}
+
+fn heard(board: &mut Board, id: StreamId, check: &Check, now: Moment) -> Heard {
+    match board.fate(id, now) {
+        Fate::Refused => Heard::Refused,
+        Fate::Lost => Heard::Nothing,
+        Fate::Late(by) if by >= check.timeout => Heard::Nothing,
+        Fate::Late(_) | Fate::Passes => Heard::Open,
     }
 }
 
