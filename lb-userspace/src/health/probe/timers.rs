@@ -2,8 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 
 use crate::health::board::StreamId;
 use crate::health::judge::Sequence;
@@ -20,27 +19,36 @@ pub(super) enum Task {
     Send,
 }
 
-/// Tasks by time.
+/// Tasks by time. Times lie on grids, so that many tasks have the same.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    heap: BinaryHeap<Reverse<(Moment, Task, StreamId)>>,
+    ahead: BTreeMap<Moment, Vec<(Task, StreamId)>>,
+    /// The time whose turn has come, and what is left of its tasks, the next one last.
+    turn: (Moment, Vec<(Task, StreamId)>),
 }
 
 impl Timers {
     /// Adds a task.
     pub(super) fn at(&mut self, at: Moment, stream: StreamId, task: Task) {
-        self.heap.push(Reverse((at, task, stream)));
+        self.ahead.entry(at).or_default().push((task, stream));
     }
 
     /// The time of the first task.
     pub(super) fn first(&self) -> Option<Moment> {
-        self.heap.peek().map(|Reverse((at, ..))| *at)
+        let (turn, left) = &self.turn;
+        let ahead = self.ahead.first_key_value().map(|(at, _)| *at);
+        ahead.into_iter().chain((!left.is_empty()).then_some(*turn)).min()
     }
 
-    /// Takes the first task if it is due.
+    /// Takes the first task if it is due. What is added for a time whose turn has come is next after that time's tasks.
     pub(super) fn pop_due(&mut self, now: Moment) -> Option<(Moment, StreamId, Task)> {
-        self.first().filter(|at| *at <= now)?;
-        self.heap.pop().map(|Reverse((at, task, stream))| (at, stream, task))
+        if self.turn.1.is_empty() {
+            let first = self.ahead.first_entry().filter(|first| *first.key() <= now)?;
+            self.turn = first.remove_entry();
+            self.turn.1.sort_unstable_by(|one, other| other.cmp(one));
+        }
+        let (at, left) = &mut self.turn;
+        left.pop().map(|(task, stream)| (*at, stream, task))
     }
 }
 
