@@ -9,6 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 use rustix::net::{RecvFlags, SendFlags, recvfrom, sendto};
 use rustix::rand::{GetRandomFlags, getrandom};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
@@ -46,6 +47,16 @@ impl Family {
         match self {
             Self::V4 => SockFilter::new(0xb1, 0, 0, 0), // ldx 4*([0]&0xf)
             Self::V6 => SockFilter::new(0x01, 0, 0, 0), // ldx #0
+        }
+    }
+
+    /// Has packets leave unfragmented or not at all: small as they are, they need no identification then (RFC 6864), which
+    /// the kernel draws at some cost.
+    pub(super) fn never_fragment(self, socket: &Socket) -> io::Result<()> {
+        match self {
+            Self::V4 => Ok(set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE)?),
+            // IPv6 has no identification in its header.
+            Self::V6 => Ok(()),
         }
     }
 
@@ -162,6 +173,7 @@ impl EchoSocket {
         };
         let socket = Socket::new(family.domain(), Type::RAW.nonblocking().cloexec(), Some(protocol))?;
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        family.never_fragment(&socket)?;
         socket.attach_filter(&[
             family.load_header_length(),
             SockFilter::new(0x50, 0, 0, 0),                  // ldb [x + 0]: type

@@ -71,6 +71,7 @@ impl HalfOpenSocket {
         let port = reserved.local_addr()?.as_socket().map_or(0, |local| local.port());
         let raw = Socket::new(family.domain(), Type::RAW.nonblocking().cloexec(), Some(Protocol::TCP))?;
         raw.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        family.never_fragment(&raw)?;
         raw.attach_filter(&[
             family.load_header_length(),
             SockFilter::new(0x48, 0, 0, 2), // ldh [x + 2]: destination port
