@@ -3,6 +3,7 @@
 //! The config goes the daemon's way: text, validated config, desired state, apply to the kernel's maps. The parts that
 //! need no daemon run in this process; reloads and runtime changes go to a real daemon (module `daemon`).
 
+mod bare;
 mod checks;
 mod config;
 mod daemon;
