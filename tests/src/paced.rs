@@ -18,6 +18,10 @@ use crate::gate::monotonic;
 /// How often a paused thread looks whether it is to go on.
 const NAP: Duration = Duration::from_millis(1);
 
+/// Before whatever else hurries: of threads with one priority a load would wait while a killed server with the other ends of its
+/// memory goes, for a millisecond and more.
+const PRIORITY_OF_LOADS: u8 = 2;
+
 /// A thread that does something at a steady pace; stopped when dropped.
 #[derive(Debug)]
 pub struct Paced {
@@ -64,7 +68,7 @@ impl Paced {
         let shared = Arc::new(Shared::default());
         let of_thread = shared.clone();
         let run = move || {
-            hurry();
+            realtime(PRIORITY_OF_LOADS);
             let mut due = monotonic();
             for number in 0.. {
                 while of_thread.order.load(Ordering::Relaxed) == order::PAUSE {
@@ -144,8 +148,14 @@ impl Drop for Paced {
 ///
 /// Where that is refused it says so; [`Paced::worst_gap`] shows what that did to a load.
 pub fn hurry() {
+    realtime(1);
+}
+
+/// Moves the calling thread to SCHED_FIFO.
+fn realtime(priority: u8) {
+    let priority = priority.to_string();
     let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
-    let status = Command::new("chrt").args(["--fifo", "--pid", "1", &thread]).status();
+    let status = Command::new("chrt").args(["--fifo", "--pid", &priority, &thread]).status();
     if !status.as_ref().is_ok_and(|status| status.success()) {
         eprintln!("no real-time priority: chrt: {status:?}");
     }

@@ -50,6 +50,12 @@ pub(super) struct Row {
     goal_p50_ms: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     goal_tail_ms: Option<f64>,
+    /// From the failure until the kernel had closed the killed server's listening socket: it accepts till then. In the middle,
+    /// and the worst.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    socket_closed_after_ms: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    socket_closed_after_worst_ms: Option<f64>,
     /// New connections a second to each backend.
     new_per_second: f64,
     /// The longest gap of the sender within a trial.
@@ -92,7 +98,9 @@ impl Row {
             takes.kept.len()
         );
         let words = ["decision to effect on the next packet", "weir", "–"];
-        Self::of(id, words, Some(Goal { p50_ms: 0.02, tail_ms: 0.1 }), takes, decisions)
+        let row = Self::of(id, words, Some(Goal { p50_ms: 0.02, tail_ms: 0.1 }), takes, decisions)?;
+        // It counts from the decision.
+        Ok(Self { socket_closed_after_ms: None, socket_closed_after_worst_ms: None, ..row })
     }
 
     fn of(
@@ -106,6 +114,8 @@ impl Row {
         times.sort_unstable();
         let sums: Distribution = times.iter().copied().collect();
         let gap = takes.kept.iter().map(|trial| trial.sender_gap).max().unwrap_or_default();
+        let closed: Vec<Duration> = takes.kept.iter().filter_map(|trial| trial.socket_closed).collect();
+        let closed: Option<Distribution> = (!closed.is_empty()).then(|| closed.into_iter().collect());
         let rates: Vec<f64> = takes.kept.iter().map(|trial| trial.per_second).collect();
         Ok(Self {
             id: id.to_owned(),
@@ -120,6 +130,8 @@ impl Row {
             worst_ms: ms(sums.worst()),
             goal_p50_ms: goal.map(|goal| goal.p50_ms),
             goal_tail_ms: goal.map(|goal| goal.tail_ms),
+            socket_closed_after_ms: closed.as_ref().map(|closed| ms(closed.percentile(50))),
+            socket_closed_after_worst_ms: closed.as_ref().map(|closed| ms(closed.worst())),
             new_per_second: median(&rates).round(),
             sender_gap_ms: ms(gap),
             false_downs: takes.kept.iter().map(|trial| trial.false_downs).sum(),
@@ -145,11 +157,18 @@ impl Row {
         let Self { who, failure, signal, p50_ms, p90_ms, p99_ms, worst_ms, trials, repeated, .. } = self;
         let goal =
             self.verdict().map_or_else(String::new, |(goal, verdict)| format!("  (goal {goal}: {verdict})"));
+        let closed =
+            self.closed().map_or_else(String::new, |closed| format!(", socket closed after {closed}"));
         format!(
             "{who:8} {failure}; {signal}: p50 {p50_ms:.3} p90 {p90_ms:.3} p99 {p99_ms:.3} worst {worst_ms:.3} ms; \
-             {trials} trials, {repeated} repeated, {:.0}/s, false downs {}, load {}{goal}",
-            self.new_per_second, self.false_downs, self.load_average
+             {trials} trials, {repeated} repeated, {:.0}/s, sender gap {}{closed}, false downs {}, load {}{goal}",
+            self.new_per_second, self.sender_gap_ms, self.false_downs, self.load_average
         )
+    }
+
+    /// When the socket was closed: in the middle, and the worst.
+    fn closed(&self) -> Option<String> {
+        Some(format!("{} / {}", self.socket_closed_after_ms?, self.socket_closed_after_worst_ms?))
     }
 }
 
@@ -205,14 +224,14 @@ impl Ledger {
         let Machine { cpu, cpus, kernel, .. } = &self.machine;
         let mut text = format!(
             "{cpu} ({cpus} CPUs), Linux {kernel}. Milliseconds.\n\n\
-             | failure | who | signal | p50 | p90 | p99 | worst | trials (repeated) | new/s | false downs | load | goal: p50 / tail | |\n\
-             |---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+             | failure | who | signal | p50 | p90 | p99 | worst | socket closed: p50 / worst | trials (repeated) | new/s | false downs | load | goal: p50 / tail | |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
         );
         for row in &self.rows {
             let (goal, verdict) = row.verdict().unwrap_or_default();
             let _ = writeln!(
                 text,
-                "| {} | {} | {} (`{}`) | {} | {} | {} | {} | {} ({}) | {} | {} | {} | {goal} | {verdict} |",
+                "| {} | {} | {} (`{}`) | {} | {} | {} | {} | {} | {} ({}) | {} | {} | {} | {goal} | {verdict} |",
                 row.failure,
                 row.who,
                 row.signal,
@@ -221,6 +240,7 @@ impl Ledger {
                 row.p90_ms,
                 row.p99_ms,
                 row.worst_ms,
+                row.closed().unwrap_or_default(),
                 row.trials,
                 row.repeated,
                 row.new_per_second,
@@ -245,6 +265,7 @@ mod tests {
     fn takes(times_us: &[u64]) -> Takes {
         let trial = |us: &u64| Trial {
             last_connection: Duration::from_micros(*us),
+            socket_closed: Some(Duration::from_micros(*us / 2)),
             decision: None,
             sender_gap: Duration::from_micros(100),
             per_second: 10_000.0,

@@ -59,6 +59,7 @@ pub(super) fn play(one: &Match, trials: usize, gap: Duration) -> Result<Vec<Row>
         let before = failed_at.saturating_sub(Duration::from_millis(100));
         let trial = Trial {
             last_connection: left_at.saturating_sub(failed_at),
+            socket_closed: None,
             decision: Decision::read(&log, BEHIND, left_at),
             sender_gap: syns.worst_gap(failed_at, left_at + LOOK),
             per_second: syns.count_between(before, failed_at) as f64 * 10.0 / 2.0,

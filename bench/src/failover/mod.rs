@@ -7,6 +7,7 @@
 //! flatter.
 
 mod chart;
+mod closings;
 mod haproxy;
 mod ledger;
 mod link;

@@ -72,6 +72,7 @@ impl Pool<'_> {
         let before = failed_at.saturating_sub(Duration::from_secs(1));
         let trial = Trial {
             last_connection: lowered.saturating_sub(failed_at),
+            socket_closed: None,
             decision: None,
             sender_gap: self.load.worst_gap(failed_at, failed_at + FINE),
             per_second: self.load.count_between(before, failed_at) as f64 / f64::from(BACKENDS),

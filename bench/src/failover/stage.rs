@@ -10,6 +10,7 @@ use weir_tests::{
     monotonic,
 };
 
+use super::closings::Closings;
 use super::haproxy::Relay;
 use super::ledger::Row;
 use super::rows::{Fault, Match};
@@ -17,6 +18,8 @@ use super::trial::{Decision, Takes, Trial};
 use super::{link, passive};
 
 const BACKENDS: u8 = 2;
+/// What checks connect to.
+const PORT: u16 = 80;
 /// New connections a second to each backend.
 pub(super) const SYNS: u32 = 10_000;
 /// The same through HAProxy, which shakes hands: what client, proxy and servers can do on few cores.
@@ -27,7 +30,7 @@ const BLOCK: usize = 10;
 pub(super) const LOOK: Duration = Duration::from_millis(2);
 /// A backend that got nothing new for this time has been left.
 const QUIET: Duration = Duration::from_millis(30);
-/// What a check within milliseconds never takes: weir's log of such a trial is printed.
+/// What a check within milliseconds never takes: weir's log of such a trial is printed, and of one with a second down.
 const OUTLIER: Duration = Duration::from_millis(200);
 /// How long a backend may take to be left, or to be back.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -76,6 +79,8 @@ struct Stage<'a> {
     weir: WeirProc,
     syns: SynLoad,
     relay: Option<(Relay, ConnectLoad)>,
+    /// Of servers that are killed.
+    closings: Option<Closings>,
     /// The sender may fall this far behind in the time that a trial looks at.
     gap: Duration,
     lab: Lab,
@@ -84,7 +89,7 @@ struct Stage<'a> {
 impl<'a> Stage<'a> {
     fn set(one: &'a Match, gap: Duration) -> Result<Self> {
         let web = Web {
-            ports: vec![80, weir_tests::RELAYED_PORT],
+            ports: vec![PORT, weir_tests::RELAYED_PORT],
             scheduling: Scheduling::Realtime,
             ..Web::default()
         };
@@ -104,7 +109,8 @@ impl<'a> Stage<'a> {
                 Some((relay, load))
             }
         };
-        Ok(Self { one, weir, syns, relay, gap, lab })
+        let closings = (one.fault == Fault::Killed).then(|| Closings::watch(PORT)).flatten();
+        Ok(Self { one, weir, syns, relay, closings, gap, lab })
     }
 
     /// Lets one actor play some undisturbed trials, and stops it again.
@@ -178,16 +184,19 @@ impl<'a> Stage<'a> {
         let left_at = self.wait_until_left(backend, failed_at)?;
         let announced = self.downs(actor) - downs;
         let last_connection = left_at.saturating_sub(failed_at);
-        if actor == Actor::Weir && last_connection > OUTLIER {
-            eprintln!("trial {number}: {last_connection:?}; weir's log:\n{}", &self.weir.log()[log..]);
+        if actor == Actor::Weir && (last_connection > OUTLIER || announced > 1) {
+            let log = &self.weir.log()[log..];
+            eprintln!("trial {number}: {last_connection:?}, {announced} downs; weir's log:\n{log}");
         }
         let decision = match actor {
             Actor::Weir => Decision::read(&self.weir.log()[log..], backend.name(), left_at),
             Actor::Haproxy => None,
         };
         let before = failed_at.saturating_sub(Duration::from_millis(100));
+        let closed_at = self.closings.as_ref().and_then(|closings| closings.first_since(failed_at));
         let trial = Trial {
             last_connection,
+            socket_closed: closed_at.map(|at| at.saturating_sub(failed_at)),
             decision,
             sender_gap: load.worst_gap(failed_at, failed_at.max(left_at) + LOOK),
             per_second: load.count_between(before, failed_at) as f64 * 10.0 / backends.len() as f64,

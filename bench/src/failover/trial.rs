@@ -10,6 +10,8 @@ use weir_tests::monotonic;
 pub(super) struct Trial {
     /// From just before the failure to the last new connection.
     pub(super) last_connection: Duration,
+    /// From just before the failure until the server's listening socket was closed, where that is its end and the kernel told.
+    pub(super) socket_closed: Option<Duration>,
     /// When weir decided, as far as its log says.
     pub(super) decision: Option<Decision>,
     /// The longest time without a new connection from the sender, from the failure to a little after the last one.
