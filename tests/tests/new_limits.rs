@@ -84,7 +84,7 @@ fn maps_of_an_older_layout_are_made_anew_and_flows_are_taken_over_without_a_lost
     let (_, maps) = load::open(&Pins::new(weir.bpffs()), Access::ReadWrite)?;
     maps.meta.update(0, |meta| meta.layout_version = CARRIED_SINCE);
     // Maps that came later.
-    for name in ["fragments", "trace"] {
+    for name in ["backend_handshakes", "fragments", "trace"] {
         fs::remove_file(weir.bpffs().join("maps").join(name))?;
     }
     weir.launch()?;

@@ -172,7 +172,8 @@ impl Code {
     }
 }
 
-/// Bits 0–19 deadline, 20–22 class, 24–31 generation of the backend id.
+/// Bits 0–19 deadline, 20–22 class, 24–31 generation of the backend id. In mode `nat` bit 23: the backend has answered the
+/// SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta(pub u32);
 
@@ -189,6 +190,36 @@ impl Meta {
     #[must_use]
     pub const fn of(deadline: Tick, code: Code, generation: u8) -> Self {
         Self(deadline.bits() | code.0 << 20 | (generation as u32) << 24)
+    }
+
+    const ANSWERED: u32 = 1 << 23;
+
+    /// Of a flow whose backend has answered the SYN, by whatever.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answered(self) -> Self {
+        Self(self.0 | Self::ANSWERED)
+    }
+
+    /// Of a flow whose backend has answered if it had by `before`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answered_as(self, before: Self) -> Self {
+        Self(self.0 | before.0 & Self::ANSWERED)
+    }
+
+    /// Whether the backend has answered the SYN, as far as its packets pass weir.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_answered(self) -> bool {
+        self.0 & Self::ANSWERED != 0
+    }
+
+    /// Whether only a SYN was seen of the flow, and no answer to it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn awaits_answer(self) -> bool {
+        self.0 & (7 << 20 | Self::ANSWERED) == (Class::Embryonic as u32) << 20
     }
 
     /// The class as stored.
@@ -295,5 +326,20 @@ mod tests {
             assert_eq!(meta.idle(start.plus(idle), kept), idle);
         }
         assert_eq!((meta.class(), meta.generation()), (Class::Proven, 9));
+    }
+
+    #[test]
+    fn that_a_backend_answered_is_apart_from_all_else_of_a_meta() {
+        for class in [Class::Embryonic, Class::Answered, Class::Ended] {
+            let meta = Meta::new(Tick::from_bits(0xf_ffff), class, 0);
+            let answered = meta.answered();
+            assert!(answered.is_answered() && !meta.is_answered() && !answered.awaits_answer());
+            assert_eq!(meta.awaits_answer(), class == Class::Embryonic);
+            assert_eq!(
+                (answered.class(), answered.deadline(), answered.generation()),
+                (class, Tick::from_bits(0xf_ffff), 0)
+            );
+            assert_eq!((meta.answered_as(answered), meta.answered_as(meta)), (answered, meta));
+        }
     }
 }

@@ -14,11 +14,13 @@ pub struct Counter {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Handshakes {
-    /// Counts by step.
-    pub steps: [u64; 4],
+    /// Counts by step; the last two are zero.
+    pub steps: [u64; 8],
 }
 
-/// A step of a flow's opening, as far as it shows in the client's direction.
+/// A step of a flow's opening, or its sudden end, each counted once a flow but for SYNs that come again.
+///
+/// All modes see what clients send. What backends send passes weir in mode `nat` alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum HandshakeStep {
@@ -28,6 +30,12 @@ pub enum HandshakeStep {
     Repeated = 1,
     /// The client sent on: it has the backend's answer.
     Completed = 2,
+    /// Mode `nat`: the backend's SYN-ACK came.
+    Answered = 3,
+    /// Mode `nat`: the backend's RST came instead.
+    Refused = 4,
+    /// Mode `nat`: the backend's RST came to a flow that it had answered and nobody had closed.
+    Reset = 5,
 }
 
 impl Handshakes {

@@ -4,11 +4,11 @@
 pub const MAGIC: u64 = 0x7765_6972_6d61_7073;
 
 /// Version of the layouts in this module. An adopter of maps with another version builds new maps.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// The oldest version whose flows a start takes over into new maps. What it reads there is laid out as here: [`MetaHead`],
-/// the labels, [`super::HotWord`] in [`super::Backend`], the flow tables. Whoever changes one of these sets it to the
-/// version of the change.
+/// the labels, [`super::HotWord`] in [`super::Backend`], the flow tables, [`super::Counter`]. Whoever changes one of these
+/// sets it to the version of the change.
 pub const CARRIED_SINCE: u32 = 3;
 
 /// Sizes and secrets that the program needs; constants of the loaded program (`.rodata`), a copy is in [`Meta`].

@@ -193,11 +193,11 @@ pub fn bind(record: &NatPort, flow: &Flow, owner: &Owner, backend: u32, meta: Me
     record.state.set(meta.0 as u64 | (backend as u64 & 0xffff) << 32 | number << 48);
 }
 
-/// Gives a flow another class and deadline, where nothing else changed meanwhile.
+/// Gives a flow another class and deadline, where nothing else changed meanwhile; whether nothing did. Where something did,
+/// some other packet has just refreshed it, or its port was taken back.
 #[inline(always)]
-pub fn refresh(record: &NatPort, held: &Held, meta: Meta) {
-    // Where it did, some other packet has just refreshed it, or its port was taken back.
-    let _ = record.state.exchange(held.state, held.state & !0xffff_ffff | meta.0 as u64);
+pub fn refresh(record: &NatPort, held: &Held, meta: Meta) -> bool {
+    record.state.exchange(held.state, held.state & !0xffff_ffff | meta.0 as u64)
 }
 
 #[cfg(test)]

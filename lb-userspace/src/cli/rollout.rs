@@ -17,7 +17,7 @@ pub enum RolloutVerb {
     /// Give canaries a share of a pool's new flows.
     #[command(after_help = "\
 The share grows by --step every --every, as long as all guards hold; a guard that fails takes it away at once.
-Metrics of the canaries: handshake_ratio (completed of opened TCP flows), probe_p99_ms, up_ratio.
+Metrics of the canaries: handshake_ratio (completed of opened TCP flows; mode nat: answered), probe_p99_ms, up_ratio.
 Without --guard: up_ratio>=1.
 
 Examples:

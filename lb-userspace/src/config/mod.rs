@@ -27,6 +27,7 @@ mod report;
 mod resolve;
 mod scalar;
 mod service;
+mod sight;
 mod snat;
 mod source;
 mod table_size;

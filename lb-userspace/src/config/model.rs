@@ -256,7 +256,8 @@ pub struct Pool {
     pub last_resort: LastResort,
     /// Largest share of the pool's weight that soft and passive findings may take out, 0..=1.
     pub max_ejected: f64,
-    /// SYNs within 5 s below which a backend's handshakes are not compared with the pool's; 0 turns that off.
+    /// SYNs within 5 s below which a backend's handshakes, or answers where they pass weir, are not compared with the
+    /// pool's; 0 turns that off.
     pub passive_sample: u32,
     /// How much larger than the pool's a backend's share of failed handshakes must be to stand out, 0..=1.
     pub passive_excess: f64,

@@ -4,7 +4,7 @@ use lb_common::layout::HandshakeStep;
 
 use super::engine::Engine;
 use crate::health::BackendKey;
-use crate::health::passive::Handshakes;
+use crate::health::passive::{Handshakes, Sight};
 
 impl Engine {
     /// Totals of a backend's handshakes since the maps were made; `None` without such a backend.
@@ -15,7 +15,15 @@ impl Engine {
             opened: steps.of(HandshakeStep::Opened),
             repeated: steps.of(HandshakeStep::Repeated),
             completed: steps.of(HandshakeStep::Completed),
+            answered: steps.of(HandshakeStep::Answered),
+            refused: steps.of(HandshakeStep::Refused),
+            reset: steps.of(HandshakeStep::Reset),
         })
+    }
+
+    /// What is seen of the handshakes of a pool.
+    pub(super) fn sight_of(&self, pool: &str) -> Sight {
+        if self.config.answering_pools().contains(pool) { Sight::Both } else { Sight::Clients }
     }
 
     /// Reads the number of new TCP flows that a backend was sent, again and again.

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 use crate::config::model::Limits;
 use crate::failure::{Code, Failure};
 use crate::flows;
-use crate::maps::counters::{CounterKind, CounterMaps};
+use crate::maps::counters::{CounterKind, CounterMaps, PacketCounters};
 use crate::maps::load::{self, LoadError, Loaded};
 use crate::maps::mapping::Access;
 use crate::maps::next_program::NextProgramError;
@@ -175,14 +175,14 @@ impl Instance {
         let carried = flows::carry(from, &self.maps, &ids, Tick::from_ns(flows::now_ns()));
         info!("copied flows to the new maps: {carried:?}");
         // Last: packets counted between here and the attaching are not in the new sums.
-        let old = match CounterMaps::open(pins) {
+        let old = match PacketCounters::open(pins) {
             Ok(old) => old,
             Err(error) => {
                 warn!("counters begin anew: {error}");
                 return Ok(());
             }
         };
-        let mut new = CounterMaps::open(&self.pins)?;
+        let mut new = PacketCounters::open(&self.pins)?;
         let mut copy = |kind, from, to| {
             let counter = old.sum(kind, from);
             new.set(kind, to, counter)

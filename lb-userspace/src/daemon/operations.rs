@@ -16,14 +16,15 @@ use crate::cli::args::Global;
 use crate::events::{EventFilter, History};
 use crate::explain::{ExplainedFrames, Frames};
 use crate::failure::Failure;
-use crate::health::{BackendHealth, HandshakeStatus, Which, passive};
+use crate::health::passive::{self, Sight};
+use crate::health::{BackendHealth, HandshakeStatus, Which};
 use crate::maps::set::MapSet;
 use crate::rollout::request::RolloutRequest;
 use crate::state::denied::DenyRequest;
 use crate::state::limited::LimitRequest;
 use crate::state::overlay::BackendName;
 use crate::state::request::{BackendRequest, Changed, ChangedBackend};
-use crate::view::backends::{Backend, Backends, Handshakes, LastProbe};
+use crate::view::backends::{Answers, Backend, Backends, Handshakes, LastProbe};
 use crate::view::deny::{Denied, DenyFilter};
 use crate::view::drill::{DrillReport, DrillRequest};
 use crate::view::events::{Events, StateAt};
@@ -94,13 +95,20 @@ fn with_probes(backends: &mut [Backend], health: &[BackendHealth]) {
     for backend in backends {
         let found = by_name.get(&(backend.pool.as_str(), backend.name.as_str())).copied();
         backend.handshakes = found.map(|health| {
-            let HandshakeStatus { window, outlier, admit } = health.handshakes;
+            let HandshakeStatus { window, sight, outlier, admit } = health.handshakes;
+            let answers = (sight == Sight::Both).then(|| Answers {
+                answered: window.answered,
+                refused: window.refused,
+                unanswered: window.unanswered(),
+                reset: window.reset,
+            });
             Handshakes {
                 window_s: passive::WINDOW.as_secs(),
                 opened: window.opened,
                 repeated: window.repeated,
                 completed: window.completed,
-                ratio: window.ratio(),
+                answers,
+                ratio: window.ratio(sight),
                 outlier,
                 admit_permille: admit,
             }

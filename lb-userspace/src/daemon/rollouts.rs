@@ -14,6 +14,7 @@ use crate::command;
 use crate::events::{Event, Kind};
 use crate::failure::{Code, Failure};
 use crate::health::machine::Health;
+use crate::health::passive::Sight;
 use crate::health::split::Split;
 use crate::health::timings::percentile_99;
 use crate::health::{BackendHealth, Which};
@@ -94,35 +95,40 @@ impl Drop for Asked {
 /// Openings of flows of the canaries over the last minute: the data plane's counts, read once a second.
 #[derive(Debug, Default)]
 struct Handshakes {
-    /// Flows opened and flows completed, since the maps were made.
+    /// What makes a flow one that succeeded.
+    sight: Sight,
+    /// Flows opened and those of them that succeeded, since the maps were made.
     counts: VecDeque<(u64, u64)>,
 }
 
 impl Handshakes {
     /// A minute, and the lag.
     const SECONDS: usize = 60 + Self::LAG;
-    /// A handshake completes within this many seconds of its opening.
+    /// A handshake succeeds within this many seconds of its opening.
     const LAG: usize = 2;
     /// Flows that a ratio needs.
     const FEWEST: u64 = 20;
 
-    fn note(&mut self, opened: u64, completed: u64) {
+    fn note(&mut self, sight: Sight, opened: u64, succeeded: u64) {
+        if self.sight != sight {
+            *self = Self { sight, ..Self::default() };
+        }
         if self.counts.len() > Self::SECONDS {
             self.counts.pop_front();
         }
-        self.counts.push_back((opened, completed));
+        self.counts.push_back((opened, succeeded));
     }
 
-    /// Completed of opened flows: what was completed by now, of what was opened a little earlier.
+    /// The share of opened flows that succeeded: by now, of what was opened a little earlier.
     fn ratio(&self) -> Option<f64> {
         let (opened_from, _) = self.counts.front()?;
-        let (_, completed_from) = self.counts.get(Self::LAG)?;
+        let (_, succeeded_from) = self.counts.get(Self::LAG)?;
         let (opened_to, _) = self.counts.get(self.counts.len().checked_sub(1 + Self::LAG)?)?;
-        let (_, completed_to) = self.counts.back()?;
+        let (_, succeeded_to) = self.counts.back()?;
         let opened = opened_to.saturating_sub(*opened_from);
-        let completed = completed_to.saturating_sub(*completed_from);
+        let succeeded = succeeded_to.saturating_sub(*succeeded_from);
         #[expect(clippy::cast_precision_loss, reason = "flows of a minute stay far below 2^53")]
-        let ratio = completed as f64 / opened as f64;
+        let ratio = succeeded as f64 / opened as f64;
         (opened >= Self::FEWEST).then(|| ratio.min(1.0))
     }
 }
@@ -300,9 +306,10 @@ impl Engine {
             *backend.key.pool == *rollout.pool && rollout.canary.contains(&*backend.key.backend)
         });
         let states: Vec<Health> = of_canaries.map(|backend| backend.health).collect();
-        let (opened, completed) = self.handshakes(rollout);
+        let sight = self.sight_of(&rollout.pool);
+        let (opened, succeeded) = self.handshakes(rollout, sight);
         let handshake_ratio = self.rollouts.current.get_mut(&rollout.pool).and_then(|active| {
-            active.handshakes.note(opened, completed);
+            active.handshakes.note(sight, opened, succeeded);
             active.handshakes.ratio()
         });
         Measures {
@@ -314,11 +321,11 @@ impl Engine {
 }
 
 impl Engine {
-    /// TCP flows of a rollout's canaries that were opened, and those whose handshake was completed, since the maps
-    /// were made.
-    fn handshakes(&self, rollout: &Rollout) -> (u64, u64) {
+    /// TCP flows of a rollout's canaries that were opened, and those whose handshake succeeded, since the maps were made.
+    fn handshakes(&self, rollout: &Rollout, sight: Sight) -> (u64, u64) {
         let canaries = rollout.canary.iter().filter_map(|name| self.handshakes_of(&rollout.pool, name));
-        canaries.fold((0, 0), |(opened, completed), one| (opened + one.opened, completed + one.completed))
+        canaries
+            .fold((0, 0), |(opened, succeeded), one| (opened + one.opened, succeeded + one.succeeded(sight)))
     }
 }
 
@@ -343,18 +350,23 @@ mod tests {
         assert_eq!(handshakes.ratio(), None);
         // A hundred flows a second, each completed within the next.
         for second in 0..200 {
-            handshakes.note(1000 + second * 100, 700 + second.saturating_sub(1) * 100);
+            handshakes.note(Sight::Clients, 1000 + second * 100, 700 + second.saturating_sub(1) * 100);
             if second == 1 {
                 assert_eq!(handshakes.ratio(), None, "too short");
             }
         }
         assert_eq!(handshakes.ratio(), Some(1.0));
         let (opened, completed) = *handshakes.counts.back().expect("counts");
-        (1..=60).for_each(|second| handshakes.note(opened + second * 100, completed + second * 30));
+        (1..=60).for_each(|second| {
+            handshakes.note(Sight::Clients, opened + second * 100, completed + second * 30);
+        });
         let ratio = handshakes.ratio().expect("enough");
         assert!((0.29..0.36).contains(&ratio), "{ratio}");
-        (0..200).for_each(|_| handshakes.note(1 << 40, 1 << 40));
+        (0..200).for_each(|_| handshakes.note(Sight::Clients, 1 << 40, 1 << 40));
         assert_eq!(handshakes.ratio(), None, "no flow is no ratio");
+        // Another count, which is no continuation of the one before.
+        (0..60).for_each(|second| handshakes.note(Sight::Both, (2 << 40) + second * 100, second * 100));
+        assert_eq!(handshakes.ratio(), Some(1.0));
     }
 
     #[test]

@@ -86,6 +86,7 @@ impl Wanted<'_> {
             splits: self.rollouts.splits(),
             ways: self.network.links(),
             tunnels: self.network.tunnels(self.config),
+            answering: self.config.answering_pools(),
             ..Targets::default()
         };
         for (pool, target) in self.config.pools.values().zip(targets.pools.values_mut()) {

@@ -17,7 +17,7 @@ use super::guard::{Guard, GuardRules};
 use super::hearsay::Hearsay;
 use super::judge::{Failure, Judge, Nature, Sequence};
 use super::machine::{Change, Finding, Pace};
-use super::passive::{PassiveRules, Verdict};
+use super::passive::{PassiveRules, Sight, Verdict};
 use super::pool_view::{PoolRules, PoolView};
 use super::self_check::OwnState;
 use super::snapshot::{self, BackendHealth, HandshakeStatus};
@@ -194,9 +194,9 @@ impl Board {
         let Targets { pools, admin, adopted, .. } = targets;
         self.flush(now);
         let mut old: HashMap<BackendKey, Watched> = HashMap::new();
-        let mut old_views: HashMap<Arc<str>, PoolView> = HashMap::new();
+        let mut old_pools: HashMap<Arc<str>, (PoolView, Sight)> = HashMap::new();
         for pool in self.pools.drain(..) {
-            old_views.insert(pool.name, pool.view);
+            old_pools.insert(pool.name, (pool.view, pool.passive.sight));
             old.extend(pool.members.into_iter().map(|member| (member.key.clone(), member)));
         }
         for stream in self.streams.iter_mut().flatten() {
@@ -244,8 +244,12 @@ impl Board {
                 max_ejected: pool.max_ejected,
                 last_resort: pool.last_resort,
             };
-            let passive = PassiveRules { sample: pool.passive_sample, excess: pool.passive_excess };
-            let view = old_views.remove(&name).unwrap_or_default();
+            let sight = if targets.answering.contains(&*name) { Sight::Both } else { Sight::Clients };
+            let passive = PassiveRules { sample: pool.passive_sample, excess: pool.passive_excess, sight };
+            let (view, before) = old_pools.remove(&name).unwrap_or_default();
+            if before != sight {
+                members.iter_mut().for_each(|member| member.passive.forget());
+            }
             self.by_name.insert(name.clone(), position);
             self.pools.push(WatchedPool {
                 name,
@@ -399,8 +403,9 @@ impl Board {
                 positions.filter_map(|position| self.pools.get(*position)).collect()
             }
         };
-        let members = pools.into_iter().flat_map(|pool| pool.members.iter());
-        let view = |member: &Watched| BackendHealth {
+        let members =
+            pools.into_iter().flat_map(|pool| pool.members.iter().map(move |member| (pool, member)));
+        let view = |(pool, member): (&WatchedPool, &Watched)| BackendHealth {
             key: member.key.clone(),
             admin: member.admin,
             health: member.machine.health(),
@@ -410,6 +415,7 @@ impl Board {
             why: member.why.clone(),
             handshakes: HandshakeStatus {
                 window: member.passive.recent(),
+                sight: pool.passive.sight,
                 outlier: matches!(member.passive.verdict(), Verdict::Outlier { .. }),
                 admit: member.passive.cap(),
             },

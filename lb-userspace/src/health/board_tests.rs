@@ -18,6 +18,8 @@ use crate::health::snapshot::Adopted;
 mod doubt;
 #[path = "board_tests/drill.rs"]
 mod drill;
+#[path = "board_tests/handshakes.rs"]
+mod handshakes;
 #[path = "board_tests/objection.rs"]
 mod objection;
 #[path = "board_tests/tunnel.rs"]
@@ -315,54 +317,4 @@ fn members_of_an_idle_tier_are_checked_and_their_slots_say_so() {
     assert_eq!(recorder.take(), [("x/a".to_owned(), SlotState::Down)]);
     assert_eq!(board.pools[0].view.active_tier, Some(1));
     assert_eq!(board.pools[0].view.usable, [2]);
-}
-
-#[test]
-fn handshakes_lost_lower_a_backends_share_and_take_it_out_when_its_check_fails_too() {
-    use crate::health::passive::Handshakes;
-    let (mut board, recorder, mut events) = board();
-    let slow = Check { fall: 9, ..check(CheckKind::Tcp) };
-    board.load(vec![pool("x", vec![slow], (1..=3).map(|n| backend(&format!("b{n}"), n)).collect())], at(0));
-    board.pass(1, at(1));
-    while events.try_recv().is_ok() {}
-    recorder.take();
-    // Of b1's handshakes a third fails.
-    let totals = |second: u64| {
-        let one =
-            |lost: u64| Handshakes { opened: second * 90, repeated: 0, completed: second * (90 - lost) };
-        ["b1", "b2", "b3"].map(|name| (BackendKey::new("x", name), one(if name == "b1" { 30 } else { 0 })))
-    };
-    board.take_handshakes(&totals(0), at(1000));
-    board.take_handshakes(&totals(1), at(2000));
-    board.flush(at(2000));
-    assert_eq!(recorder.lock().drain(..).collect::<Vec<_>>(), [("x/b1".to_owned(), SlotState::Active, 500)]);
-    let event = events.try_recv().expect("an event");
-    assert_eq!((event.from, event.to), (Health::Up, Health::Up));
-    assert!(event.reason.contains("33 % of its SYNs fail, 0 % elsewhere"), "{}", event.reason);
-    board.take_handshakes(&totals(2), at(3000));
-    board.flush(at(3000));
-    assert_eq!(board.health_of("x/b1"), Health::Up);
-    // One failure among its probes is no down, and agreement enough.
-    let id = board.stream_of(1);
-    board.sent(id, 2, at(3001), at(3001));
-    board.failed(id, 2, Failure::Refused, at(3001));
-    board.sent(id, 3, at(3002), at(3002));
-    board.answered(id, 3, at(3002), at(3002));
-    board.flush(at(3002));
-    assert_eq!(board.health_of("x/b1"), Health::Up);
-    recorder.take();
-    board.take_handshakes(&totals(3), at(4000));
-    board.flush(at(4000));
-    assert_eq!(recorder.take()[0], ("x/b1".to_owned(), SlotState::DownSoft));
-    // Its failure is forgotten after eight probes that pass.
-    for seq in 4..=12 {
-        board.sent(id, seq, at(4000 + seq), at(4000 + seq));
-        board.answered(id, seq, at(4000 + seq), at(4000 + seq));
-    }
-    board.take_handshakes(&totals(3), at(5000));
-    board.flush(at(5000));
-    assert_eq!(board.health_of("x/b1"), Health::Up);
-    let found =
-        board.snapshot(&Which::All, at(5000)).into_iter().find(|one| &*one.key.backend == "b1").expect("b1");
-    assert_eq!((found.handshakes.admit, found.handshakes.window.opened), (125, 270));
 }

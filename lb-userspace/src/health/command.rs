@@ -42,6 +42,8 @@ pub struct Targets {
     pub ways: HashMap<IpAddr, u32>,
     /// What is sent to a backend's address inside tunnels.
     pub tunnels: HashMap<IpAddr, Tunnelled>,
+    /// Pools whose backends' answers pass weir.
+    pub answering: BTreeSet<String>,
 }
 
 /// What the operator wants of a backend.

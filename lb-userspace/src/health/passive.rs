@@ -1,9 +1,11 @@
 //! Which backends lose more handshakes than the rest of their pool, by the data plane's own counters.
 //!
-//! Receives totals of SYNs and completed handshakes per backend and the time; answers how much of its share of new
+//! Receives totals of SYNs and what became of them per backend and the time; answers how much of its share of new
 //! flows a backend may take. Under direct server return weir sees one direction only: a client's SYN, its repetition
 //! when no answer came, and the acknowledgement that ends the handshake. A flood of SYNs raises the failures of all
-//! backends alike, so only a comparison within the pool means anything.
+//! backends alike, so only a comparison within the pool means anything. Where backends' answers pass weir, a SYN-ACK
+//! is a backend's success and an RST or silence its failure, whatever its clients do; there, too, what all backends of a
+//! pool do alike (ports that nobody serves, servers that overflow under a flood) is no finding about one.
 //!
 //! Lowering a share is all that happens on this evidence alone; a backend is taken out only if an active check has
 //! failures too.
@@ -29,6 +31,16 @@ const SIGMAS: f64 = 3.0;
 /// Outlying verdicts in a row from which a backend is taken out, if an active check agrees.
 const STRIKES: u32 = 2;
 
+/// Which directions of a pool's flows pass weir.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sight {
+    /// The clients'; a handshake is one that the client went on after.
+    #[default]
+    Clients,
+    /// Both; a handshake is one that the backend answered.
+    Both,
+}
+
 /// SYNs and handshakes of a backend, since some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Handshakes {
@@ -38,6 +50,12 @@ pub struct Handshakes {
     pub repeated: u64,
     /// Flows whose client acknowledged the backend's answer.
     pub completed: u64,
+    /// Flows whose SYN the backend answered by SYN-ACK; 0 where its answers do not pass weir, like what follows.
+    pub answered: u64,
+    /// Flows whose SYN it answered by RST.
+    pub refused: u64,
+    /// Flows that it had answered and ended by RST before anybody closed them.
+    pub reset: u64,
 }
 
 impl Handshakes {
@@ -48,6 +66,9 @@ impl Handshakes {
             opened: self.opened.checked_sub(earlier.opened)?,
             repeated: self.repeated.checked_sub(earlier.repeated)?,
             completed: self.completed.checked_sub(earlier.completed)?,
+            answered: self.answered.checked_sub(earlier.answered)?,
+            refused: self.refused.checked_sub(earlier.refused)?,
+            reset: self.reset.checked_sub(earlier.reset)?,
         })
     }
 
@@ -57,11 +78,26 @@ impl Handshakes {
         self.opened + self.repeated
     }
 
+    /// Flows whose opening the backend did its part of, as far as that can be seen.
+    #[must_use]
+    pub fn succeeded(self, sight: Sight) -> u64 {
+        match sight {
+            Sight::Clients => self.completed,
+            Sight::Both => self.answered,
+        }
+    }
+
+    /// SYNs that were neither answered nor refused, where answers pass weir; the last of them may yet be.
+    #[must_use]
+    pub fn unanswered(self) -> u64 {
+        self.attempts().saturating_sub(self.answered + self.refused)
+    }
+
     /// Share of the SYNs that led to a handshake, 0..=1; `None` without a SYN.
     #[must_use]
-    pub fn ratio(self) -> Option<f64> {
+    pub fn ratio(self, sight: Sight) -> Option<f64> {
         let attempts = self.attempts();
-        (attempts > 0).then(|| (exact(self.completed) / exact(attempts)).min(1.0))
+        (attempts > 0).then(|| (exact(self.succeeded(sight)) / exact(attempts)).min(1.0))
     }
 }
 
@@ -72,6 +108,8 @@ pub struct PassiveRules {
     pub sample: u32,
     /// How much larger than the pool's a backend's share of failures must be: 0.5 is by half.
     pub excess: f64,
+    /// What is seen of its handshakes.
+    pub sight: Sight,
 }
 
 /// What the comparison says of a backend.
@@ -83,6 +121,8 @@ pub enum Verdict {
     Ordinary,
     /// It loses more.
     Outlier {
+        /// What it was judged by.
+        window: Handshakes,
         /// Its share of failures.
         failed: f64,
         /// The others'.
@@ -94,33 +134,32 @@ pub enum Verdict {
 #[must_use]
 pub fn compare(rules: &PassiveRules, windows: &[Handshakes]) -> Vec<Verdict> {
     let judged = |window: &Handshakes| rules.sample > 0 && window.attempts() >= u64::from(rules.sample);
+    let failed_share = |window: &Handshakes| 1.0 - window.ratio(rules.sight).unwrap_or(1.0);
     let mut shares: Vec<f64> = windows.iter().filter(|window| judged(window)).map(failed_share).collect();
     shares.sort_by(f64::total_cmp);
     let one = |window: &Handshakes| {
         let failed = failed_share(window);
-        let Some(others) = judged(window).then(|| median_without(&shares, failed)).flatten() else {
-            return Verdict::TooFew;
-        };
+        let others = judged(window).then(|| median_without(&shares, failed, rules.sight)).flatten();
+        let Some(others) = others else { return Verdict::TooFew };
         let (attempts, chance) = (exact(window.attempts()), others.max(LEAST_CHANCE));
         let deviation = (attempts * chance * (1.0 - chance)).max(0.0).sqrt();
         let outlying = failed >= others * (1.0 + rules.excess)
             && failed >= others + LEAST_GAP
             && failed * attempts >= chance * attempts + SIGMAS * deviation;
-        if outlying { Verdict::Outlier { failed, others } } else { Verdict::Ordinary }
+        if outlying { Verdict::Outlier { window: *window, failed, others } } else { Verdict::Ordinary }
     };
     windows.iter().map(one).collect()
 }
 
-/// Share of the SYNs that led to nothing.
-fn failed_share(window: &Handshakes) -> f64 {
-    1.0 - window.ratio().unwrap_or(1.0)
-}
-
-/// The median of sorted shares without one of them, the larger of two: an outlier needs a majority to differ from.
-fn median_without(sorted: &[f64], own: f64) -> Option<f64> {
+/// The median of sorted shares without one of them. Of two the larger: an outlier needs a majority to differ from, where
+/// clients may be what fails. Where answers are seen, clients cannot be, and the smaller will do: that of half of the others.
+fn median_without(sorted: &[f64], own: f64, sight: Sight) -> Option<f64> {
     let position = sorted.partition_point(|share| *share < own);
     let others = sorted.len().checked_sub(1).filter(|count| *count > 0)?;
-    let middle = others / 2;
+    let middle = match sight {
+        Sight::Clients => others / 2,
+        Sight::Both => (others - 1) / 2,
+    };
     sorted.get(if middle < position { middle } else { middle + 1 }).copied()
 }
 
@@ -161,6 +200,11 @@ impl Default for Passive {
 }
 
 impl Passive {
+    /// Forgets what was seen: something else is from now on.
+    pub fn forget(&mut self) {
+        self.totals.clear();
+    }
+
     /// Takes the counters' totals.
     pub fn note(&mut self, totals: Handshakes, now: Moment) {
         let other_counters = |(_, last): &(Moment, Handshakes)| totals.since(*last).is_none();

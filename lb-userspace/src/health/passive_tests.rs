@@ -4,15 +4,26 @@ use proptest::prelude::*;
 
 use super::*;
 
-const RULES: PassiveRules = PassiveRules { sample: 20, excess: 0.5 };
+const RULES: PassiveRules = PassiveRules { sample: 20, excess: 0.5, sight: Sight::Clients };
+/// Where answers pass weir.
+const DIRECT: PassiveRules = PassiveRules { sight: Sight::Both, ..RULES };
 
 /// So many SYNs, of which so many led to nothing.
 fn window(attempts: u64, failed: u64) -> Handshakes {
-    Handshakes { opened: attempts, repeated: 0, completed: attempts - failed }
+    Handshakes { opened: attempts, completed: attempts - failed, ..Handshakes::default() }
+}
+
+/// So many flows in mode `nat`, of which the backend answered and refused so many, and whose clients completed so many.
+fn direct(opened: u64, (answered, refused): (u64, u64), completed: u64) -> Handshakes {
+    Handshakes { opened, completed, answered, refused, ..Handshakes::default() }
 }
 
 fn outliers(windows: &[Handshakes]) -> Vec<bool> {
-    let verdicts = compare(&RULES, windows);
+    outliers_by(&RULES, windows)
+}
+
+fn outliers_by(rules: &PassiveRules, windows: &[Handshakes]) -> Vec<bool> {
+    let verdicts = compare(rules, windows);
     verdicts.iter().map(|verdict| matches!(verdict, Verdict::Outlier { .. })).collect()
 }
 
@@ -26,7 +37,7 @@ fn one_that_loses_a_third_stands_out_and_nobody_else() {
     assert_eq!(outliers(&[ordinary, window(100, 30), ordinary]), [false, true, false]);
     assert_eq!(outliers(&[ordinary, window(100, 30)]), [false, true]);
     // Repeated SYNs are failures too: each of these flows got through in the end.
-    let repeated = Handshakes { opened: 100, repeated: 43, completed: 100 };
+    let repeated = Handshakes { opened: 100, repeated: 43, completed: 100, ..Handshakes::default() };
     assert_eq!(outliers(&[ordinary, repeated, ordinary]), [false, true, false]);
 }
 
@@ -35,6 +46,49 @@ fn a_flood_that_hits_all_alike_makes_nobody_an_outlier() {
     let flooded = [window(10_000, 9_000), window(10_100, 9_090), window(9_900, 8_950)];
     assert_eq!(outliers(&flooded), [false; 3]);
     assert_eq!(outliers(&[window(10_000, 10_000); 3]), [false; 3]);
+}
+
+#[test]
+fn one_that_refuses_and_one_that_is_silent_stand_out_beside_one_that_answers() {
+    let (healthy, refuses, silent) =
+        (direct(100, (100, 0), 100), direct(100, (0, 100), 0), direct(100, (0, 0), 0));
+    assert_eq!(outliers_by(&DIRECT, &[healthy, refuses, silent]), [false, true, true]);
+    assert_eq!(outliers_by(&DIRECT, &[healthy, refuses]), [false, true]);
+    let verdicts = compare(&DIRECT, &[refuses, healthy]);
+    assert_eq!(verdicts[0], Verdict::Outlier { window: refuses, failed: 1.0, others: 0.0 });
+    // The comparison goes by what is seen: clients alone show a majority that fails, which is no outlier.
+    assert_eq!(outliers(&[healthy, refuses, silent]), [false; 3]);
+}
+
+#[test]
+fn what_clients_leave_half_open_says_nothing_about_a_backend_that_answers() {
+    // By source affinity a flood meets one backend alone.
+    let (calm, flooded) = (direct(100, (100, 0), 100), direct(10_100, (10_100, 0), 100));
+    assert_eq!(outliers_by(&DIRECT, &[calm, flooded, calm]), [false; 3]);
+    assert_eq!(outliers(&[calm, flooded, calm]), [false, true, false], "one direction cannot tell");
+    // And it hides no backend that loses a third of its SYNs.
+    let lossy = direct(10_100, (6_700, 0), 100);
+    assert_eq!(outliers_by(&DIRECT, &[calm, lossy, flooded]), [false, true, false]);
+}
+
+#[test]
+fn ports_that_every_backend_refuses_make_nobody_an_outlier() {
+    let scanned = direct(1000, (100, 900), 100);
+    assert_eq!(outliers_by(&DIRECT, &[scanned; 3]), [false; 3]);
+    assert_eq!(outliers_by(&DIRECT, &[direct(1000, (0, 1000), 0); 3]), [false; 3]);
+    // Most of what is refused in between is not: the others of the majority are the measure.
+    let (bad, good) = (direct(100, (50, 50), 50), direct(100, (100, 0), 100));
+    assert_eq!(outliers_by(&DIRECT, &[bad, bad, bad, good]), [false; 4]);
+}
+
+#[test]
+fn syns_that_come_again_count_as_unanswered_until_one_is_answered() {
+    let window = Handshakes { repeated: 43, ..direct(100, (90, 4), 90) };
+    assert_eq!((window.attempts(), window.unanswered()), (143, 49));
+    assert_eq!(window.ratio(Sight::Both), Some(90.0 / 143.0));
+    // An answer to a SYN of before the window.
+    assert_eq!(direct(1, (2, 0), 2).unanswered(), 0);
+    assert_eq!(direct(1, (2, 0), 2).ratio(Sight::Both), Some(1.0));
 }
 
 #[test]
@@ -120,10 +174,22 @@ fn an_outlier_is_taken_out_only_while_an_active_check_agrees() {
 fn a_share_too_small_to_be_judged_by_rises_all_the_same() {
     let mut passive = Passive { cap: 100, ..Passive::default() };
     for second in 0..60 {
-        passive.note(Handshakes { opened: second, repeated: 0, completed: second }, s(second));
+        passive.note(window(second, 0), s(second));
         passive.judge(Verdict::TooFew, false, s(second));
     }
     assert_eq!(passive.cap(), 1000);
+}
+
+#[test]
+fn what_is_forgotten_is_not_judged_by() {
+    let mut passive = Passive::default();
+    passive.note(window(0, 0), s(1));
+    passive.note(window(1000, 1000), s(2));
+    passive.forget();
+    assert_eq!((passive.window(), passive.recent()), (Handshakes::default(), Handshakes::default()));
+    passive.note(window(1100, 1000), s(3));
+    passive.note(window(1110, 1000), s(4));
+    assert_eq!(passive.window(), window(10, 0));
 }
 
 #[test]
@@ -133,7 +199,7 @@ fn counters_that_start_anew_are_no_handshakes() {
     passive.note(window(5, 0), s(2));
     assert_eq!(passive.window(), Handshakes::default());
     passive.note(window(8, 1), s(3));
-    assert_eq!(passive.window(), Handshakes { opened: 3, repeated: 0, completed: 2 });
+    assert_eq!(passive.window(), window(3, 1));
 }
 
 proptest! {
@@ -161,8 +227,8 @@ proptest! {
             totals.opened += attempts;
             totals.completed += attempts - (attempts as f64 * lost) as u64;
             passive.note(totals, now);
-            let verdict = [Verdict::TooFew, Verdict::Ordinary, Verdict::Outlier { failed: lost, others: 0.0 }]
-                [usize::from(verdict)];
+            let outlier = Verdict::Outlier { window: totals, failed: lost, others: 0.0 };
+            let verdict = [Verdict::TooFew, Verdict::Ordinary, outlier][usize::from(verdict)];
             let (before, was_out) = (passive.cap(), passive.is_ejected());
             let shift = passive.judge(verdict, agrees, now);
             prop_assert!((TRIAL_ADMIT..=FULL_ADMIT).contains(&passive.cap()));

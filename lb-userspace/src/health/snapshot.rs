@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::event::BackendKey;
 use super::judge::{Failure, Judge};
 use super::machine::{FailureKind, Finding, Health};
-use super::passive::Handshakes;
+use super::passive::{Handshakes, Sight};
 use super::pool_view::{Admin, Slot};
 use super::time::Moment;
 use crate::config::model::{Check, CheckKind, Inside, ProbeSize};
@@ -70,6 +70,8 @@ impl BackendHealth {
 pub struct HandshakeStatus {
     /// Counts of the window.
     pub window: Handshakes,
+    /// What is seen of them.
+    pub sight: Sight,
     /// Whether it lost more of them than the others of its pool.
     pub outlier: bool,
     /// Share of new flows in per mille that the comparison leaves it.

@@ -7,12 +7,17 @@ use lb_common::layout::{Charges, Counter, Handshakes, Refusals};
 
 use super::pins::{PinError, Pins, innermost};
 
-/// Per-CPU counters of the packet program.
-pub struct CounterMaps {
+/// Packets and bytes per CPU: the counters that a start takes over into new maps.
+pub struct PacketCounters {
     reasons: PerCpuArray<MapData, [u64; 2]>,
     services: PerCpuArray<MapData, [u64; 2]>,
     backends: PerCpuArray<MapData, [u64; 2]>,
-    handshakes: PerCpuArray<MapData, [u64; 4]>,
+}
+
+/// Per-CPU counters of the packet program.
+pub struct CounterMaps {
+    packets: PacketCounters,
+    handshakes: PerCpuArray<MapData, [u64; 8]>,
     refusals: PerCpuArray<MapData, [u64; 4]>,
     charges: PerCpuArray<MapData, [u64; 4]>,
     limited: PerCpuArray<MapData, [u64; 5]>,
@@ -42,7 +47,7 @@ pub enum CounterKind {
     Backends,
 }
 
-impl CounterMaps {
+impl PacketCounters {
     /// Opens the pinned counters.
     ///
     /// # Errors
@@ -52,10 +57,6 @@ impl CounterMaps {
             reasons: per_cpu(pins, "reason_counters")?,
             services: per_cpu(pins, "service_counters")?,
             backends: per_cpu(pins, "backend_counters")?,
-            handshakes: per_cpu(pins, "backend_handshakes")?,
-            refusals: per_cpu(pins, "refusals")?,
-            charges: per_cpu(pins, "charges")?,
-            limited: per_cpu(pins, "limited")?,
         })
     }
 
@@ -79,22 +80,67 @@ impl CounterMaps {
         })
     }
 
+    /// Sets a counter: `value` on the first CPU, zero on the others.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the write.
+    pub fn set(&mut self, kind: CounterKind, index: u32, value: Counter) -> io::Result<()> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        let mut values = vec![[0, 0]; cpus];
+        values[0] = [value.packets, value.bytes];
+        let values = aya::maps::PerCpuValues::try_from(values)?;
+        let map = match kind {
+            CounterKind::Reasons => &mut self.reasons,
+            CounterKind::Services => &mut self.services,
+            CounterKind::Backends => &mut self.backends,
+        };
+        map.set(index, values, 0).map_err(io::Error::other)
+    }
+}
+
+impl CounterMaps {
+    /// Opens the pinned counters.
+    ///
+    /// # Errors
+    /// Where one cannot be opened.
+    pub fn open(pins: &Pins) -> Result<Self, PinError> {
+        Ok(Self {
+            packets: PacketCounters::open(pins)?,
+            handshakes: per_cpu(pins, "backend_handshakes")?,
+            refusals: per_cpu(pins, "refusals")?,
+            charges: per_cpu(pins, "charges")?,
+            limited: per_cpu(pins, "limited")?,
+        })
+    }
+
+    /// The sum over all CPUs of the counter with this index; zero for one that does not exist.
+    #[must_use]
+    pub fn sum(&self, kind: CounterKind, index: u32) -> Counter {
+        self.packets.sum(kind, index)
+    }
+
+    /// The sums of all counters, by index.
+    #[must_use]
+    pub fn sums(&self, kind: CounterKind) -> Vec<Counter> {
+        (0..self.packets.map(kind).len()).map(|index| self.sum(kind, index)).collect()
+    }
+
     /// The sum over all CPUs of a backend's handshakes; zero for an id that does not exist.
     #[must_use]
     pub fn handshakes(&self, backend: u32) -> Handshakes {
-        Handshakes { steps: sum_of_four(&self.handshakes, backend) }
+        Handshakes { steps: sum_each(&self.handshakes, backend) }
     }
 
     /// The sum over all CPUs of the packets of a VIP that its lists refused; zero for an id that does not exist.
     #[must_use]
     pub fn refusals(&self, vip: u32) -> Refusals {
-        Refusals { packets: sum_of_four(&self.refusals, vip) }
+        Refusals { packets: sum_each(&self.refusals, vip) }
     }
 
     /// The sum over all CPUs of what became of a service's new flows; zero for an id that does not exist.
     #[must_use]
     pub fn charges(&self, service: u32) -> Charges {
-        Charges { packets: sum_of_four(&self.charges, service) }
+        Charges { packets: sum_each(&self.charges, service) }
     }
 
     /// What every CPU knows of sources that were limited.
@@ -114,48 +160,15 @@ impl CounterMaps {
         };
         records.into_iter().map(read).filter(|record| record.family != 0).collect()
     }
-
-    /// The sums of all counters, by index.
-    #[must_use]
-    pub fn sums(&self, kind: CounterKind) -> Vec<Counter> {
-        (0..self.map(kind).len()).map(|index| self.sum(kind, index)).collect()
-    }
-
-    /// Sets the counters to those of `from`, as far as both have them, on the first CPU.
-    ///
-    /// # Errors
-    /// Where the kernel refuses the write.
-    pub fn copy_from(&mut self, from: &Self) -> io::Result<()> {
-        for kind in [CounterKind::Reasons, CounterKind::Services, CounterKind::Backends] {
-            for index in 0..from.map(kind).len().min(self.map(kind).len()) {
-                self.set(kind, index, from.sum(kind, index))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sets a counter: `value` on the first CPU, zero on the others.
-    ///
-    /// # Errors
-    /// Where the kernel refuses the write.
-    pub fn set(&mut self, kind: CounterKind, index: u32, value: Counter) -> io::Result<()> {
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-        let mut values = vec![[0, 0]; cpus];
-        values[0] = [value.packets, value.bytes];
-        let values = aya::maps::PerCpuValues::try_from(values)?;
-        let map = match kind {
-            CounterKind::Reasons => &mut self.reasons,
-            CounterKind::Services => &mut self.services,
-            CounterKind::Backends => &mut self.backends,
-        };
-        map.set(index, values, 0).map_err(io::Error::other)
-    }
 }
 
-/// The sum over all CPUs of four counts; zero for an index that does not exist.
-fn sum_of_four(map: &PerCpuArray<MapData, [u64; 4]>, index: u32) -> [u64; 4] {
-    map.get(&index, 0).map_or([0; 4], |values| {
-        values.iter().fold([0; 4], |sum, one| std::array::from_fn(|place| sum[place] + one[place]))
+/// The sums over all CPUs of several counts; zero for an index that does not exist.
+fn sum_each<const N: usize>(map: &PerCpuArray<MapData, [u64; N]>, index: u32) -> [u64; N]
+where
+    [u64; N]: aya::Pod,
+{
+    map.get(&index, 0).map_or([0; N], |values| {
+        values.iter().fold([0; N], |sum, one| std::array::from_fn(|place| sum[place] + one[place]))
     })
 }
 

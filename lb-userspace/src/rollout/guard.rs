@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// What is measured of the canaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
-    /// Share of their new TCP flows whose handshake was completed.
+    /// Share of their new TCP flows whose handshake was completed, or, where answers pass weir, that they answered.
     HandshakeRatio,
     /// Time within which 99 of 100 of their probes were answered in the last minute, in milliseconds.
     ProbeP99Ms,

@@ -117,7 +117,7 @@ pub enum FailureKind {
     Other,
 }
 
-/// The opening of a backend's TCP flows over the last seconds, seen in the clients' direction.
+/// The opening of a backend's TCP flows over the last seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Handshakes {
     /// Length of the window.
@@ -128,12 +128,29 @@ pub struct Handshakes {
     pub repeated: u64,
     /// Flows whose client acknowledged the backend's answer.
     pub completed: u64,
-    /// Share of the SYNs that led to a handshake, 0..=1; null without a SYN.
+    /// What the backend made of the SYNs; null where its answers do not pass weir.
+    #[serde(default)]
+    pub answers: Option<Answers>,
+    /// Share of the SYNs that led to a handshake, 0..=1, where answers pass weir: that the backend answered. Null without a
+    /// SYN.
     pub ratio: Option<f64>,
     /// Whether it lost more than the others of its pool.
     pub outlier: bool,
     /// Share of new flows that the comparison leaves it, 0..=1000.
     pub admit_permille: u16,
+}
+
+/// What a backend made of SYNs, in mode `nat`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers {
+    /// Flows whose SYN it answered by SYN-ACK.
+    pub answered: u64,
+    /// Flows whose SYN it answered by RST.
+    pub refused: u64,
+    /// SYNs that it did neither to, or not yet.
+    pub unanswered: u64,
+    /// Flows that it had answered and ended by RST before anybody closed them.
+    pub reset: u64,
 }
 
 /// The newest probe of a backend.

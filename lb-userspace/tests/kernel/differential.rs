@@ -7,7 +7,8 @@ use aya::TestRun as _;
 use aya::programs::TestRunOptions;
 use lb_common::cell::SharedU64;
 use lb_common::layout::{
-    Bucket, Charges, Counter, FragmentLine, FragmentWay, Handshakes, Load, NatPort, Refusals, SourceLine, Way,
+    Bucket, Charges, Counter, FragmentLine, FragmentWay, HandshakeStep, Handshakes, Load, NatPort, Refusals,
+    SourceLine, Way,
 };
 use lb_common::pipeline::Outcome;
 use lb_common::reason::{Reason, Verdict};
@@ -186,7 +187,17 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
         );
     }
     assert!(counted > 8, "flows of {counted} backends were counted");
+    let steps = handshakes(&expected.expect("batches ran").handshakes);
+    println!("steps of handshakes: {steps:?}");
+    assert!(steps.iter().all(|(_, count)| *count > 10), "{steps:?}");
     report(&seen, &actions, used);
+}
+
+/// Every step of handshakes, and how often it came.
+fn handshakes(of_backends: &[Handshakes]) -> [(HandshakeStep, u64); 6] {
+    use HandshakeStep::{Answered, Completed, Opened, Refused, Repeated, Reset};
+    [Opened, Repeated, Completed, Answered, Refused, Reset]
+        .map(|step| (step, of_backends.iter().map(|backend| backend.of(step)).sum()))
 }
 
 /// Prints what the frames met, and fails where a reason or verdict was never reached.

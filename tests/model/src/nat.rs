@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::layout::{Geometry, NatAddress, NatRange, Unmatched};
+use lb_common::wire::checksum;
 
 use crate::choice::Choice;
 use crate::icmp::IcmpSpec;
@@ -97,11 +98,25 @@ pub fn answer(choice: &mut impl Choice, sent: &[u8]) -> Option<Vec<u8>> {
     let first = 14 + if source.is_ipv4() { 12 } else { 8 };
     (first..first + length).for_each(|at| frame.swap(at, at + length));
     (14 + transport..14 + transport + 2).for_each(|at| frame.swap(at, at + 2));
+    let protocol = if source.is_ipv4() { packet[9] } else { packet[6] };
+    if protocol == 6 && packet.len() >= transport + 20 && choice.chance(60) {
+        say(&mut frame, 14 + transport, choice.pick(&[0x12, 0x12, 0x14, 0x10, 0x11, 0x02]));
+    }
     if choice.chance(10) {
         // From another port: nobody's answer.
         frame[14 + transport + 1] ^= 1;
     }
     Some(frame)
+}
+
+/// Gives the TCP header at `at` other control bits; its checksum stays as right as it is.
+fn say(frame: &mut [u8], at: usize, flags: u8) {
+    let word = |frame: &[u8], at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    let before = word(frame, at + 12);
+    frame[at + 13] = flags;
+    let field = [frame[at + 16], frame[at + 17]];
+    let updated = checksum::update(field, before, word(frame, at + 12));
+    frame[at + 16..at + 18].copy_from_slice(&updated);
 }
 
 /// An error about a packet that a `snat` address sent, from its receiver or a router before that.

@@ -110,7 +110,7 @@ fn known<'a, const W: usize, I: Side<W>, T: Tables>(
             let class = Code::of(Class::Ended);
             let deadline = now.plus(class.ticks(rules.timeouts, packet.segment));
             if T::WRITES {
-                nat::refresh(record, held, Meta::of(deadline, class, meta.generation()));
+                nat::refresh(record, held, Meta::of(deadline, class, meta.generation()).answered_as(meta));
             }
             return Err(Reason::FlowReset);
         }
@@ -122,13 +122,14 @@ fn known<'a, const W: usize, I: Side<W>, T: Tables>(
     let new_flows = if opens && !select::takes_new(hot, flow_hash::<W, I>(packet, rules.forward, pool)) {
         NewFlows::Refused
     } else {
-        if T::WRITES && opens && embryonic {
+        if T::WRITES && opens && meta.awaits_answer() {
             tables.count_handshake(id, HandshakeStep::Repeated);
         }
         NewFlows::Taken
     };
     match continuation(meta, packet.segment, rules.timeouts, new_flows, now) {
         Continuation::Keep(next) => {
+            let next = next.answered_as(meta);
             if T::WRITES && next != meta {
                 nat::refresh(record, held, next);
                 if embryonic && packet.segment == Segment::Data {

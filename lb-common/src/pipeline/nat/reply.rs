@@ -2,9 +2,11 @@
 
 use super::translate::{Ends, Moving, Side};
 use super::{address, launder, mss, rewrite};
-use crate::flow::{Code, Meta};
+use crate::flow::{Class, Code, Meta};
 use crate::forward::{self, Egress};
-use crate::layout::{Backend, EgressWord, HotWord, NatAddress, NatPort, NatRange, TimeoutsWord};
+use crate::layout::{
+    Backend, EgressWord, HandshakeStep, HotWord, NatAddress, NatPort, NatRange, TimeoutsWord,
+};
 use crate::nat::{self, Held, Return};
 use crate::packet::Packet;
 use crate::pipeline::Outcome;
@@ -90,10 +92,14 @@ pub(in crate::pipeline) fn reply<const W: usize, I: Side<W>, P: Packet, T: Table
     let Some(owned) = owner::<W, I, T>(tables, parsed.vip, parsed.protocol, parsed.ports.1, peer) else {
         return Err(service::unmatched_protocol(tables, parsed.vip));
     };
+    let flags = match parsed.protocol {
+        Protocol::Tcp => packet.header::<TcpStart>(parsed.transport).ok_or(Reason::Malformed)?.flags,
+        _ => 0,
+    };
     if T::WRITES {
-        refresh(tables, &owned, parsed.segment);
+        refresh(tables, &owned, parsed.segment, flags);
     }
-    let mss = offered::<W, I, P, T>(packet, tables, &parsed, &owned)?;
+    let mss = offered::<W, I, T>(tables, &owned, flags);
     let back = Return::of(owned.record);
     if owned.held.owner.v6 {
         leave::<W, I, 3, V6, P, T>(packet, tables, at, &parsed, &owned, &back, mss)?;
@@ -138,9 +144,10 @@ fn leave<const W: usize, I: Side<W>, const V: usize, O: Side<V>, P: Packet, T: T
     address(packet, back, O::ETHERTYPE)
 }
 
-/// A backend's packet keeps its flow, and its FIN or RST ends it like the client's; nothing of it proves a flow.
+/// A backend's packet keeps its flow, and its FIN or RST ends it like the client's; nothing of it proves a flow. What it
+/// says of the backend is counted.
 #[inline(always)]
-fn refresh<T: Tables>(tables: &T, owned: &Owned<'_>, segment: Segment) {
+fn refresh<T: Tables>(tables: &T, owned: &Owned<'_>, segment: Segment, flags: u8) {
     let Some(service) = tables.service(owned.held.owner.service as u32) else { return };
     let timeouts = TimeoutsWord(service.timeouts.get());
     // A service that is gone: its flows run out.
@@ -153,27 +160,35 @@ fn refresh<T: Tables>(tables: &T, owned: &Owned<'_>, segment: Segment) {
         Segment::Data | Segment::Open | Segment::Datagram => meta.code(),
     };
     let deadline = tables.now().plus(class.ticks(timeouts, segment));
+    let step = step(meta, segment, flags);
     let next = Meta::of(deadline, class, meta.generation());
-    if next != meta {
-        nat::refresh(owned.record, &owned.held, next);
+    let next = if step.is_some() { next.answered() } else { next.answered_as(meta) };
+    if next != meta
+        && nat::refresh(owned.record, &owned.held, next)
+        && let Some(step) = step
+    {
+        tables.count_handshake(owned.held.backend(), step);
+    }
+}
+
+/// What a backend's packet is to its flow's opening, where it is the first such one. Whatever the client has sent
+/// meanwhile: it cannot make its backend one that did not answer.
+#[inline(always)]
+fn step(meta: Meta, segment: Segment, flags: u8) -> Option<HandshakeStep> {
+    match segment {
+        Segment::Data if flags & TcpFlags::SYN != 0 && !meta.is_answered() => Some(HandshakeStep::Answered),
+        Segment::Abort if !meta.is_answered() => Some(HandshakeStep::Refused),
+        Segment::Abort if meta.code().is_in(Class::GOING_ON) => Some(HandshakeStep::Reset),
+        _ => None,
     }
 }
 
 /// The MSS that a backend's SYN-ACK may offer, so that what the client sends still fits once it is translated.
 #[inline(always)]
-fn offered<const W: usize, I: Side<W>, P: Packet, T: Tables>(
-    packet: &P,
-    tables: &T,
-    parsed: &Parsed<I::Address>,
-    owned: &Owned<'_>,
-) -> Result<Option<u16>, Reason> {
-    if parsed.protocol != Protocol::Tcp {
-        return Ok(None);
+fn offered<const W: usize, I: Side<W>, T: Tables>(tables: &T, owned: &Owned<'_>, flags: u8) -> Option<u16> {
+    if flags & TcpFlags::SYN == 0 {
+        return None;
     }
-    let tcp: &TcpStart = packet.header(parsed.transport).ok_or(Reason::Malformed)?;
-    if tcp.flags & TcpFlags::SYN == 0 {
-        return Ok(None);
-    }
-    let copy = forward::next_hop(tables, EgressWord(owned.backend.egress.get())).ok();
-    Ok(copy.map(|copy| mss::<W, I>(copy.mtu as u32)))
+    let copy = forward::next_hop(tables, EgressWord(owned.backend.egress.get())).ok()?;
+    Some(mss::<W, I>(copy.mtu as u32))
 }

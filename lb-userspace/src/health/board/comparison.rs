@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Board;
 use crate::health::event::BackendKey;
 use crate::health::machine::{Cause, Change, Finding};
-use crate::health::passive::{Handshakes, Verdict, compare};
+use crate::health::passive::{Handshakes, Sight, Verdict, compare};
 use crate::health::time::Moment;
 
 impl Board {
@@ -62,12 +62,12 @@ impl Board {
         let passive = &self.pools[pool].members[member].passive;
         let share = f64::from(passive.cap()) / 10.0;
         match (passive.verdict(), passive.is_ejected()) {
-            (Verdict::Outlier { failed, others }, ejected) => {
+            (Verdict::Outlier { window, failed, others }, ejected) => {
                 let agreed = if ejected { ", and a check fails too" } else { "" };
+                let lost = lost(self.pools[pool].passive.sight, &window, failed);
                 format!(
-                    "handshakes: {:.0} % of its SYNs fail, {:.0} % elsewhere in the pool{agreed}; takes {share:.0} % of \
-                     its share of new flows",
-                    failed * 100.0,
+                    "handshakes: {lost}, {:.0} % elsewhere in the pool{agreed}; takes {share:.0} % of its share of new \
+                     flows",
                     others * 100.0
                 )
             }
@@ -79,5 +79,19 @@ impl Board {
                 format!("handshakes: as the others of the pool; takes {share:.0} % of its share of new flows")
             }
         }
+    }
+}
+
+/// What became of a backend's SYNs that led to nothing, in words.
+fn lost(sight: Sight, window: &Handshakes, failed: f64) -> String {
+    let percent = failed * 100.0;
+    let (syns, refused, unanswered) = (window.attempts(), window.refused, window.unanswered());
+    match (sight, refused, unanswered) {
+        (Sight::Clients, ..) => format!("{percent:.0} % of its SYNs fail"),
+        (Sight::Both, 0, _) => format!("{unanswered} of {syns} SYNs got no answer ({percent:.0} %)"),
+        (Sight::Both, _, 0) => format!("{refused} of {syns} SYNs were refused (RST) ({percent:.0} %)"),
+        (Sight::Both, ..) => format!(
+            "{refused} of {syns} SYNs were refused (RST), {unanswered} got no answer ({percent:.0} %)"
+        ),
     }
 }
