@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -43,7 +44,8 @@ pub(super) struct Lane {
     turn: Turn,
     /// The judgement that is armed; an earlier entry of the timers is void.
     pub(super) judge_at: Option<Moment>,
-    initials: Vec<(Sequence, u32)>,
+    /// Oldest first.
+    initials: VecDeque<(Sequence, u32)>,
     source: Option<(IpAddr, Moment)>,
 }
 
@@ -51,7 +53,7 @@ impl Lane {
     /// A stream that starts at a moment drawn from `random` (uniform in `0..=u64::MAX`).
     pub(super) fn new(interval: Duration, now: Moment, random: u64) -> Self {
         let next_send = now + share(interval.min(START_SPREAD), random);
-        Self { seq: 0, next_send, turn: Turn::Due, judge_at: None, initials: Vec::new(), source: None }
+        Self { seq: 0, next_send, turn: Turn::Due, judge_at: None, initials: VecDeque::new(), source: None }
     }
 
     /// When the next probe is to be sent.
@@ -100,14 +102,16 @@ impl Lane {
     /// Notes the initial sequence number of a probe's SYN.
     pub(super) fn note_initial(&mut self, seq: Sequence, initial: u32) {
         if self.initials.len() == INITIALS {
-            self.initials.remove(0);
+            self.initials.pop_front();
         }
-        self.initials.push((seq, initial));
+        self.initials.push_back((seq, initial));
     }
 
     /// The initial sequence number of a probe's SYN.
     pub(super) fn initial_of(&self, seq: Sequence) -> Option<u32> {
-        self.initials.iter().find(|(of, _)| *of == seq).map(|(_, initial)| *initial)
+        // Of a probe that is new there is none, and that of an old one is among the last.
+        let last = self.initials.iter().rev().find(|(of, _)| *of <= seq)?;
+        (last.0 == seq).then_some(last.1)
     }
 
     /// The probe whose SYN had this initial sequence number.
@@ -238,6 +242,19 @@ mod tests {
         let worst = (70..180).map(|second| within(second..second + 1)).max().unwrap_or_default();
         assert!(worst <= 260, "{worst} probes in one second");
         assert!(probes.iter().all(|count| (3..=5).contains(count)));
+    }
+
+    #[test]
+    fn the_last_initial_numbers_name_their_probes_and_the_other_way_round() {
+        let mut lane = Lane::new(SECOND, Moment(0), 0);
+        for seq in 1..=100 {
+            assert_eq!(lane.initial_of(seq), None);
+            lane.note_initial(seq, u32::try_from(seq * 7).expect("a small number"));
+            assert_eq!(lane.initial_of(seq), Some(u32::try_from(seq * 7).expect("a small number")));
+        }
+        assert_eq!((lane.initial_of(90), lane.probe_of(630)), (Some(630), Some(90)));
+        assert_eq!((lane.initial_of(36), lane.probe_of(252)), (None, None), "64 are kept");
+        assert_eq!((lane.initial_of(37), lane.probe_of(259)), (Some(259), Some(37)));
     }
 
     #[test]
