@@ -32,6 +32,8 @@ pub(super) const LOOK: Duration = Duration::from_millis(2);
 const QUIET: Duration = Duration::from_millis(30);
 /// What a check within milliseconds never takes: weir's log of such a trial is printed, and of one with a second down.
 const OUTLIER: Duration = Duration::from_millis(200);
+/// How long a line about a down may take to be in a log.
+const TOLD: Duration = Duration::from_secs(1);
 /// How long a backend may take to be left, or to be back.
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -182,6 +184,11 @@ impl<'a> Stage<'a> {
         thread::sleep(until_phase(number, self.one.interval));
         let failed_at = self.fail(backend)?;
         let left_at = self.wait_until_left(backend, failed_at)?;
+        // A line that comes late would count in the next trial.
+        let told_by = monotonic() + TOLD;
+        while self.downs(actor) == downs && monotonic() < told_by {
+            thread::sleep(Duration::from_millis(2));
+        }
         let announced = self.downs(actor) - downs;
         let last_connection = left_at.saturating_sub(failed_at);
         if actor == Actor::Weir && (last_connection > OUTLIER || announced > 1) {
