@@ -47,7 +47,8 @@ fn a_connection_that_only_this_side_believes_in_proves_nothing() {
         Some(Step::Report(report)) => Some(report),
         _ => None,
     };
-    let cases: [(&str, &dyn Fn(&mut Tripwire) -> Option<Report>, Failure); 4] = [
+    type Happens<'a> = &'a dyn Fn(&mut Tripwire) -> Option<Report>;
+    let cases: [(&str, Happens<'_>, Failure); 4] = [
         ("nobody listens any more", &|wire| wire.on_refused(Failure::Refused, at(22)), Failure::Refused),
         ("the host is gone", &silent, Failure::Silent),
         ("it is reset after all", &|wire| wire.on_end(End::Reset, at(22)), Failure::Reset),
