@@ -16,7 +16,7 @@ mod place;
 mod rules;
 
 pub use class::{Class, Code, Meta};
-pub use entry::{Found, find, write};
+pub use entry::{Found, find, forget, write};
 pub use key::{Binding, FlowKey, decode};
 pub use place::place;
 pub use rules::{Continuation, NewFlows, continuation};

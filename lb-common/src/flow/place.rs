@@ -1,53 +1,67 @@
 //! Where a new entry goes.
 
-use super::class::{Class, Meta};
+use super::class::Class;
 use crate::layout::{Bucket, Way};
 use crate::time::Tick;
 
 /// How many more free ways the second bucket must have to be preferred: a flow in its first bucket costs one line.
 const SECOND_BUCKET_BIAS: u32 = 1;
+/// Ways in use of a bucket that is full.
+const ALL: u32 = 4;
 
-/// How willingly an entry is given up, by class: 2 before 3, 8 never. A nibble a class; expired is 1, empty 0.
-const RANKS: u32 = nibbles(&[
-    (Class::Empty, 1),
-    (Class::Embryonic, 2),
-    (Class::Ended, 2),
-    (Class::Answered, 3),
-    (Class::Young, 3),
-    (Class::Proven, 8),
-    (Class::Closing, 8),
-]);
-
-const fn nibbles(ranks: &[(Class, u32)]) -> u32 {
-    let (mut table, mut index) = (0, 0);
-    while index < ranks.len() {
-        table |= ranks[index].1 << (ranks[index].0 as u32 * 4);
-        index += 1;
-    }
-    table
-}
-
-/// A way's score: rank in bits 24 and up, ticks left in bits 4–23, the way's index in bits 0–1.
+/// Bits of a [`Meta`]'s deadline, and where its class starts.
+const DEADLINE: u32 = 0xf_ffff;
+const CLASS_SHIFT: u32 = 20;
+/// A way's score: rank in bits 24 and up, ticks left in bits 4–23, the way's index in bits 0–1. The lower, the more willingly
+/// the way is given up.
 const RANK_SHIFT: u32 = 24;
 /// Scores from here on are live proven or closing entries.
-const NEVER: u32 = 8 << RANK_SHIFT;
+const NEVER: u32 = rank(Class::Proven) << RANK_SHIFT;
 
-/// Scores a way without branches: eight of them in a row would be too many paths for the verifier.
+/// The same number in both halves of a word.
+const fn both(number: u32) -> u64 {
+    number as u64 * ONES
+}
+const ONES: u64 = 1 << 32 | 1;
+
+/// The rank of a live entry of this class; a free way's is 0. As [`pair`] computes it.
+const fn rank(class: Class) -> u32 {
+    let code = class as u32;
+    (((code | code >> 1 & 1) + 1) & 7) + 1
+}
+
+/// The orders that [`rank`] stands for: what never came to anything first, then what only began, then what is young.
+const _: () = {
+    assert!(rank(Class::Ended) < rank(Class::Embryonic) && rank(Class::Embryonic) < rank(Class::Young));
+    assert!(rank(Class::Answered) == rank(Class::Young) && rank(Class::Young) < rank(Class::Proven));
+    assert!(rank(Class::Proven) < rank(Class::Closing) && rank(Class::Closing) < 16);
+};
+
+/// Scores of two ways, one in each half of a word, and how many of them are in use, to be added up likewise.
+///
+/// Eight ways are scored for every new flow. Two at a time take half the instructions of one at a time.
 #[inline(always)]
-fn score<const W: usize>(way: &Way<W>, index: u32, now: Tick) -> u32 {
-    let binding = way.binding.get();
-    let meta = Meta(way.meta.get());
-    let used = (binding | binding.wrapping_neg()) >> 31;
-    let left = meta.deadline().since(now);
-    let live = 1 - (left >> 19);
-    let rank = RANKS >> (((meta.0 >> 20) & 7) * 4) & 0xf;
-    let rank = used * (rank * live + (1 - live));
-    rank << RANK_SHIFT | (left & 0x7ffff) << 4 | index
+fn pair<const W: usize>([one, two]: [&Way<W>; 2], order: u64, clock: u64) -> (u64, u64) {
+    let metas = one.meta.get() as u64 | (two.meta.get() as u64) << 32;
+    let left = ((metas & both(DEADLINE)) + clock) & both(DEADLINE);
+    let expired = left >> 19;
+    let class = metas >> CLASS_SHIFT & both(7);
+    let used = (class + both(7)) >> 3 & !expired & ONES;
+    let rank = (((class | class >> 1 & ONES) + ONES) & both(7)) + ONES;
+    ((rank & (used * 0xf)) << RANK_SHIFT | left << 4 | order, used)
+}
+
+/// The lesser of two numbers below 2³¹, in each half of a word. Without branches: they would be taken at random.
+#[inline(always)]
+const fn lesser(one: u64, two: u64) -> u64 {
+    let at_least = ((two | both(1 << 31)) - one) >> 31 & ONES;
+    let mask = (at_least << 32).wrapping_sub(at_least);
+    one & mask | two & !mask
 }
 
 struct Best {
     score: u32,
-    free: u32,
+    used: u32,
 }
 
 impl Best {
@@ -59,22 +73,19 @@ impl Best {
 }
 
 #[inline(always)]
-fn best<const W: usize>(bucket: &Bucket<W>, salt: u32, now: Tick) -> Best {
-    let mut best = Best { score: NEVER, free: 0 };
-    for (index, way) in bucket.ways.iter().enumerate() {
-        let score = score(way, (index as u32 ^ salt) & 3, now);
-        // 1 for ranks 0 and 1: bit 1, 2 or 3 of the rank is set for the others.
-        let rank = score >> RANK_SHIFT;
-        best.free += 1 - (((rank >> 1) | (rank >> 2) | (rank >> 3)) & 1);
-        if score < best.score {
-            best.score = score;
-        }
-    }
-    best
+fn best<const W: usize>(bucket: &Bucket<W>, salts: u64, clock: u64) -> Best {
+    let [a, b, c, d] = &bucket.ways;
+    let (first, used) = pair([a, b], salts ^ 1 << 32, clock);
+    let (second, more) = pair([c, d], salts ^ (3 << 32 | 2), clock);
+    let (scores, used) = (lesser(first, second), used + more);
+    let (one, two) = (scores as u32 as i64, (scores >> 32) as i64);
+    let score = one + ((two - one) & (two - one) >> 63);
+    Best { score: score as u32, used: (used + (used >> 32)) as u32 }
 }
 
-/// The way that a new flow of these two buckets may take: an empty one, else an expired one, else the oldest
-/// embryonic, else the oldest young one; never a live proven or closing one. The emptier bucket is filled first.
+/// The way that a new flow of these two buckets may take: a free one, which is empty or expired, else the oldest of those that
+/// ended before they were proven, else the oldest embryonic, else the oldest young one; never a live proven or closing
+/// one. The emptier bucket is filled first.
 ///
 /// `salt` is any bits of the flow's hash: it breaks ties, and keeps the verifier from following each index apart.
 #[inline(always)]
@@ -84,12 +95,93 @@ pub fn place<'a, const W: usize>(
     salt: u32,
     now: Tick,
 ) -> Option<&'a Way<W>> {
-    let (one, two) = (best(first, salt, now), best(second, salt, now));
-    let take_second = if one.free | two.free != 0 {
-        two.free > one.free + SECOND_BUCKET_BIAS || one.free == 0
+    let (salts, clock) = (both(salt & 3), both(DEADLINE + 1 - now.bits()));
+    let (one, two) = (best(first, salts, clock), best(second, salts, clock));
+    let take_second = if one.used & two.used != ALL {
+        two.used + SECOND_BUCKET_BIAS < one.used || one.used == ALL
     } else {
         two.score >> 4 < one.score >> 4
     };
     let (bucket, best) = if take_second { (second, two) } else { (first, one) };
     if best.score >= NEVER { None } else { Some(&bucket.ways[best.way(salt)]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{FlowKey, Meta, find, forget, write};
+    use crate::hash;
+    use crate::wire::Protocol;
+
+    /// Far from zero, so that deadlines lie on both sides of the wrap.
+    const NOW: Tick = Tick::from_bits(DEADLINE - 2);
+    const CLASSES: [Class; 7] = [
+        Class::Empty,
+        Class::Embryonic,
+        Class::Answered,
+        Class::Young,
+        Class::Proven,
+        Class::Closing,
+        Class::Ended,
+    ];
+
+    /// Buckets of random entries; few deadlines, so that ties are common.
+    fn buckets(seed: u64) -> [Bucket<1>; 2] {
+        let buckets: [Bucket<1>; 2] = std::array::from_fn(|_| Bucket::empty());
+        for (number, way) in (0u64..).zip(buckets.iter().flat_map(|bucket| &bucket.ways)) {
+            let random = hash::again(seed, number + 1);
+            let class = CLASSES[random as usize % 7];
+            if class != Class::Empty {
+                let deadline = NOW.plus((random >> 8) as u32 % 8).bits().wrapping_sub(3);
+                let meta = Meta::new(Tick::from_bits(deadline), class, (random >> 16) as u8);
+                write(way, &FlowKey::v4(1, number as u32, (1, 80), 1, Protocol::Tcp), 7, meta);
+            }
+        }
+        buckets
+    }
+
+    /// How willingly an entry is given up: its kind, then the ticks that it has left.
+    fn worth(way: &Way<1>) -> (u32, u32) {
+        let meta = Meta(way.meta.get());
+        match (meta.class(), meta.deadline().remaining(NOW)) {
+            (Class::Empty, _) | (_, None) => (0, 0),
+            (Class::Ended, Some(left)) => (1, left),
+            (Class::Embryonic, Some(left)) => (2, left),
+            (Class::Answered | Class::Young, Some(left)) => (3, left),
+            (Class::Proven | Class::Closing, Some(_)) => (4, 0),
+        }
+    }
+
+    #[test]
+    fn a_new_flow_takes_the_entry_that_is_worth_least() {
+        for seed in 0..20_000 {
+            let [one, two] = buckets(seed);
+            let free = |bucket: &Bucket<1>| bucket.ways.iter().filter(|way| worth(way).0 == 0).count();
+            let least = |bucket: &Bucket<1>| bucket.ways.iter().map(worth).min().expect("it has ways");
+            let second = match (free(&one), free(&two)) {
+                (0, 0) => least(&two) < least(&one),
+                (first, second) => first == 0 || second > first + SECOND_BUCKET_BIAS as usize,
+            };
+            let (bucket, expected) = if second { (&two, least(&two)) } else { (&one, least(&one)) };
+            let taken = place(&one, &two, hash::again(seed, 99) as u32, NOW);
+            assert_eq!(taken.map(worth), Some(expected).filter(|worth| worth.0 < 4), "seed {seed}");
+            if let Some(taken) = taken {
+                assert!(
+                    bucket.ways.iter().any(|way| std::ptr::eq(way, taken)),
+                    "seed {seed}: of the other bucket"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_that_was_forgotten_is_free() {
+        let [one, two] = buckets(0);
+        let (key, proven) = (FlowKey::v4(1, 1, (1, 80), 1, Protocol::Tcp), Meta::new(NOW, Class::Proven, 0));
+        one.ways.iter().chain(&two.ways).for_each(|way| write(way, &key, 7, proven));
+        assert!(place(&one, &two, 0, NOW).is_none());
+        forget(&two.ways[2]);
+        assert!(place(&one, &two, 0, NOW).is_some_and(|way| std::ptr::eq(way, &two.ways[2])));
+        assert!(find(&two, &key).is_some_and(|found| !std::ptr::eq(found.way, &two.ways[2])));
+    }
 }

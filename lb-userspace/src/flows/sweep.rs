@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use lb_common::flow::{Binding, Class, Meta, decode};
+use lb_common::flow::{Binding, Class, Meta, decode, forget};
 use lb_common::layout::Bucket;
 use lb_common::nat::refresh;
 use lb_common::time::{TICK_NS, Tick};
@@ -143,7 +143,7 @@ impl Pass {
             let dead = |marks: &[bool], id: usize| marks.get(id).copied().unwrap_or(true);
             let old = expired && self.now.since(deadline) > FORGOTTEN_TICKS;
             if old || dead(&self.dead_backends, backend) || dead(&self.dead_vips, vip) {
-                way.binding.set(0);
+                forget(way);
                 self.forgotten += 1;
                 continue;
             }
