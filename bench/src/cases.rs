@@ -186,7 +186,7 @@ pub(crate) const ALL: &[Case] = &[
         To::Ipip,
         Kind::Ack,
         FLOWS_1M,
-        &[Goal { ratio: 0.4, of: "lru_1m" }],
+        &[Goal { ratio: 0.4, of: "lru_1m" }, Goal { ratio: 1.4, of: "bare_1m" }],
     ),
     weir(
         "new",
@@ -202,7 +202,7 @@ pub(crate) const ALL: &[Case] = &[
         To::Ipip,
         Kind::Ack,
         Flows::Fresh,
-        &[Goal { ratio: 0.25, of: "lru_miss" }],
+        &[Goal { ratio: 1.17, of: "bare_new" }, Goal { ratio: 0.25, of: "lru_miss" }],
     ),
     weir(
         "known_v6_1",
