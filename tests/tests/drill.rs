@@ -59,16 +59,20 @@ fn a_drill_tells_when_flows_stopped_and_came_back_and_traffic_bears_it_out() -> 
             ["injected", "suspect", "store", "down", "store", "restored", "up", "store"],
             "{fail}"
         );
-        assert_eq!(names.len(), told.len() + 1, "{names:?}");
         assert!(steps.is_sorted_by_key(|(_, after)| *after), "{steps:?}");
         let number = |name: &str| report[name].as_u64().with_context(|| format!("{name} of {report}"));
         let (stopped, down) = (number("new_flows_stopped_after_us")?, number("down_after_us")?);
         // A check every 50 ms with a timeout of a second.
         assert!(stopped <= down && down < 3_000_000, "{stopped} {down}");
         // The data plane's own word: nothing new was sent to it after the store, but for what the counter's reader saw late.
-        let last = number("last_new_flow_after_us")?;
-        println!("{fail}: stored after {stopped} us, the last new flow after {last} us");
-        assert!(last < stopped + 50_000, "{last} {stopped}");
+        // Flows come every 1.5 ms, so that only a failure found at once may have none.
+        if let Some(last) = report["last_new_flow_after_us"].as_u64() {
+            println!("{fail}: stored after {stopped} us, the last new flow after {last} us");
+            assert!(last < stopped + 50_000, "{last} {stopped}");
+            assert_eq!(names.len(), told.len() + 1, "{names:?}");
+        } else {
+            assert!(stopped < 20_000, "no new flow within {stopped} us: {names:?}");
+        }
         assert!(number("readmitted_after_us")? < 2_000_000);
         assert_eq!(report["done"], true);
         all_up(&weir, 3);
