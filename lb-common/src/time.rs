@@ -1,8 +1,9 @@
 //! Time as the data plane keeps it: ticks of 2³² ns (4.29 s), so that a shift replaces a division.
 
 /// Bits of a [`Tick`]: it wraps after 2²⁰ ticks, 52 days.
-const TICK_BITS: u32 = 20;
-const TICK_MASK: u32 = (1 << TICK_BITS) - 1;
+pub(crate) const TICK_BITS: u32 = 20;
+/// All of them.
+pub(crate) const TICK_MASK: u32 = (1 << TICK_BITS) - 1;
 
 /// Nanoseconds in a tick.
 pub const TICK_NS: u64 = 1 << 32;

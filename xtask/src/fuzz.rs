@@ -44,20 +44,17 @@ pub(crate) fn add(steps: &mut Steps, time: Duration, only: Option<Target>) -> Re
     fixtures.args(["test", "--quiet", "--package", "lb-common"]).env("WEIR_FUZZ_SEEDS", &seeds);
     fixtures.args(FIXTURES.iter().flat_map(|test| ["--test", test]));
     steps.run("seeds for the fuzzer", &mut fixtures)?;
-    for (target, step) in [(Target::Pipeline, "fuzz pipeline"), (Target::Decap, "fuzz decap")] {
+    let targets = [(Target::Pipeline, "pipeline", "fuzz pipeline"), (Target::Decap, "decap", "fuzz decap")];
+    for (target, name, step) in targets {
         if only.is_none_or(|only| only == target) {
-            steps.run(step, &mut fuzz(target, time, &seeds)?)?;
+            steps.run(step, &mut fuzz(name, time, &seeds)?)?;
         }
     }
     Ok(())
 }
 
 /// Any compiler does without a sanitizer, and what runs has no unsafe code.
-fn fuzz(target: Target, time: Duration, seeds: &Path) -> Result<Command> {
-    let name = match target {
-        Target::Pipeline => "pipeline",
-        Target::Decap => "decap",
-    };
+fn fuzz(name: &str, time: Duration, seeds: &Path) -> Result<Command> {
     let folder = process::root().join("fuzz");
     let corpus = folder.join("corpus").join(name);
     fs::create_dir_all(&corpus).with_context(|| format!("make {}", corpus.display()))?;

@@ -1,7 +1,7 @@
 //! How far a flow has come, and until when its entry is kept.
 
 use crate::layout::TimeoutsWord;
-use crate::time::Tick;
+use crate::time::{TICK_BITS, Tick};
 use crate::wire::Segment;
 
 /// What is known of a flow from the packets seen in one direction.
@@ -172,6 +172,9 @@ impl Code {
     }
 }
 
+/// Where the class starts in a [`Meta`]: above the deadline.
+pub(super) const CLASS_SHIFT: u32 = TICK_BITS;
+
 /// Bits 0–19 deadline, 20–22 class, 24–31 generation of the backend id. In mode `nat` bit 23: the backend has answered the
 /// SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +192,7 @@ impl Meta {
     #[inline(always)]
     #[must_use]
     pub const fn of(deadline: Tick, code: Code, generation: u8) -> Self {
-        Self(deadline.bits() | code.0 << 20 | (generation as u32) << 24)
+        Self(deadline.bits() | code.0 << CLASS_SHIFT | (generation as u32) << 24)
     }
 
     const ANSWERED: u32 = 1 << 23;
@@ -219,14 +222,14 @@ impl Meta {
     #[inline(always)]
     #[must_use]
     pub const fn awaits_answer(self) -> bool {
-        self.0 & (7 << 20 | Self::ANSWERED) == (Class::Embryonic as u32) << 20
+        self.0 & (7 << CLASS_SHIFT | Self::ANSWERED) == (Class::Embryonic as u32) << CLASS_SHIFT
     }
 
     /// The class as stored.
     #[inline(always)]
     #[must_use]
     pub const fn code(self) -> Code {
-        Code((self.0 >> 20) & 7)
+        Code((self.0 >> CLASS_SHIFT) & 7)
     }
 
     /// The last tick in which the entry is live.
@@ -240,7 +243,7 @@ impl Meta {
     #[inline(always)]
     #[must_use]
     pub const fn class(self) -> Class {
-        Class::from_code(self.0 >> 20)
+        Class::from_code(self.0 >> CLASS_SHIFT)
     }
 
     /// Generation of the backend id at the time of binding.

@@ -1,17 +1,14 @@
 //! Where a new entry goes.
 
-use super::class::Class;
+use super::class::{CLASS_SHIFT, Class};
 use crate::layout::{Bucket, Way};
-use crate::time::Tick;
+use crate::time::{TICK_BITS, TICK_MASK, Tick};
 
 /// How many more free ways the second bucket must have to be preferred: a flow in its first bucket costs one line.
 const SECOND_BUCKET_BIAS: u32 = 1;
 /// Ways in use of a bucket that is full.
 const ALL: u32 = 4;
 
-/// Bits of a [`Meta`]'s deadline, and where its class starts.
-const DEADLINE: u32 = 0xf_ffff;
-const CLASS_SHIFT: u32 = 20;
 /// A way's score: rank in bits 24 and up, ticks left in bits 4–23, the way's index in bits 0–1. The lower, the more willingly
 /// the way is given up.
 const RANK_SHIFT: u32 = 24;
@@ -43,8 +40,8 @@ const _: () = {
 #[inline(always)]
 fn pair<const W: usize>([one, two]: [&Way<W>; 2], order: u64, clock: u64) -> (u64, u64) {
     let metas = one.meta.get() as u64 | (two.meta.get() as u64) << 32;
-    let left = ((metas & both(DEADLINE)) + clock) & both(DEADLINE);
-    let expired = left >> 19;
+    let left = ((metas & both(TICK_MASK)) + clock) & both(TICK_MASK);
+    let expired = left >> (TICK_BITS - 1);
     let class = metas >> CLASS_SHIFT & both(7);
     let used = (class + both(7)) >> 3 & !expired & ONES;
     let rank = (((class | class >> 1 & ONES) + ONES) & both(7)) + ONES;
@@ -95,7 +92,7 @@ pub fn place<'a, const W: usize>(
     salt: u32,
     now: Tick,
 ) -> Option<&'a Way<W>> {
-    let (salts, clock) = (both(salt & 3), both(DEADLINE + 1 - now.bits()));
+    let (salts, clock) = (both(salt & 3), both(TICK_MASK + 1 - now.bits()));
     let (one, two) = (best(first, salts, clock), best(second, salts, clock));
     let take_second = if one.used & two.used != ALL {
         two.used + SECOND_BUCKET_BIAS < one.used || one.used == ALL
@@ -114,7 +111,7 @@ mod tests {
     use crate::wire::Protocol;
 
     /// Far from zero, so that deadlines lie on both sides of the wrap.
-    const NOW: Tick = Tick::from_bits(DEADLINE - 2);
+    const NOW: Tick = Tick::from_bits(TICK_MASK - 2);
     const CLASSES: [Class; 7] = [
         Class::Empty,
         Class::Embryonic,
