@@ -4,14 +4,14 @@
 //! XDP_REDIRECT only to a peer that runs an XDP program. `gate_in` and `gate_out` sit on the switch
 //! port of a backend: they cut off a frozen host and witness what was sent to it. `steer` stands in for
 //! weir where the lab itself is tested. `lose_syns` is a link that loses packets, `refuse_echo` a filter
-//! that lives behind weir.
+//! that lives behind weir. `hold` takes the core away that handles a certain packet.
 #![no_std]
 #![no_main]
 
 use aya_ebpf::{
     bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action},
     btf_maps::{Array, PerCpuArray},
-    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_redirect},
+    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_loop, bpf_redirect},
     macros::{btf_map, classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -126,6 +126,38 @@ fn refuse_echo(ctx: XdpContext) -> u32 {
     let byte = |offset: usize| unsafe { *((frame + offset) as *const u8) };
     let echo = byte(12) == 0x08 && byte(13) == 0 && byte(23) == 1 && byte(34) == 8;
     if echo { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
+}
+
+/// Datagrams to this port are for `hold`; their first word, in network byte order, is a time in microseconds.
+const HOLD_PORT: u16 = 9;
+/// More readings of the clock than fit into any time that a test asks for.
+const READINGS: u32 = 1 << 23;
+
+/// Holds the core that handles a datagram to port [`HOLD_PORT`] for the time that it names, as a hypervisor does that takes
+/// the core away: soft interrupts are not preempted.
+#[classifier]
+fn hold(ctx: TcContext) -> i32 {
+    if let Some(micros) = hold_for(&ctx) {
+        // SAFETY: the helper has no preconditions.
+        let mut until = unsafe { bpf_ktime_get_ns() } + u64::from(micros) * 1000;
+        // SAFETY: the function takes what `bpf_loop` passes, and `until` lives until it returns.
+        unsafe { bpf_loop(READINGS, passed as *mut _, (&raw mut until).cast(), 0) };
+    }
+    TC_ACT_OK
+}
+
+#[inline(always)]
+fn hold_for(ctx: &TcContext) -> Option<u32> {
+    let header = (u16::from_be(ctx.load(12).ok()?) == 0x0800).then(|| ipv4(ctx, 14))??;
+    let port = u16::from_be(ctx.load(14 + header.len + 2).ok()?);
+    let is_hold = header.protocol == 17 && port == HOLD_PORT;
+    is_hold.then(|| ctx.load(14 + header.len + 8).ok().map(u32::from_be))?
+}
+
+/// Whether a time has passed: 1 ends the loop.
+unsafe extern "C" fn passed(_index: u32, until: *mut u64) -> i64 {
+    // SAFETY: it points to `until` of `hold`; the helper has no preconditions.
+    unsafe { (bpf_ktime_get_ns() >= *until).into() }
 }
 
 /// Frames from the host behind the port.

@@ -297,8 +297,6 @@ fn counters_by_reason_service_and_backend_add_up_to_the_packets() -> Result<()> 
     assert!(unmatched > 0, "{counters:?}");
     let flows = weir.json(&["flows", "--count"])?["total"].as_u64();
     assert_eq!(flows, Some(2 * requests), "each flow is still in the table");
-    eventually("every frame has one reason", || {
-        uncounted().is_ok_and(|now| now.is_some() && now == start)
-    });
+    eventually("every frame has one reason", || uncounted().is_ok_and(|now| now.is_some() && now == start));
     Ok(())
 }

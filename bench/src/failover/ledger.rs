@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use weir_tests::Distribution;
 
 use super::rows::{Goal, MATCHES, Match};
-use super::trial::Takes;
+use super::trial::{Takes, Trial};
 use crate::report::Machine;
 use crate::statistics::median;
 
@@ -56,6 +56,11 @@ pub(super) struct Row {
     socket_closed_after_ms: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     socket_closed_after_worst_ms: Option<f64>,
+    /// From then to the last new connection, zero where that came before. In the middle, and the worst.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since_closed_ms: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since_closed_worst_ms: Option<f64>,
     /// New connections a second to each backend.
     new_per_second: f64,
     /// The longest gap of the sender within a trial.
@@ -100,7 +105,13 @@ impl Row {
         let words = ["decision to effect on the next packet", "weir", "–"];
         let row = Self::of(id, words, Some(Goal { p50_ms: 0.02, tail_ms: 0.1 }), takes, decisions)?;
         // It counts from the decision.
-        Ok(Self { socket_closed_after_ms: None, socket_closed_after_worst_ms: None, ..row })
+        Ok(Self {
+            socket_closed_after_ms: None,
+            socket_closed_after_worst_ms: None,
+            since_closed_ms: None,
+            since_closed_worst_ms: None,
+            ..row
+        })
     }
 
     fn of(
@@ -114,8 +125,9 @@ impl Row {
         times.sort_unstable();
         let sums: Distribution = times.iter().copied().collect();
         let gap = takes.kept.iter().map(|trial| trial.sender_gap).max().unwrap_or_default();
-        let closed: Vec<Duration> = takes.kept.iter().filter_map(|trial| trial.socket_closed).collect();
-        let closed: Option<Distribution> = (!closed.is_empty()).then(|| closed.into_iter().collect());
+        let closed = distribution(takes.kept.iter().filter_map(|trial| trial.socket_closed));
+        let since = |trial: &Trial| Some(trial.last_connection.saturating_sub(trial.socket_closed?));
+        let since_closed = distribution(takes.kept.iter().filter_map(since));
         let rates: Vec<f64> = takes.kept.iter().map(|trial| trial.per_second).collect();
         Ok(Self {
             id: id.to_owned(),
@@ -132,6 +144,8 @@ impl Row {
             goal_tail_ms: goal.map(|goal| goal.tail_ms),
             socket_closed_after_ms: closed.as_ref().map(|closed| ms(closed.percentile(50))),
             socket_closed_after_worst_ms: closed.as_ref().map(|closed| ms(closed.worst())),
+            since_closed_ms: since_closed.as_ref().map(|since| ms(since.percentile(50))),
+            since_closed_worst_ms: since_closed.as_ref().map(|since| ms(since.worst())),
             new_per_second: median(&rates).round(),
             sender_gap_ms: ms(gap),
             false_downs: takes.kept.iter().map(|trial| trial.false_downs).sum(),
@@ -157,8 +171,9 @@ impl Row {
         let Self { who, failure, signal, p50_ms, p90_ms, p99_ms, worst_ms, trials, repeated, .. } = self;
         let goal =
             self.verdict().map_or_else(String::new, |(goal, verdict)| format!("  (goal {goal}: {verdict})"));
-        let closed =
-            self.closed().map_or_else(String::new, |closed| format!(", socket closed after {closed}"));
+        let closed = self.closed().map_or_else(String::new, |[closed, since]| {
+            format!(", socket closed after {closed}, last connection {since} after that")
+        });
         format!(
             "{who:8} {failure}; {signal}: p50 {p50_ms:.3} p90 {p90_ms:.3} p99 {p99_ms:.3} worst {worst_ms:.3} ms; \
              {trials} trials, {repeated} repeated, {:.0}/s, sender gap {}{closed}, false downs {}, load {}{goal}",
@@ -166,9 +181,10 @@ impl Row {
         )
     }
 
-    /// When the socket was closed: in the middle, and the worst.
-    fn closed(&self) -> Option<String> {
-        Some(format!("{} / {}", self.socket_closed_after_ms?, self.socket_closed_after_worst_ms?))
+    /// When the socket was closed, and how long after that the last connection came: in the middle, and the worst.
+    fn closed(&self) -> Option<[String; 2]> {
+        let closed = format!("{} / {}", self.socket_closed_after_ms?, self.socket_closed_after_worst_ms?);
+        Some([closed, format!("{} / {}", self.since_closed_ms?, self.since_closed_worst_ms?)])
     }
 }
 
@@ -224,14 +240,15 @@ impl Ledger {
         let Machine { cpu, cpus, kernel, .. } = &self.machine;
         let mut text = format!(
             "{cpu} ({cpus} CPUs), Linux {kernel}. Milliseconds.\n\n\
-             | failure | who | signal | p50 | p90 | p99 | worst | socket closed: p50 / worst | trials (repeated) | new/s | false downs | load | goal: p50 / tail | |\n\
-             |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+             | failure | who | signal | p50 | p90 | p99 | worst | socket closed: p50 / worst | from there: p50 / worst | trials (repeated) | new/s | false downs | load | goal: p50 / tail | |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n"
         );
         for row in &self.rows {
             let (goal, verdict) = row.verdict().unwrap_or_default();
+            let [closed, since] = row.closed().unwrap_or_default();
             let _ = writeln!(
                 text,
-                "| {} | {} | {} (`{}`) | {} | {} | {} | {} | {} | {} ({}) | {} | {} | {} | {goal} | {verdict} |",
+                "| {} | {} | {} (`{}`) | {} | {} | {} | {} | {closed} | {since} | {} ({}) | {} | {} | {} | {goal} | {verdict} |",
                 row.failure,
                 row.who,
                 row.signal,
@@ -240,7 +257,6 @@ impl Ledger {
                 row.p90_ms,
                 row.p99_ms,
                 row.worst_ms,
-                row.closed().unwrap_or_default(),
                 row.trials,
                 row.repeated,
                 row.new_per_second,
@@ -252,6 +268,12 @@ impl Ledger {
     }
 }
 
+/// `None` of nothing.
+fn distribution(times: impl Iterator<Item = Duration>) -> Option<Distribution> {
+    let mut times = times.peekable();
+    times.peek().is_some().then(|| times.collect())
+}
+
 /// Milliseconds, to the microsecond.
 fn ms(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
@@ -259,7 +281,6 @@ fn ms(time: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::Trial;
     use super::*;
 
     fn takes(times_us: &[u64]) -> Takes {
@@ -286,6 +307,16 @@ mod tests {
         let mut many = vec![1000; 299];
         many.push(9000);
         assert_eq!(row("x", &many).verdict().unwrap().1, "met");
+    }
+
+    #[test]
+    fn what_follows_the_closing_of_the_socket_is_told_apart_from_what_comes_before() {
+        let row = row("x", &[1000, 2000, 3000]);
+        assert_eq!(row.closed(), Some(["1 / 1.5".to_owned(), "1 / 1.5".to_owned()]));
+        let mut before = takes(&[1000]);
+        before.kept[0].socket_closed = Some(Duration::from_millis(2));
+        let row = Row::new("x", "process killed", "weir", "tripwire", None, &before).unwrap();
+        assert_eq!(row.closed(), Some(["2 / 2".to_owned(), "0 / 0".to_owned()]));
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod phases;
 pub(super) mod prober;
 mod raw;
 mod realtime;
+mod roll_call;
 mod text;
 mod through;
 mod timers;

@@ -2,7 +2,7 @@
 //!
 //! One loop: sleep until a timer or an answer; read the clock; drain every socket; judge as of that reading; send.
 //! The order makes a stall of this thread harmless: answers that waited count before anybody is judged, and probes
-//! sent late count from when they were sent.
+//! sent late count from when they were sent. A stall of another core, with answers on it, is what the roll call is for.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,7 @@ use super::icmp_errors::ErrorSockets;
 use super::lane::{Lane, grid};
 use super::raw::RawSockets;
 use super::realtime;
+use super::roll_call::{Ended, RollCall};
 use super::through::TunnelSockets;
 use super::timers::{Task, Timers};
 use super::tripwire::{TRIPWIRE, Tripwires};
@@ -82,6 +83,7 @@ pub(in crate::health) struct Prober {
     /// Whatever arrived before this time has been read.
     drained_at: Moment,
     judge_not_before: Moment,
+    roll_call: RollCall,
     random: RandomState,
     draws: u64,
     complained_at: Option<Moment>,
@@ -130,6 +132,7 @@ impl Prober {
             timer,
             drained_at: Moment::now(),
             judge_not_before: Moment::default(),
+            roll_call: RollCall::default(),
             random: RandomState::new(),
             draws: 0,
             complained_at: None,
@@ -138,10 +141,14 @@ impl Prober {
 
     /// Loops until told to stop.
     pub(in crate::health) fn run(mut self) {
-        if let Err(error) = realtime::enter() {
-            tracing::info!(
+        match realtime::enter() {
+            Ok(()) => match RollCall::start() {
+                Ok(cores) => self.roll_call = cores,
+                Err(error) => tracing::warn!("start a thread on each core: {error}"),
+            },
+            Err(error) => tracing::info!(
                 "probe thread runs without real-time priority: {error}; grant CAP_SYS_NICE for it"
-            );
+            ),
         }
         let mut events = Vec::with_capacity(BATCH);
         let mut armed = None;
@@ -160,6 +167,7 @@ impl Prober {
             }
             self.wait(&mut events, None);
             let now = Moment::now();
+            self.hear_cores(now);
             let mut next = self.take(&mut events, now);
             while next == Next::Continue && self.wait(&mut events, Some(&Timespec::default())) > 0 {
                 next = self.take(&mut events, now);
@@ -170,7 +178,7 @@ impl Prober {
             if wanted.is_some_and(|at| at <= now) {
                 armed = None;
             }
-            self.drained_at = now;
+            self.drained_at = self.roll_call.handled_by(now);
             self.look_twice_if_late(wanted, now);
             self.icmp_errors.on_time(self.epoll.as_fd(), now);
             self.board.on_time(now);
@@ -359,6 +367,18 @@ impl Prober {
         }
     }
 
+    /// Notes which cores have handled what they had received.
+    fn hear_cores(&mut self, now: Moment) {
+        let Some(Ended { took, missing }) = self.roll_call.look(now) else { return };
+        if !missing.is_empty() {
+            tracing::warn!(
+                "cores {missing:?} handle no packets for {took:.1?}: backends may seem silent that have answered"
+            );
+        } else if took > LATE {
+            tracing::info!("a core handled no packets for {took:.1?}: silence was not judged meanwhile");
+        }
+    }
+
     /// Does everything that is due.
     fn run_due(&mut self, now: Moment) {
         self.tripwires.run_due(&mut self.board, self.epoll.as_fd(), now);
@@ -383,6 +403,12 @@ impl Prober {
         if now < self.judge_not_before {
             lane.judge_at = Some(self.judge_not_before);
             return self.timers.at(self.judge_not_before, id, Task::Judge);
+        }
+        let due = self.board.stream(id).and_then(|stream| stream.judge.next_judgement());
+        let wait = due.filter(|due| *due <= now).and_then(|due| self.roll_call.wait_for(due, now));
+        if let (Some(at), Some(lane)) = (wait, self.lanes.get_mut(&id)) {
+            lane.judge_at = Some(at);
+            return self.timers.at(at, id, Task::Judge);
         }
         self.board.judge(id, now);
         if let Some(stream) = self.board.stream(id) {
