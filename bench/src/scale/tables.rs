@@ -59,7 +59,7 @@ pub(super) fn load(file: &Path) -> Result<Config> {
 
 /// Runs `work` on the inputs that the daemon would have if every backend were up, behind one router.
 fn with_inputs<T>(
-    config: &Config,
+    (config, lists): (&Config, &Lists),
     weight: &dyn Fn(&Pool, &Backend) -> u16,
     work: impl Fn(&Inputs<'_>) -> T,
 ) -> T {
@@ -71,10 +71,9 @@ fn with_inputs<T>(
         macs: [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2],
         ..NextHopCopy::default()
     };
-    let lists = Lists::new(config, std::iter::empty(), &Lists::default());
     work(&Inputs {
         config,
-        lists: &lists,
+        lists,
         weight,
         limit: &|service| service.new_flow_limit,
         views: &BTreeMap::new(),
@@ -84,9 +83,14 @@ fn with_inputs<T>(
     })
 }
 
+/// The lists of prefixes, which the daemon makes when it takes a config.
+fn lists(config: &Config) -> Lists {
+    Lists::new(config, std::iter::empty(), &Lists::default())
+}
+
 fn everything(config: &Config) -> Arc<Desired> {
     let weight = |_: &Pool, backend: &Backend| backend.weight;
-    Arc::new(with_inputs(config, &weight, |inputs| Desired::new(inputs, &BTreeSet::new())))
+    Arc::new(with_inputs((config, &lists(config)), &weight, |inputs| Desired::new(inputs, &BTreeSet::new())))
 }
 
 /// Milliseconds that `work` takes, and what it gives.
@@ -189,8 +193,10 @@ fn change_one(
             true => 50,
             false => backend.weight,
         };
+        let lists = lists(config);
         let (time, summary) = timed(|| {
-            let next = with_inputs(config, &weight, |inputs| now.with_pools(inputs, [pool.as_str()]));
+            let next =
+                with_inputs((config, &lists), &weight, |inputs| now.with_pools(inputs, [pool.as_str()]));
             applier.apply(&Arc::new(next), now_ns())
         });
         ensure!(summary?.tables_published == 1, "the pool was not published");

@@ -1,9 +1,9 @@
 //! Which id stands for which object.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
-use std::sync::Arc;
 
+use super::entries::Entries;
 use super::error::{ApplyError, Limit};
 
 /// The ids of one kind of object, 1 up to the size of its map less one.
@@ -11,8 +11,7 @@ use super::error::{ApplyError, Limit};
 /// A new object gets an id that was never used, or else the one that has been free for longest.
 #[derive(Clone, Debug)]
 pub(super) struct Ids<K> {
-    /// Shared with the plans that change no id: most do not, and there may be many.
-    held: Arc<HashMap<K, u16>>,
+    held: Entries<K, u16>,
     /// The lowest id that was never used.
     fresh: u32,
     freed: VecDeque<u16>,
@@ -25,7 +24,7 @@ impl<K: Eq + Hash + Clone> Ids<K> {
     /// No ids given out, of a map of `size` values.
     pub(super) fn new(size: usize, limit: Limit) -> Self {
         let end = size.min(usize::from(u16::MAX) + 1) as u32;
-        Self { held: Arc::default(), fresh: 1, freed: VecDeque::new(), end, limit }
+        Self { held: Entries::default(), fresh: 1, freed: VecDeque::new(), end, limit }
     }
 
     /// The ids that were found in use: by their keys, and by something that has none.
@@ -36,9 +35,9 @@ impl<K: Eq + Hash + Clone> Ids<K> {
         others: impl IntoIterator<Item = u16>,
     ) -> Self {
         let mut ids = Self::new(size, limit);
-        ids.held = Arc::new(held.into_iter().collect());
+        ids.held = held.into_iter().collect();
         let mut used = vec![false; ids.end as usize];
-        for id in ids.held.values().copied().chain(others) {
+        for id in ids.held.iter().map(|(_, id)| *id).chain(others) {
             used[usize::from(id)] = true;
         }
         let last = used.iter().rposition(|used| *used).unwrap_or(0);
@@ -71,18 +70,23 @@ impl<K: Eq + Hash + Clone> Ids<K> {
         } else {
             self.freed.pop_front().ok_or(ApplyError::Full(self.limit))?
         };
-        Arc::make_mut(&mut self.held).insert(key, id);
+        self.held.insert(key, id);
         Ok(id)
     }
 
     /// Gives the object an id that nobody else holds.
     pub(super) fn assign(&mut self, key: K, id: u16) {
-        Arc::make_mut(&mut self.held).insert(key, id);
+        self.held.insert(key, id);
     }
 
     /// Takes the object's id away without freeing it.
     pub(super) fn forget(&mut self, key: &K) -> Option<u16> {
-        Arc::make_mut(&mut self.held).remove(key)
+        self.held.remove(key)
+    }
+
+    /// Takes in what a plan changed, once it is in force.
+    pub(super) fn settle(&mut self) {
+        self.held.settle();
     }
 
     /// Makes an id free that nobody holds.

@@ -77,7 +77,7 @@ impl Planner<'_> {
             let stage = if new.contains(&id) { Stage::NewVips } else { Stage::Policy };
             self.vip_lists(id, &record.lists, stage)?;
         }
-        let Filters { lists, vips, adopted, .. } = &mut self.state.filters;
+        let Filters { lists, vips, adopted, .. } = Arc::make_mut(&mut self.state.filters);
         let named: HashSet<*const BuiltList> = vips
             .values()
             .filter_map(|(_, wanted)| wanted.as_ref())
@@ -111,7 +111,7 @@ impl Planner<'_> {
             Some((_, Some(known))) if known == wanted => return Ok(()),
             _ => {}
         }
-        if let Some(line) = self.state.filters.forget(id) {
+        if let Some(line) = Arc::make_mut(&mut self.state.filters).forget(id) {
             self.state.retire(self.now_ns, Unused::FilterLines(line));
         }
         let word = if none { 0 } else { self.write_lists(id, wanted)?.into() };
@@ -128,15 +128,16 @@ impl Planner<'_> {
             let region = self.list(list)?;
             lists.set_list(*which, list.words(region.line), region.lines);
         }
-        let line = self.state.filters.lines.take(1)?;
-        self.state.filters.vips.insert(id, (line, Some(known)));
+        let filters = Arc::make_mut(&mut self.state.filters);
+        let line = filters.lines.take(1)?;
+        filters.vips.insert(id, (line, Some(known)));
         self.stages.push(Stage::Lists, Write::Lists { line: line.line, lists });
         Ok(line.line)
     }
 
     /// The region of a list, which becomes the one that is there already.
     fn list(&mut self, list: &mut Arc<BuiltList>) -> Result<Region, ApplyError> {
-        let filters = &mut self.state.filters;
+        let filters = Arc::make_mut(&mut self.state.filters);
         if let Some((placed, region)) = filters.lists.iter().find(|(placed, _)| placed == list) {
             *list = placed.clone();
             return Ok(*region);

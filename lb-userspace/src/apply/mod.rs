@@ -1,6 +1,6 @@
 //! Writing the desired state into the maps, so that no packet ever finds half a change.
 //!
-//! A plan is made first, on a copy of the bookkeeping; everything that can fail fails there. Executing it cannot. The
+//! A plan is made first, on a copy of the bookkeeping that shares all that stays; everything that can fail fails there. Executing it cannot. The
 //! order of the writes (module `stage`): what nothing names yet comes first, then what names it, step by step up to
 //! the indexes that packets start from; what nothing names any more is taken back by [`Applier::tick`], after a grace
 //! time, and ids that flows name after a sweep found no such flow.
@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 
 mod claims;
+mod differences;
+mod entries;
 mod error;
 mod hops;
 mod ids;
@@ -116,6 +118,7 @@ impl Applier {
         let summary = plan.summary();
         self.execute(&plan.writes, after);
         self.state = plan.state;
+        self.state.settle();
         Ok(summary)
     }
 

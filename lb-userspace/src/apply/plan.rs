@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lb_common::layout::{BackendState, HotWord};
 
+use super::differences::PoolChanges;
 use super::error::ApplyError;
 use super::nat;
 use super::stage::{Stage, Stages};
@@ -57,7 +58,8 @@ pub(super) fn plan(
     if before.is_none_or(|before| before.next_hops != desired.next_hops) {
         planner.hops(desired)?;
     }
-    planner.pools(before, desired)?;
+    let changes = PoolChanges::between(before, desired);
+    planner.pools(&changes)?;
     if before.is_none_or(|before| before.snats != desired.snats) {
         planner.snats(desired)?;
     }
@@ -67,17 +69,23 @@ pub(super) fn plan(
         planner.services(before, desired)?;
         planner.leave_services(desired);
     }
-    planner.leave_pools(before, desired);
-    planner.servers(desired)?;
+    planner.leave_pools(before, desired, &changes);
+    if before.is_none() || planner.concern_servers(&changes) {
+        planner.servers(desired)?;
+    }
     planner.state.applied = Some(desired.clone());
     Ok(Plan { writes: planner.stages.into_writes(), state: planner.state, summary: planner.summary })
 }
 
 impl Planner<'_> {
     /// Marks pools and backends that are no longer desired.
-    fn leave_pools(&mut self, before: Option<&Desired>, desired: &Desired) {
+    fn leave_pools(&mut self, before: Option<&Desired>, desired: &Desired, changes: &PoolChanges<'_>) {
         let now = self.now_ns;
-        for key in self.gone_backends(before, desired) {
+        let gone = match before {
+            None => self.undesired_backends(desired),
+            Some(_) => gone_backends(changes),
+        };
+        for key in gone {
             if self.state.leaving.backends.contains_key(&key) {
                 continue;
             }
@@ -86,12 +94,17 @@ impl Planner<'_> {
             self.state.leaving.backends.insert(key, LeavingBackend { since_ns: now, absent_ns: None });
             self.summary.backends_removed += 1;
         }
-        if before.is_some_and(|before| before.pools.keys().eq(desired.pools.keys())) {
-            return;
-        }
         let State { pools, leaving, .. } = &mut self.state;
-        for (name, _) in pools.iter().filter(|(name, _)| !desired.pools.contains_key(*name)) {
+        let leave = |name: &Arc<str>| {
             leaving.pools.entry(name.clone()).or_insert(now);
+        };
+        match before {
+            None => pools
+                .iter()
+                .map(|(name, _)| name)
+                .filter(|name| !desired.pools.contains_key(*name))
+                .for_each(leave),
+            Some(_) => changes.gone.iter().map(|pool| &pool.name).for_each(leave),
         }
     }
 
@@ -115,28 +128,14 @@ impl Planner<'_> {
         }
     }
 
-    /// Backends that have an id and are not desired. Only pools that changed are looked at.
-    fn gone_backends(&self, before: Option<&Desired>, desired: &Desired) -> Vec<BackendKey> {
-        let desired_address = |pool: &Arc<str>, name: &Arc<str>| {
-            desired.pools.get(pool).and_then(|pool| pool.backends.get(name)).map(|backend| backend.address)
+    /// Backends that have an id and are not desired: what an earlier daemon left.
+    fn undesired_backends(&self, desired: &Desired) -> Vec<BackendKey> {
+        let address = |key: &BackendKey| {
+            let pool = desired.pools.get(&key.pool)?;
+            pool.backends.get(&key.name).map(|backend| backend.address)
         };
-        let Some(before) = before else {
-            let gone = |key: &&BackendKey| desired_address(&key.pool, &key.name) != Some(key.address);
-            return self.state.backends.iter().map(|(key, _)| key).filter(gone).cloned().collect();
-        };
-        let mut gone = Vec::new();
-        for (pool, record) in &before.pools {
-            if desired.pools.get(pool).is_some_and(|after| Arc::ptr_eq(after, record)) {
-                continue;
-            }
-            for (name, backend) in &record.backends {
-                if desired_address(pool, name) != Some(backend.address) {
-                    let (pool, name) = (pool.clone(), name.clone());
-                    gone.push(BackendKey { pool, name, address: backend.address });
-                }
-            }
-        }
-        gone
+        let keys = self.state.backends.iter().map(|(key, _)| key);
+        keys.filter(|key| address(key) != Some(key.address)).cloned().collect()
     }
 
     /// Keeps new flows away from a backend that left the config, and marks it.
@@ -152,4 +151,22 @@ impl Planner<'_> {
             self.stages.push(Stage::Leaving, Write::BackendInfo { id, info });
         }
     }
+}
+
+/// Backends that were desired and are not.
+fn gone_backends(changes: &PoolChanges<'_>) -> Vec<BackendKey> {
+    let made = changes.made.iter().filter_map(|(was, is)| Some(((*was)?, Some(*is))));
+    let pools = made.chain(changes.gone.iter().map(|was| (*was, None)));
+    let gone = pools.flat_map(|(was, is)| {
+        let stays = move |name: &Arc<str>, address| {
+            is.and_then(|is| is.backends.get(name)).is_some_and(|backend| backend.address == address)
+        };
+        let gone = was.backends.iter().filter(move |(name, backend)| !stays(name, backend.address));
+        gone.map(|(name, backend)| BackendKey {
+            pool: was.name.clone(),
+            name: name.clone(),
+            address: backend.address,
+        })
+    });
+    gone.collect()
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lb_common::forward::constant_sum;
 use lb_common::layout::{BackendState, EgressWord, Family, HotWord, Load, SLOTS_PER_LINE, Span};
 
+use super::differences::PoolChanges;
 use super::error::ApplyError;
 use super::ids::Holder;
 use super::labels;
@@ -13,16 +14,13 @@ use super::stage::Stage;
 use super::state::{BackendKey, PoolSlots, PoolState, TableInputs, Unused};
 use super::tables::Job;
 use super::write::{PoolField, Write};
-use crate::desired::{BackendRecord, BackendView, Desired, PoolRecord};
+use crate::desired::{BackendRecord, BackendView, PoolRecord};
 
 impl Planner<'_> {
-    pub(super) fn pools(&mut self, before: Option<&Desired>, desired: &Desired) -> Result<(), ApplyError> {
+    pub(super) fn pools(&mut self, changes: &PoolChanges<'_>) -> Result<(), ApplyError> {
         let mut jobs = Vec::new();
-        for (name, record) in &desired.pools {
-            let known = before.and_then(|before| before.pools.get(name));
-            if !known.is_some_and(|known| Arc::ptr_eq(known, record) || known == record) {
-                jobs.extend(self.pool(record)?);
-            }
+        for (_, record) in &changes.made {
+            jobs.extend(self.pool(record)?);
         }
         self.tables(jobs)
     }
@@ -68,23 +66,14 @@ impl Planner<'_> {
         let names = record.backends.keys().cloned().zip(members);
         let backends: Vec<(Arc<str>, u16, u8)> =
             names.map(|(name, &(id, generation))| (name, id, generation)).collect();
-        let known = self.state.tables.get(&record.name);
-        if known.is_some_and(|pool| pool.slots.backends == backends) {
+        let known = self.state.slots.get(&record.name).cloned();
+        if known.as_ref().is_some_and(|known| known.backends == backends) {
             return Ok(());
         }
         let lines = (members.len() as u32).div_ceil(SLOTS_PER_LINE).max(1);
         let buffers = [self.state.lines.take(lines)?, self.state.lines.take(lines)?];
-        let slots = Arc::new(PoolSlots { pool: id, backends, buffers, ..PoolSlots::default() });
-        let mut pool = match known {
-            Some(pool) => PoolState { slots: slots.clone(), ..pool.clone() },
-            None => PoolState {
-                current: Arc::default(),
-                previous: None,
-                slots: slots.clone(),
-                adopted_list: None,
-            },
-        };
-        let unknown = known.is_none_or(|pool| pool.slots.backends.is_empty());
+        let mut pool = self.state.tables.get(&record.name).cloned().unwrap_or_else(|| PoolState::new(id));
+        let unknown = known.as_ref().is_none_or(|known| known.backends.is_empty());
         if !(unknown && self.is_list_of(id, members)) {
             let usable: Vec<u16> = record
                 .usable
@@ -102,11 +91,12 @@ impl Planner<'_> {
                 self.state.retire(self.now_ns, Unused::Lines(list));
             }
         }
-        if let Some(known) = self.state.tables.insert(record.name.clone(), pool) {
-            for buffer in known.slots.buffers {
-                self.state.retire(self.now_ns, Unused::Lines(buffer));
-            }
+        self.state.tables.insert(record.name.clone(), pool);
+        for buffer in known.iter().flat_map(|known| known.buffers) {
+            self.state.retire(self.now_ns, Unused::Lines(buffer));
         }
+        let slots = PoolSlots { pool: id, backends, buffers, ..PoolSlots::default() };
+        Arc::make_mut(&mut self.state.slots).insert(record.name.clone(), Arc::new(slots));
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use super::labels;
 use super::lines::{Lines, Region};
 use super::lists::Filters;
 use super::nat;
-use super::state::{BackendKey, Leaving, PoolSlots, PoolState, Retired, State, Table, Unused};
+use super::state::{BackendKey, Leaving, PoolSlots, PoolState, Retired, Slots, State, Table, Unused};
 use super::vips::ranges_region;
 use crate::maps::set::MapSet;
 
@@ -28,14 +28,15 @@ pub(super) fn recover(maps: &MapSet, now_ns: u64) -> State {
     let unnamed_hops = used_hops(maps);
 
     let mut lines = Lines::new(maps.maglev.len(), Limit::Maglev);
-    let mut tables = HashMap::new();
+    let (mut tables, mut slots) = (Vec::new(), Slots::new());
     for (name, id) in &pools {
         let state = pool_state(maps, *id, now_ns);
         let previous = state.previous.iter().map(|(table, _)| table.region);
         for region in previous.chain([state.current.region]).chain(state.adopted_list) {
             lines.occupy(region);
         }
-        tables.insert(name.clone(), state);
+        tables.push((name.clone(), state));
+        slots.insert(name.clone(), Arc::new(PoolSlots { pool: *id, ..PoolSlots::default() }));
     }
     let mut range_lines = Lines::new(maps.ranges.len(), Limit::RangeLines);
     for (_, id) in &vips {
@@ -64,9 +65,10 @@ pub(super) fn recover(maps: &MapSet, now_ns: u64) -> State {
         unnamed_hops,
         lines,
         range_lines,
-        filters: Filters::recover(maps),
+        filters: Arc::new(Filters::recover(maps)),
         nat_ports,
-        tables,
+        tables: tables.into_iter().collect(),
+        slots: Arc::new(slots),
         leaving: Leaving {
             vips: unreachable.into_iter().map(|address| (address, now_ns)).collect(),
             ..Leaving::default()
@@ -147,9 +149,9 @@ fn pool_state(maps: &MapSet, id: u16, now_ns: u64) -> PoolState {
     let previous = table(&maps.maglev, Span(live.previous.get()));
     let list = region(Span(live.usable.get()));
     PoolState {
+        id,
         current: Arc::new(table(&maps.maglev, Span(live.current.get()))),
         previous: (previous.len > 0).then(|| (Arc::new(previous), now_ns)),
-        slots: Arc::new(PoolSlots { pool: id, ..PoolSlots::default() }),
         adopted_list: (list.lines > 0).then_some(list),
     }
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use lb_common::layout::{IndexLine, ServerId, ServerIds};
 
+use super::differences::PoolChanges;
 use super::error::{ApplyError, Limit};
 use super::index::{self, Narrow};
 use super::plan::Planner;
@@ -43,6 +44,14 @@ fn keys([pool, ids @ ..]: [u64; 7]) -> Vec<u32> {
 }
 
 impl Planner<'_> {
+    /// Whether one of these pools' backends is to have server ids, or has them in the maps: others change nothing.
+    pub(super) fn concern_servers(&self, changes: &PoolChanges<'_>) -> bool {
+        let has = |id: u16| observed(&self.maps.server_ids[usize::from(id)]) != [0; 7];
+        changes.backends().any(|(key, backend)| {
+            !backend.server_ids.is_empty() || self.state.backends.get(&key).is_some_and(has)
+        })
+    }
+
     /// Plans the server ids.
     pub(super) fn servers(&mut self, desired: &Desired) -> Result<(), ApplyError> {
         let lines = Narrow(Index::Servers, &self.maps.servers);

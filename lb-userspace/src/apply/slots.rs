@@ -1,6 +1,5 @@
 //! The hot path: a backend's state in one store, then its pool's list of usable backends in another.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lb_common::forward::{self, Inner};
@@ -11,7 +10,7 @@ use lb_common::reason::Reason;
 use lb_common::wire::ETHERNET_LEN;
 
 use super::pools::hot_word;
-use super::state::{PoolSlots, State};
+use super::state::{Slots, State};
 use super::write;
 use crate::config::model::Inside;
 use crate::desired::{BackendView, PoolView};
@@ -42,7 +41,7 @@ fn no_way(reason: Reason) -> NoWay {
 #[derive(Clone)]
 pub struct SlotWriter {
     maps: Arc<MapSet>,
-    pools: Arc<HashMap<Arc<str>, Arc<PoolSlots>>>,
+    pools: Arc<Slots>,
     labels: Arc<Mutex<()>>,
 }
 
@@ -59,8 +58,7 @@ pub enum Stored {
 
 impl SlotWriter {
     pub(super) fn new(maps: Arc<MapSet>, labels: Arc<Mutex<()>>, state: &State) -> Self {
-        let pools = state.tables.iter().map(|(name, pool)| (name.clone(), pool.slots.clone()));
-        Self { maps, pools: Arc::new(pools.collect()), labels }
+        Self { maps, pools: state.slots.clone(), labels }
     }
 
     fn slot(&self, pool: &str, backend: &str) -> Option<(u16, u8)> {
@@ -72,6 +70,15 @@ impl SlotWriter {
     /// A pool's backends, in the order of their names.
     pub fn names(&self, pool: &str) -> impl Iterator<Item = &Arc<str>> {
         self.pools.get(pool).into_iter().flat_map(|slots| slots.backends.iter().map(|(name, ..)| name))
+    }
+
+    /// A pool's backends and their ids.
+    pub fn ids(&self, pool: &str) -> impl Iterator<Item = (BackendKey, u16)> {
+        let pools = self.pools.get_key_value(pool).into_iter();
+        pools.flat_map(|(pool, slots)| {
+            let key = |name: &Arc<str>| BackendKey { pool: pool.clone(), backend: name.clone() };
+            slots.backends.iter().map(move |(name, id, _)| (key(name), *id))
+        })
     }
 
     /// A backend's id.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
+use super::entries::Entries;
 use super::ids::Ids;
 use super::lines::{Lines, Region};
 use super::lists::Filters;
@@ -24,6 +25,7 @@ pub(super) struct SnatKey {
     pub(super) ports: (u16, u16),
 }
 
+/// Copied for every plan, so what there is much of is shared.
 #[derive(Clone)]
 pub(super) struct State {
     pub(super) vips: Ids<IpAddr>,
@@ -36,9 +38,11 @@ pub(super) struct State {
     pub(super) unnamed_hops: Vec<u16>,
     pub(super) lines: Lines,
     pub(super) range_lines: Lines,
-    pub(super) filters: Filters,
+    pub(super) filters: Arc<Filters>,
     pub(super) nat_ports: Lines,
-    pub(super) tables: HashMap<Arc<str>, PoolState>,
+    pub(super) tables: Entries<Arc<str>, PoolState>,
+    /// Shared with the slot writers.
+    pub(super) slots: Arc<Slots>,
     pub(super) leaving: Leaving,
     pub(super) retired: Vec<Retired>,
     /// The desired state that was last applied; `None` until the first time.
@@ -82,12 +86,15 @@ pub(super) enum Unused {
     WayV6(u32, usize),
 }
 
-/// A pool's tables and lists.
+/// What slot writers need to know, by pool.
+pub(super) type Slots = HashMap<Arc<str>, Arc<PoolSlots>>;
+
+/// A pool's tables.
 #[derive(Clone)]
 pub(super) struct PoolState {
+    pub(super) id: u16,
     pub(super) current: Arc<Table>,
     pub(super) previous: Option<(Arc<Table>, u64)>,
-    pub(super) slots: Arc<PoolSlots>,
     /// The list that an earlier daemon published, until it is replaced.
     pub(super) adopted_list: Option<Region>,
 }
@@ -124,7 +131,25 @@ pub(super) struct PoolSlots {
     pub(super) publishing: Mutex<()>,
 }
 
+impl PoolState {
+    /// A pool without a table.
+    pub(super) fn new(id: u16) -> Self {
+        Self { id, current: Arc::default(), previous: None, adopted_list: None }
+    }
+}
+
 impl State {
+    /// Takes in what a plan changed, once it is in force.
+    pub(super) fn settle(&mut self) {
+        self.vips.settle();
+        self.services.settle();
+        self.pools.settle();
+        self.backends.settle();
+        self.hops.settle();
+        self.snats.settle();
+        self.tables.settle();
+    }
+
     pub(super) fn retire(&mut self, now_ns: u64, what: Unused) {
         let unused = match what {
             Unused::Lines(region)

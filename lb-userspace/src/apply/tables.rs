@@ -36,11 +36,12 @@ impl Job {
 }
 
 fn build_all(jobs: &[Job]) -> Vec<Vec<u16>> {
-    let threads = thread::available_parallelism().map_or(1, NonZero::get);
-    let share = jobs.len().div_ceil(threads);
-    if share <= 1 && jobs.len() <= 1 {
+    if let [] | [_] = jobs {
         return jobs.iter().map(Job::build).collect();
     }
+    // Reads files.
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let share = jobs.len().div_ceil(threads);
     thread::scope(|scope| {
         let build = |share: &[Job]| share.iter().map(Job::build).collect::<Vec<_>>();
         let workers: Vec<_> =
@@ -75,12 +76,13 @@ impl Planner<'_> {
         let len = slots.len() as u32;
         let mut named: Vec<u16> = inputs.members.iter().map(|(_, _, id)| *id).collect();
         named.sort_unstable();
-        let Some(state) = self.state.tables.get_mut(&pool) else { return Ok(()) };
+        let Some(mut state) = self.state.tables.get(&pool).cloned() else { return Ok(()) };
         let old = state.current.clone();
         let live = Span(self.maps.pools[usize::from(id)].current.get());
         if old.inputs.is_none() && live.len() == len && ids(self.maps, live) == slots {
             let region = old.region;
             state.current = Arc::new(Table { region, len, inputs: Some(inputs), ids: named });
+            self.state.tables.insert(pool, state);
             return Ok(());
         }
         let region = self.state.lines.take(len.div_ceil(SLOTS_PER_LINE))?;
@@ -101,6 +103,7 @@ impl Planner<'_> {
             self.stages.push(Stage::Tables, Write::Table { line: region.line, ids: slots });
         }
         self.stages.push(Stage::Pools, word(PoolField::Current, current));
+        self.state.tables.insert(pool, state);
         self.summary.tables_published += 1;
         Ok(())
     }

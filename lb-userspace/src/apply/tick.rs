@@ -77,7 +77,7 @@ impl Tick<'_> {
             match retired.what {
                 Unused::Lines(region) => self.state.lines.free(region),
                 Unused::RangeLines(region) => self.state.range_lines.free(region),
-                Unused::FilterLines(region) => self.state.filters.free(region),
+                Unused::FilterLines(region) => Arc::make_mut(&mut self.state.filters).free(region),
                 Unused::NatPorts(region) => self.state.nat_ports.free(region),
                 Unused::Service(id) => {
                     for field in [
@@ -102,26 +102,30 @@ impl Tick<'_> {
 
     /// Gives up tables that were replaced 10 minutes ago, and lists of an earlier daemon that were.
     fn previous_tables(&mut self) {
-        let mut unused = Vec::new();
-        for pool in self.state.tables.values_mut() {
-            let id = pool.slots.pool;
-            if let Some((table, since_ns)) = &pool.previous
-                && self.now_ns.saturating_sub(*since_ns) >= PREVIOUS_NS
-            {
-                self.writes.push(Write::Pool { id, field: PoolField::Previous, word: 0 });
-                unused.push(table.region);
-                pool.previous = None;
-            }
-            let list = Span(self.maps.pools[usize::from(id)].usable.get());
-            if let Some(adopted) = pool.adopted_list
-                && (list.is_empty() || list.line() != adopted.line)
-            {
-                unused.push(adopted);
-                pool.adopted_list = None;
+        let mut changed = Vec::new();
+        for (name, pool) in self.state.tables.iter() {
+            let previous = pool.previous.as_ref();
+            let previous =
+                previous.filter(|(_, since_ns)| self.now_ns.saturating_sub(*since_ns) >= PREVIOUS_NS);
+            let list = Span(self.maps.pools[usize::from(pool.id)].usable.get());
+            let adopted = pool.adopted_list.filter(|adopted| list.is_empty() || list.line() != adopted.line);
+            if previous.is_some() || adopted.is_some() {
+                changed.push((name.clone(), previous.map(|(table, _)| table.region), adopted));
             }
         }
-        for region in unused {
-            self.state.retire(self.now_ns, Unused::Lines(region));
+        for (name, previous, adopted) in changed {
+            let Some(mut pool) = self.state.tables.remove(&name) else { continue };
+            if previous.is_some() {
+                self.writes.push(Write::Pool { id: pool.id, field: PoolField::Previous, word: 0 });
+                pool.previous = None;
+            }
+            if adopted.is_some() {
+                pool.adopted_list = None;
+            }
+            self.state.tables.insert(name, pool);
+            for region in previous.into_iter().chain(adopted) {
+                self.state.retire(self.now_ns, Unused::Lines(region));
+            }
         }
     }
 
@@ -141,7 +145,7 @@ impl Tick<'_> {
         self.clear_ports(&ids);
         for (address, id) in free {
             self.state.retire(self.now_ns, Unused::RangeLines(ranges_region(self.maps, id)));
-            if let Some(line) = self.state.filters.forget(id) {
+            if let Some(line) = Arc::make_mut(&mut self.state.filters).forget(id) {
                 self.state.retire(self.now_ns, Unused::FilterLines(line));
             }
             for field in VipField::ALL {
@@ -207,9 +211,12 @@ impl Tick<'_> {
 
     /// A pool's tables go at once; its id when no backend names it.
     fn pools(&mut self) {
-        let named: HashSet<Arc<str>> = self.state.backends.iter().map(|(key, _)| key.pool.clone()).collect();
         let ready = self.state.leaving.pools.iter().filter(|(_, since)| over(**since, self.now_ns));
         let ready: Vec<Arc<str>> = ready.map(|(name, _)| name.clone()).collect();
+        if ready.is_empty() {
+            return;
+        }
+        let named: HashSet<Arc<str>> = self.state.backends.iter().map(|(key, _)| key.pool.clone()).collect();
         for name in ready {
             let Some(id) = self.state.pools.get(&name) else { continue };
             if let Some(pool) = self.state.tables.remove(&name) {
@@ -217,7 +224,8 @@ impl Tick<'_> {
                     self.writes.push(Write::Pool { id, field, word: 0 });
                 }
                 let previous = pool.previous.iter().map(|(table, _)| table.region);
-                let lists = pool.slots.buffers.into_iter().chain(pool.adopted_list);
+                let slots = Arc::make_mut(&mut self.state.slots).remove(&name);
+                let lists = slots.iter().flat_map(|slots| slots.buffers).chain(pool.adopted_list);
                 for region in previous.chain([pool.current.region]).chain(lists) {
                     self.state.retire(self.now_ns, Unused::Lines(region));
                 }

@@ -136,7 +136,7 @@ impl Engine {
             now,
         };
         let targets = wanted.targets(&known);
-        let state = wanted.state(&Which::All, &known, &sink.tiers(), &attachments.interfaces());
+        let state = wanted.state(&Which::All, &known, &sink.tiers(&Which::All), &attachments.interfaces());
         let journal = Journal::new(recorder, state);
         let runtime = tokio::runtime::Handle::current();
         let detection = Health::start(&targets, Box::new(sink.clone()), health_out, runtime)
@@ -248,20 +248,21 @@ impl Engine {
         let now = Timestamp::now();
         let slots = self.sink.writer();
         let new_flows = |member: &Member<'_>| self.new_flows(&slots, member, now);
-        change::change(&self.members(), &new_flows, &self.overlay, request, by, now)
+        let change =
+            |members: &[Member<'_>]| change::change(members, &new_flows, &self.overlay, request, by, now);
+        // Of thousands of backends, those of the pools that are named. What is not found there is told with the nearest
+        // name of all.
+        let named = request.targets.pools_named();
+        let named = named.iter().flatten().filter_map(|pool| self.config.pools.get(*pool));
+        match change(&named.flat_map(members).collect::<Vec<_>>()) {
+            Ok(change) => Ok(change),
+            Err(_) => change(&self.members()),
+        }
     }
 
     /// The backends of the config.
     pub(super) fn members(&self) -> Vec<Member<'_>> {
-        let members = self.config.pools.values().flat_map(|pool| {
-            pool.backends.values().map(|backend| Member {
-                pool: &pool.name,
-                name: &backend.name,
-                host: backend.host.as_deref(),
-                file_weight: backend.weight,
-            })
-        });
-        members.collect()
+        self.config.pools.values().flat_map(members).collect()
     }
 
     /// Whether a backend takes new flows, by its slot.
@@ -329,7 +330,7 @@ impl Engine {
             rollouts: &self.rollouts,
             now,
         };
-        let views = wanted.views(which, &known, &self.sink.tiers());
+        let views = wanted.views(which, &known, &self.sink.tiers(which));
         let desired = Arc::new(wanted.desired(which, &views, self.applier.applied()));
         let applier = &mut self.applier;
         let summary =
@@ -343,7 +344,7 @@ impl Engine {
             Which::Pools(_) => self.sink.replace(self.applier.slots(), &views, Others::Unchanged),
         }
         stored.rest();
-        let state = wanted.state(which, &known, &self.sink.tiers(), &self.attachments.interfaces());
+        let state = wanted.state(which, &known, &self.sink.tiers(which), &self.attachments.interfaces());
         self.journal.settle(which, state, &stored);
         if summary.writes > 0 {
             info!("applied: {summary:?}");
@@ -446,7 +447,6 @@ impl Engine {
         }
         self.end_denials(now).await;
         self.end_limits(now).await;
-        self.health.compare_handshakes(self.handshake_totals());
         // The kernel does not tell when a link is detached or a pin removed.
         self.follow_interfaces();
         let now_ns = flows::now_ns();
@@ -513,6 +513,16 @@ fn bring_into_force(
     super::packet_log::relay(instance.program()?)?;
     attachments.detach_others(&config.interfaces);
     Ok(InForce { applier, views, known })
+}
+
+/// The backends of a pool.
+fn members(pool: &Pool) -> impl Iterator<Item = Member<'_>> {
+    pool.backends.values().map(|backend| Member {
+        pool: &pool.name,
+        name: &backend.name,
+        host: backend.host.as_deref(),
+        file_weight: backend.weight,
+    })
 }
 
 /// A backend of the config, and its pool.

@@ -76,6 +76,7 @@ async fn serve(paths: &Global) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Code::Failed, format!("start counting flows: {error}")))?;
     let daemon = Arc::new(Daemon::new(engine, paths));
     let api = tokio::spawn(server.serve(daemon.clone()));
+    tokio::spawn(handshakes::compare(daemon.clone()));
     let stop =
         |kind| signal(kind).map_err(|error| Failure::new(Code::Failed, format!("watch signals: {error}")));
     let (mut term, mut interrupt) = (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);

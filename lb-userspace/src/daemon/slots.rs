@@ -12,7 +12,7 @@ use crate::apply::SlotWriter;
 use crate::config::model::Inside;
 use crate::desired::{BackendView, PoolView};
 use crate::health::pool_view::{self, Slot};
-use crate::health::{Applier, BackendKey, GuardEvent, HealthEvent, NoWay, Wrapped};
+use crate::health::{Applier, BackendKey, GuardEvent, HealthEvent, NoWay, Which, Wrapped};
 
 /// The views of all backends as the slots have them.
 pub(super) struct Slots {
@@ -110,9 +110,16 @@ impl Sink {
         });
     }
 
-    /// The tiers in force by pool.
-    pub(super) fn tiers(&self) -> HashMap<String, u8> {
-        self.lock().tiers.clone()
+    /// The tiers in force, by pool.
+    pub(super) fn tiers(&self, which: &Which) -> HashMap<String, u8> {
+        let slots = self.lock();
+        match which {
+            Which::All => slots.tiers.clone(),
+            Which::Pools(names) => {
+                let known = names.iter().filter_map(|name| slots.tiers.get_key_value(name));
+                known.map(|(name, tier)| (name.clone(), *tier)).collect()
+            }
+        }
     }
 
     fn change(&self, key: &BackendKey, change: impl FnOnce(&mut BackendView)) {

@@ -86,7 +86,7 @@ pub struct Change {
     force: Force,
 }
 
-/// Decides on `request`. `by` is the user on record; `new_flows` is asked about the pools concerned alone.
+/// Decides on `request`; `members` are those of all pools, or of those that it names. `by` is the user on record; `new_flows` is asked about the pools concerned alone.
 ///
 /// # Errors
 /// Usage, not found.
@@ -294,6 +294,20 @@ mod tests {
         let (overlay, flows) = (change.overlay.clone(), change.backends().map(|name| flows(&name)));
         let flows: Vec<u64> = flows.collect();
         change.told(&flows).map(|changed| (overlay, changed))
+    }
+
+    #[test]
+    fn for_targets_that_name_their_pools_the_members_of_those_are_enough() {
+        for names in [&["web/web-1"][..], &["web/*"], &["api/web-1", "web/web-2"]] {
+            let request = request(Action::Drain, names);
+            let of = |members: &[Member<'_>]| {
+                change(members, &new_flows, &Overlay::default(), &request, "root", NOW).expect("found")
+            };
+            let pools = request.targets.pools_named().expect("names pools");
+            let some: Vec<Member<'_>> =
+                members().into_iter().filter(|member| pools.contains(member.pool)).collect();
+            assert_eq!(of(&some), of(&members()), "{names:?}");
+        }
     }
 
     fn chosen(targets: &Targets) -> String {

@@ -1,5 +1,7 @@
 //! A change of backends as it is asked for and answered.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +34,19 @@ pub struct Targets {
     pub pool: Option<String>,
     /// Host label.
     pub host: Option<String>,
+}
+
+impl Targets {
+    /// The pools that all targets are of, where they say so without `*`.
+    #[must_use]
+    pub fn pools_named(&self) -> Option<BTreeSet<&str>> {
+        let pools = self.names.iter().map(|name| Some(name.split_once('/')?.0));
+        match &self.pool {
+            Some(pool) => Some(BTreeSet::from([pool.as_str()])),
+            None if self.names.is_empty() => None,
+            None => pools.map(|pool| pool.filter(|pool| !pool.contains('*'))).collect(),
+        }
+    }
 }
 
 /// Longest `--for` in seconds: ten years.
@@ -223,6 +238,22 @@ mod tests {
             r#"{"action":"weight","weight":50,"names":["web-1"],"pool":null,"host":null,"reason":"","for_s":60,"force":true,"on_behalf_of":null}"#
         );
         assert_eq!(serde_json::from_str::<BackendRequest>(&json).expect("reads"), request);
+    }
+
+    #[test]
+    fn targets_that_all_name_a_pool_are_of_those_pools() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        for (of, pool, expected) in [
+            (names(&["web/web-1", "api/*"]), None, Some(BTreeSet::from(["api", "web"]))),
+            (names(&["web-1"]), Some("web"), Some(BTreeSet::from(["web"]))),
+            (names(&[]), Some("web"), Some(BTreeSet::from(["web"]))),
+            (names(&["web/web-1", "web-2"]), None, None),
+            (names(&["w*/web-1"]), None, None),
+            (names(&[]), None, None),
+        ] {
+            let targets = Targets { names: of, pool: pool.map(str::to_owned), host: Some("h".to_owned()) };
+            assert_eq!(targets.pools_named(), expected, "{targets:?}");
+        }
     }
 
     #[test]

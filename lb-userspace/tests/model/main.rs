@@ -1,6 +1,7 @@
 //! The whole packet pipeline over maps in plain memory, written by the real control plane. Needs no privileges.
 
 mod capacity;
+mod deltas;
 mod frames;
 mod instances;
 mod lifecycle;
