@@ -94,6 +94,7 @@ pub struct Judge {
     round_trip: RoundTrip,
     history: VecDeque<ProbeRecord>,
     last_answered: Option<Moment>,
+    judged_at: Moment,
 }
 
 impl Judge {
@@ -110,6 +111,7 @@ impl Judge {
             round_trip: RoundTrip::default(),
             history: VecDeque::with_capacity(HISTORY),
             last_answered: None,
+            judged_at: Moment::default(),
         }
     }
 
@@ -264,6 +266,7 @@ impl Judge {
 
     /// Judges silence, as of `now`: a time read before the sockets were drained.
     pub fn judge(&mut self, now: Moment) {
+        self.judged_at = now;
         match self.limits.rule {
             Rule::Consecutive { expire_after } => self.judge_each(expire_after, now),
             Rule::OldestUnanswered => self.judge_oldest(now),
@@ -282,12 +285,13 @@ impl Judge {
         let settled = match (self.limits.rule, self.settled) {
             (Rule::Consecutive { expire_after }, _) => Some(oldest.at + expire_after),
             (Rule::Reported, _) => return None,
-            (Rule::OldestUnanswered, Finding::Bad(_)) => {
-                Some(oldest.at + self.limits.timeout).filter(|_| self.successes > 0)
-            }
-            (Rule::OldestUnanswered, _) => {
+            (Rule::OldestUnanswered, settled) => {
+                let expires = oldest.at + self.limits.timeout;
                 let nth = self.outstanding.get(self.fall_count() - 1);
-                nth.map(|nth| (nth.at + self.grace()).max(oldest.at + self.limits.timeout))
+                let nth = nth.filter(|_| !matches!(settled, Finding::Bad(_)));
+                let falls = nth.map(|nth| (nth.at + self.grace()).max(expires));
+                // Each oldest probe's time once, also where nothing follows from it: who judges makes sure then what has arrived.
+                Some(expires).filter(|at| *at > self.judged_at).into_iter().chain(falls).min()
             }
         };
         doubtful.flatten().into_iter().chain(settled).min()

@@ -318,3 +318,20 @@ proptest! {
         prop_assert!(decided.since(us(10_000)) <= Duration::from_micros(needed));
     }
 }
+
+#[test]
+fn each_oldest_probe_is_judged_at_its_timeout_once() {
+    let mut judge = healthy(PING);
+    judge.sent(10, us(10_000), us(10_000));
+    judge.sent(11, us(11_000), us(11_000));
+    let expires = |sent: u64| us(sent * 1000) + PING.timeout;
+    while let Some(at) = judge.next_judgement() {
+        assert!(at <= expires(10), "{at:?}");
+        judge.judge(at);
+    }
+    assert_ne!(judge.finding(), HARD, "two are not enough");
+    // Late, because what had arrived by the timeout was read; then it is the next one's turn.
+    judge.answered(10, expires(10) + Duration::from_micros(1), expires(11));
+    assert_eq!(judge.last_result().and_then(|last| last.failure.clone()), Some(Failure::Silent));
+    assert_eq!(judge.next_judgement(), Some(expires(11)));
+}

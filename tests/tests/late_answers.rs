@@ -1,10 +1,15 @@
-//! A core of weir's own host that is away for a while, with the answers that it was about to hand on, is no silence of
-//! the backends.
+//! Answers that come late: by the fault of the backend, or of a core of weir's own host that was away for a while with the
+//! answers that it was about to hand on.
 
 use std::{
     fs,
-    net::{Ipv4Addr, UdpSocket},
+    io::Read as _,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -15,10 +20,12 @@ use aya::{
     programs::{SchedClassifier, TcAttachType, tc},
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
-use weir_tests::{Family, Lab, WeirProc, eventually};
+use socket2::{Domain, Protocol, Socket, Type};
+use weir_tests::{Backend, Family, Lab, WeirProc, eventually, frame};
 
-/// A verdict of silence takes 3 ms.
-const CONFIG: &str = r#"
+/// One service over two backends, with this check.
+fn config(check: &str) -> String {
+    let head = r#"
 interfaces = ["eth0", "eth1"]
 [limits]
 flows_v4 = 16_384
@@ -30,19 +37,15 @@ vip = "198.51.100.10"
 port = 80
 protocol = "tcp"
 mode = "dsr-l2"
-[[service.health]]
-type = "ping"
-interval = "1ms"
-timeout = "3ms"
-fall = 3
-rise = 3
-[[service.backend]]
-name = "direct-1"
-address = "10.0.1.11"
-[[service.backend]]
-name = "direct-2"
-address = "10.0.1.12"
 "#;
+    let backends = (1..=2).map(|number| {
+        format!("[[service.backend]]\nname = \"direct-{number}\"\naddress = \"10.0.1.1{number}\"\n")
+    });
+    format!("{head}[[service.health]]\n{check}\n{}", backends.collect::<String>())
+}
+
+/// A verdict of silence takes 3 ms.
+const PING: &str = "type = \"ping\"\ninterval = \"1ms\"\ntimeout = \"3ms\"\nfall = 3\nrise = 3";
 
 const HELD: Duration = Duration::from_millis(10);
 const TIMES: usize = 40;
@@ -81,7 +84,7 @@ fn pin_probe_thread(weir: &WeirProc, core: usize) -> Result<()> {
 fn backends_stay_up_while_a_core_with_their_answers_is_away() -> Result<()> {
     ensure!(thread::available_parallelism()?.get() > 1, "one core is away, another asks");
     let lab = Lab::builder().direct(2).start()?;
-    let weir = lab.weir(CONFIG)?;
+    let weir = lab.weir(&config(PING))?;
     let _object = attach_hold(&lab)?;
     eventually("both backends are up", || weir.log().matches("to=\"up\"").count() >= 2);
     pin_probe_thread(&weir, 1)?;
@@ -112,5 +115,57 @@ fn backends_stay_up_while_a_core_with_their_answers_is_away() -> Result<()> {
     println!("a core away for {HELD:?}, {TIMES} times: {} lost, {noted} noted by weir", lost.len());
     assert_eq!(lost, Vec::<&str>::new());
     assert!(noted > TIMES / 2, "answers waited on the core:\n{log}");
+    Ok(())
+}
+
+/// Has a backend's echo replies come after a delay, which is in milliseconds.
+fn answer_echo_late(backend: &Backend) -> Result<Arc<AtomicU64>> {
+    backend.sysctl("ipv4/icmp_echo_ignore_all", "1")?;
+    let delay = Arc::new(AtomicU64::new(0));
+    let mut socket = backend.run(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)))?;
+    let of_thread = delay.clone();
+    thread::spawn(move || -> Result<()> {
+        let mut packet = [0; 256];
+        loop {
+            let length = socket.read(&mut packet)?;
+            let header = usize::from(packet[0] & 0x0f) * 4;
+            let mut message = packet.get(header..length).unwrap_or_default().to_vec();
+            if message.len() < 8 || message[0] != 8 {
+                continue;
+            }
+            let from = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
+            let (socket, delay) =
+                (socket.try_clone()?, Duration::from_millis(of_thread.load(Ordering::Relaxed)));
+            thread::spawn(move || {
+                thread::sleep(delay);
+                message[..4].fill(0);
+                let sum = frame::checksum(&message).to_be_bytes();
+                message[2..4].copy_from_slice(&sum);
+                // Whoever asked may have gone.
+                let _ = socket.send_to(&message, &SocketAddr::from((from, 0)).into());
+            });
+        }
+    });
+    Ok(delay)
+}
+
+#[test]
+fn a_backend_that_answers_after_the_timeout_is_down_however_regularly_it_answers() -> Result<()> {
+    let lab = Lab::builder().direct(2).start()?;
+    let delay = answer_echo_late(&lab.backends()[0])?;
+    let check = "type = \"ping\"\ninterval = \"5ms\"\ntimeout = \"20ms\"\nfall = 3\nrise = 3";
+    let weir = lab.weir(&config(check))?;
+    let turns = |to: &str| {
+        let (log, to) = (weir.log(), format!("to=\"{to}\""));
+        log.lines().filter(|line| line.contains("/direct-1 ") && line.contains(&to)).count()
+    };
+    eventually("it is up", || turns("up") == 1);
+    delay.store(50, Ordering::Relaxed);
+    eventually("it is down", || turns("down") == 1);
+    let ups = turns("up");
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!((turns("up"), turns("down")), (ups, 1), "{}", weir.log());
+    delay.store(0, Ordering::Relaxed);
+    eventually("it is up again", || turns("up") == ups + 1);
     Ok(())
 }
