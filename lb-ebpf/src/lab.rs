@@ -156,8 +156,10 @@ fn hold_for(ctx: &TcContext) -> Option<u32> {
 
 /// Whether a time has passed: 1 ends the loop.
 unsafe extern "C" fn passed(_index: u32, until: *mut u64) -> i64 {
-    // SAFETY: it points to `until` of `hold`; the helper has no preconditions.
-    unsafe { (bpf_ktime_get_ns() >= *until).into() }
+    // SAFETY: it points to `until` of `hold`.
+    let until = unsafe { *until };
+    // SAFETY: the helper has no preconditions.
+    (unsafe { bpf_ktime_get_ns() } >= until).into()
 }
 
 /// Frames from the host behind the port.
