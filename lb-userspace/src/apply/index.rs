@@ -97,6 +97,14 @@ pub(super) fn change<L: Lines>(
     Ok(change)
 }
 
+/// What the index says of a key.
+pub(super) fn find<L: Lines>(lines: &L, key: L::Key) -> Option<u32> {
+    let home = lines.home(key);
+    let ways = [home, home ^ 1].into_iter().flat_map(|line| (0..L::WAYS).map(move |way| (line, way)));
+    let mut entries = ways.filter_map(|(line, way)| lines.entry(line, way));
+    entries.find(|(of, _)| *of == key).map(|(_, value)| value)
+}
+
 /// An index with 32-bit keys.
 pub(super) struct Narrow<'a>(pub(super) Index, pub(super) &'a [IndexLine]);
 

@@ -77,10 +77,17 @@ impl Planner<'_> {
                 }
             }
         }
+        // Of several that have left, the one that packets go to keeps them.
+        let mut left: HashMap<u32, u32> = HashMap::new();
         for id in self.state.leaving.backends.keys().filter_map(|key| self.state.backends.get(key)) {
             for key in keys(observed(&self.maps.server_ids[usize::from(id)])) {
-                index.entry(key).or_insert(id.into());
+                if index::find(&lines, key) == Some(id.into()) || !left.contains_key(&key) {
+                    left.insert(key, id.into());
+                }
             }
+        }
+        for (key, id) in left {
+            index.entry(key).or_insert(id);
         }
         let change = index::change(&lines, &index, |_| false, Limit::Servers)?;
         let stage = self.stages.at(Stage::Servers);

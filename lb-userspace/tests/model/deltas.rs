@@ -85,8 +85,8 @@ fn change(config: &mut Config, number: usize, edit: &Edit) -> bool {
     false
 }
 
-/// What one applier does, and in which order. Where in its line an entry of an index goes is free, and the order in
-/// which services lose their names.
+/// What one applier does, and in which order. Where in its line an entry of an index goes is free (and so is whether the line
+/// overflows, and how many writes that takes), and the order in which services lose their names.
 fn applied(world: &mut World, desired: &Arc<Desired>) -> (Result<Summary, ApplyError>, Vec<Write>) {
     let mut writes = Vec::new();
     let result = world.applier.apply_stepwise(desired, world.now_ns, &mut |write| {
@@ -94,7 +94,7 @@ fn applied(world: &mut World, desired: &Arc<Desired>) -> (Result<Summary, ApplyE
             writes.push(write.clone());
         }
     });
-    (result, writes)
+    (result.map(|summary| Summary { writes: writes.len(), ..summary }), writes)
 }
 
 proptest! {
@@ -132,10 +132,15 @@ proptest! {
             prop_assert!(one.1 == two.1, "other writes: {:?}", two.0);
             if one.0.is_ok() {
                 config = next;
-                // One that knows nothing but the maps plans everything, and finds nothing to do.
+                // One that knows nothing but the maps plans everything, and finds nothing to do. The flag of a line whose
+                // overflow went with a backend that had left stays until the index is planned again: it costs a look.
                 let mut other = Applier::adopt(parts.maps.clone(), parts.now_ns);
-                match other.apply(&in_part, parts.now_ns) {
-                    Ok(summary) => prop_assert_eq!(summary.writes, 0),
+                let mut missed = 0;
+                let result = other.apply_stepwise(&in_part, parts.now_ns, &mut |write| {
+                    missed += usize::from(!matches!(write, Write::Overflow { word: 0, .. }));
+                });
+                match result {
+                    Ok(_) => prop_assert_eq!(missed, 0),
                     // It takes places of its own for lists that it may have to publish.
                     Err(full) => prop_assert_eq!(full, ApplyError::Full(Limit::Maglev)),
                 }
