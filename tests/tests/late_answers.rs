@@ -5,7 +5,6 @@ use std::{
     fs,
     io::Read as _,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,7 +18,7 @@ use aya::{
     Ebpf,
     programs::{SchedClassifier, TcAttachType, tc},
 };
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, Pid, sched_setaffinity};
 use socket2::{Domain, Protocol, Socket, Type};
 use weir_tests::{Backend, Family, Lab, WeirProc, eventually, frame};
 
@@ -65,16 +64,20 @@ fn attach_hold(lab: &Lab) -> Result<Ebpf> {
     })
 }
 
+fn only(core: usize) -> CpuSet {
+    let mut set = CpuSet::new();
+    set.set(core);
+    set
+}
+
 /// Has weir's probe thread run on one core alone.
 fn pin_probe_thread(weir: &WeirProc, core: usize) -> Result<()> {
     let process = weir.pid().context("weir runs")?.as_raw_nonzero();
     for entry in fs::read_dir(format!("/proc/{process}/task"))? {
         let task = entry?;
         if fs::read_to_string(task.path().join("comm"))?.trim() == "weir-probe" {
-            let thread = task.file_name();
-            let status = Command::new("taskset").args(["-pc", &core.to_string()]).arg(thread).status()?;
-            ensure!(status.success(), "taskset: {status}");
-            return Ok(());
+            let thread = task.file_name().to_string_lossy().parse().context("a thread's id")?;
+            return Ok(sched_setaffinity(Pid::from_raw(thread), &only(core))?);
         }
     }
     anyhow::bail!("weir has no probe thread")
@@ -93,9 +96,7 @@ fn backends_stay_up_while_a_core_with_their_answers_is_away() -> Result<()> {
     let target = (lab.weir_host().addresses()[1].of(Family::V4), HOLD_PORT);
     let sender = lab.backends()[0].run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
     thread::spawn(move || -> Result<()> {
-        let mut only = CpuSet::new();
-        only.set(0);
-        sched_setaffinity(None, &only)?;
+        sched_setaffinity(None, &only(0))?;
         let micros = u32::try_from(HELD.as_micros())?;
         for _ in 0..TIMES {
             sender.send_to(&micros.to_be_bytes(), target)?;
