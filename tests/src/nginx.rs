@@ -35,7 +35,7 @@ pub struct Web {
     pub big_rates: Vec<(String, u64)>,
     /// How the servers' processes are scheduled.
     pub scheduling: Scheduling,
-    /// Worker processes of each server.
+    /// Worker processes of each server; with none, the server is one process, and a small one: it dies fast.
     pub workers: u8,
     /// How long a server holds a connection that says nothing.
     pub patience: Duration,
@@ -178,10 +178,10 @@ fn configuration(directory: &Path, backend: &str, web: &Web, big: &Path) -> Stri
     format!(
         r#"daemon off;
 user root;
-worker_processes {workers};
+{processes};
 pid {at}/nginx.pid;
 error_log {at}/error.log warn;
-events {{ worker_connections 4096; }}
+events {{ worker_connections {connections}; }}
 http {{
     log_format lab "$msec $remote_addr $remote_port $server_addr $server_port $status $body_bytes_sent $request_time $uri";
     access_log {at}/access.log lab;
@@ -204,7 +204,11 @@ http {{
 "#,
         big = big.display(),
         rate = web.big_rates.iter().find(|(name, _)| name == backend).map_or(web.big_rate, |(_, rate)| *rate),
-        workers = web.workers,
+        processes = match web.workers {
+            0 => "master_process off".to_owned(),
+            workers => format!("worker_processes {workers}"),
+        },
+        connections = if web.workers == 0 { 512 } else { 4096 },
         patience = web.patience.as_secs(),
     )
 }

@@ -93,6 +93,8 @@ impl<'a> Stage<'a> {
         let web = Web {
             ports: vec![PORT, weir_tests::RELAYED_PORT],
             scheduling: Scheduling::Realtime,
+            // A server of several processes dies when the last of them does.
+            workers: 0,
             ..Web::default()
         };
         let lab = Lab::builder().direct(BACKENDS).web(web).start()?;

@@ -7,17 +7,17 @@ use aya_ebpf::btf_maps::{Array, HashMap};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 
-use crate::frame::{encapsulate, parse};
+use crate::frame::{Packet, encapsulate, parse};
 
 /// As many buckets as weir's table for a million flows has.
-const BUCKETS: usize = 1 << 19;
+pub(crate) const BUCKETS: usize = 1 << 19;
 const SLOTS: usize = 65_537;
 
 #[repr(C, align(64))]
-struct Line {
+pub(crate) struct Line {
     /// Source address and ports.
     keys: [u64; 4],
-    backends: [u32; 4],
+    pub(crate) backends: [u32; 4],
     reserved: [u32; 4],
 }
 
@@ -25,13 +25,25 @@ struct Line {
 #[btf_map]
 static BARE_SERVICES: HashMap<u64, u64, 1024> = HashMap::new();
 #[btf_map]
-static BARE_FLOWS: Array<Line, BUCKETS> = Array::new();
+pub(crate) static BARE_FLOWS: Array<Line, BUCKETS> = Array::new();
 /// Backend ids by slot. Written by userspace.
 #[btf_map]
 static BARE_SLOTS: Array<u32, SLOTS> = Array::new();
 /// Addresses of backends, network byte order. Written by userspace.
 #[btf_map]
 static BARE_BACKENDS: Array<u64, 4096> = Array::new();
+
+#[inline(always)]
+fn key(packet: &Packet) -> u64 {
+    u64::from(packet.source) << 32 | u64::from(packet.ports)
+}
+
+/// The upper half names a flow's line.
+#[inline(always)]
+pub(crate) fn hash(packet: &Packet) -> u64 {
+    let product = key(packet).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (product ^ product >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
 
 #[inline(always)]
 fn balance(context: &XdpContext) -> Option<()> {
@@ -41,9 +53,8 @@ fn balance(context: &XdpContext) -> Option<()> {
         | u64::from(packet.protocol) << 48;
     // SAFETY: userspace does not remove services during a run.
     unsafe { BARE_SERVICES.get(service) }?;
-    let key = u64::from(packet.source) << 32 | u64::from(packet.ports);
-    let product = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let hash = (product ^ product >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let key = key(&packet);
+    let hash = hash(&packet);
     let line = BARE_FLOWS.get_ptr_mut((hash >> 32) as u32 & (BUCKETS as u32 - 1))?;
     // SAFETY: the element lives as long as the program; the bench runs on one CPU.
     let line = unsafe { &mut *line };

@@ -4,6 +4,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 
+use crate::bare::{BARE_FLOWS, BUCKETS, hash};
 use crate::frame::{encapsulate, parse};
 
 /// Does nothing: what the others are measured over.
@@ -33,5 +34,19 @@ fn encap(context: XdpContext) -> u32 {
             }
         }
         _ => XDP_PASS,
+    }
+}
+
+/// Reads a packet, and the line of the bare reference's table that its flow's hash names, and gives it an outer header made
+/// of that: the least that anything costs that keeps a line a flow.
+#[xdp]
+fn line(context: XdpContext) -> u32 {
+    let Some(packet) = parse(&context) else { return XDP_PASS };
+    let Some(line) = BARE_FLOWS.get((hash(&packet) >> 32) as u32 & (BUCKETS as u32 - 1)) else {
+        return XDP_PASS;
+    };
+    match encapsulate(&context, packet.length, u32::to_be(0x0a00_0001), line.backends[0]) {
+        Some(()) => XDP_TX,
+        None => XDP_PASS,
     }
 }

@@ -6,12 +6,12 @@ use aya_ebpf::programs::XdpContext;
 
 const ETHERNET_LEN: usize = 14;
 const IPV4_LEN: usize = 20;
-const TCP: u8 = 6;
+pub(crate) const TCP: u8 = 6;
 const UDP: u8 = 17;
 const TTL: u8 = 64;
 const IPIP: u8 = 4;
 const DONT_FRAGMENT: u16 = u16::to_be(0x4000);
-const ETHERTYPE_IPV4: u16 = u16::to_be(0x0800);
+pub(crate) const ETHERTYPE_IPV4: u16 = u16::to_be(0x0800);
 
 #[repr(C, packed)]
 pub(crate) struct Ethernet {
