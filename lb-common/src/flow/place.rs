@@ -11,8 +11,8 @@ const SECOND_BUCKET_BIAS: u32 = 1;
 /// Ways in use of a bucket that is full.
 const ALL: u32 = 4;
 
-/// A way's score: rank in bits 24 and up, ticks left in bits 4–23, the way's index in bits 0–1. The lower, the more willingly
-/// the way is given up. Of ways that are worth the same it is the first, where [`super::find`] looks first: as long as most
+/// A way's score: rank in bits 24 and up, ticks left in bits 4–23, the way's index in bits 0–1; a free one's has the index
+/// alone. The lower, the more willingly the way is given up. Of ways that are worth the same it is the first, where [`super::find`] looks first: as long as most
 /// buckets hold one flow, the CPU foresees where the match is and works on while the line comes from memory.
 const RANK_SHIFT: u32 = 24;
 /// Scores from here on are live proven or closing entries.
@@ -48,7 +48,7 @@ fn pair<const W: usize>([one, two]: [&Way<W>; 2], order: u64, clock: u64) -> (u6
     let class = metas >> CLASS_SHIFT & both(7);
     let used = (class + both(7)) >> 3 & !expired & ONES;
     let rank = (((class | class >> 1 & ONES) + ONES) & both(7)) + ONES;
-    ((rank & (used * 0xf)) << RANK_SHIFT | left << 4 | order, used)
+    ((rank & used * 0xf) << RANK_SHIFT | (left & used * TICK_MASK as u64) << 4 | order, used)
 }
 
 /// The lesser of two numbers below 2³¹, in each half of a word. Without branches: they would be taken at random.
@@ -161,14 +161,15 @@ mod tests {
                 (0, 0) => least(&two) < least(&one),
                 (first, second) => first == 0 || second > first + SECOND_BUCKET_BIAS as usize,
             };
-            let (bucket, expected) = if second { (&two, least(&two)) } else { (&one, least(&one)) };
+            let (bucket, least) = if second { (&two, least(&two)) } else { (&one, least(&one)) };
             let taken = place(&one, &two, NOW);
-            assert_eq!(taken.map(worth), Some(expected).filter(|worth| worth.0 < 4), "seed {seed}");
+            assert_eq!(taken.map(worth), Some(least).filter(|worth| worth.0 < 4), "seed {seed}");
             if let Some(taken) = taken {
-                assert!(
-                    bucket.ways.iter().any(|way| std::ptr::eq(way, taken)),
-                    "seed {seed}: of the other bucket"
-                );
+                // The first of those that are free, none with the same worth before it.
+                let before = bucket.ways.iter().take_while(|way| !std::ptr::eq(*way, taken));
+                let before = before.map(worth).collect::<Vec<_>>();
+                assert!(before.len() < 4, "seed {seed}: of the other bucket");
+                assert!(before.iter().all(|worth| *worth > least), "seed {seed}: not the first");
             }
         }
     }
