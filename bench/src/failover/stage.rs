@@ -94,7 +94,7 @@ impl<'a> Stage<'a> {
             ports: vec![PORT, weir_tests::RELAYED_PORT],
             scheduling: Scheduling::Realtime,
             // A server of several processes dies when the last of them does.
-            workers: 0,
+            workers: if one.fault == Fault::Killed { 0 } else { 1 },
             ..Web::default()
         };
         let lab = Lab::builder().direct(BACKENDS).web(web).start()?;
