@@ -246,7 +246,7 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
         found = flow::find(second, key);
         if found.is_none() {
             claimed_source::<W, I>(packet, choice)?;
-            place = flow::place(first, second, now);
+            place = flow::place(first, second, key.hash as u32 >> 16, now);
             tables.trace(Mark::Missed, place.is_some() as u32, 0);
         }
     }
@@ -347,7 +347,7 @@ fn routed<'a, const W: usize, I: Ip<W>, T: Tables>(
             if rules.forward.has_limit() {
                 limits::admitted::<W, I, T>(tables, packet, service, key.hash)?;
             }
-            flow::place(first, second, now)
+            flow::place(first, second, key.hash as u32 >> 16, now)
         }
     };
     if let Some(way) = way {

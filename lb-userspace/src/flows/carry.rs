@@ -139,7 +139,7 @@ fn put<const W: usize, F: FlowTable<W>>(to: &MapSet, entry: &Entry, now: Tick) -
     if flow::find(first, &key).is_some() || flow::find(second, &key).is_some() {
         return true;
     }
-    let Some(way) = flow::place(first, second, now) else { return false };
+    let Some(way) = flow::place(first, second, key.hash as u32 >> 16, now) else { return false };
     flow::write(way, &key, entry.backend.into(), entry.meta);
     true
 }
