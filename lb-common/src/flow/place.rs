@@ -172,6 +172,20 @@ mod tests {
     }
 
     #[test]
+    fn of_entries_that_began_in_one_tick_any_is_given_up() {
+        let [one, two] = buckets(0);
+        let embryonic = Meta::new(NOW.plus(2), Class::Embryonic, 0);
+        for (number, way) in (0..).zip(one.ways.iter().chain(&two.ways)) {
+            write(way, &FlowKey::v4(1, number, (1, 80), 1, Protocol::Tcp), 7, embryonic);
+        }
+        // Always the same one would be the entry that the last flow of a flood took.
+        let given_up = |way: &Way<1>| {
+            (0..4).any(|salt| place(&one, &two, salt, NOW).is_some_and(|taken| std::ptr::eq(taken, way)))
+        };
+        assert!(one.ways.iter().all(given_up));
+    }
+
+    #[test]
     fn an_entry_that_was_forgotten_is_free() {
         let [one, two] = buckets(0);
         let (key, proven) = (FlowKey::v4(1, 1, (1, 80), 1, Protocol::Tcp), Meta::new(NOW, Class::Proven, 0));
