@@ -15,11 +15,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use super::failed::{Failure, Nature, Phase};
+use super::history::History;
+pub use super::history::ProbeRecord;
 use super::machine::{FailureKind, Finding};
 use super::time::Moment;
 
-/// Results kept as evidence.
-const HISTORY: usize = 8;
 /// Unanswered probes kept; older ones only make the present silence older.
 const OUTSTANDING_MAX: usize = 256;
 
@@ -55,17 +55,6 @@ pub struct Limits {
     pub silence: FailureKind,
 }
 
-/// The result of one probe.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbeRecord {
-    /// When it left.
-    pub sent_at: Moment,
-    /// When its result was known.
-    pub at: Moment,
-    /// Nothing, or why it failed.
-    pub failure: Option<Failure>,
-}
-
 /// A probe without a result.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
@@ -92,7 +81,7 @@ pub struct Judge {
     successes: u32,
     failures: u32,
     round_trip: RoundTrip,
-    history: VecDeque<ProbeRecord>,
+    history: History,
     last_answered: Option<Moment>,
     judged_at: Moment,
 }
@@ -109,7 +98,7 @@ impl Judge {
             successes: 0,
             failures: 0,
             round_trip: RoundTrip::default(),
-            history: VecDeque::with_capacity(HISTORY),
+            history: History::default(),
             last_answered: None,
             judged_at: Moment::default(),
         }
@@ -127,7 +116,7 @@ impl Judge {
     /// What a doubtful or bad finding rests on: the last result, or silence where a doubt has none.
     #[must_use]
     pub fn nature(&self) -> Nature {
-        match (self.finding(), self.last_result().and_then(|last| last.failure.as_ref())) {
+        match (self.finding(), self.last_failure()) {
             (Finding::Good | Finding::Pending, _) => Nature::Answer,
             (Finding::Doubtful | Finding::Bad(_), Some(failure)) => failure.nature(),
             (Finding::Doubtful, None) => Nature::Silence,
@@ -168,14 +157,26 @@ impl Judge {
     }
 
     /// The last results, oldest first.
-    pub fn history(&self) -> impl Iterator<Item = &ProbeRecord> {
+    pub fn history(&self) -> impl Iterator<Item = ProbeRecord> {
         self.history.iter()
     }
 
-    /// The last result.
+    /// When the last probe with a result left, and when its result was known.
     #[must_use]
-    pub fn last_result(&self) -> Option<&ProbeRecord> {
-        self.history.back()
+    pub fn last_result(&self) -> Option<(Moment, Moment)> {
+        self.history.last()
+    }
+
+    /// Why the last probe with a result failed, if it did.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<&Failure> {
+        self.history.last_failure()
+    }
+
+    /// Whether any of the last results is a failure.
+    #[must_use]
+    pub fn has_failures(&self) -> bool {
+        self.history.has_failures()
     }
 
     /// Whether a probe still waits for its result.
@@ -219,7 +220,7 @@ impl Judge {
         if arrived_after.since(sent.at) > self.limits.timeout {
             return self.fail(sent, Failure::Silent, now);
         }
-        self.record(sent.began, now, None);
+        self.history.add(sent.began, now, None);
         self.last_answered = self.last_answered.max(Some(sent.at));
         self.round_trip.sample(now.since(sent.began));
         self.successes = self.successes.saturating_add(1);
@@ -244,7 +245,7 @@ impl Judge {
 
     /// Takes a hint that is no probe's result: it raises doubt, and counts as nothing.
     pub fn doubted(&mut self, since: Moment, hint: Failure, now: Moment) {
-        self.record(since, now, Some(hint));
+        self.history.add(since, now, Some(hint));
         self.doubt.get_or_insert(since);
     }
 
@@ -254,7 +255,7 @@ impl Judge {
         if failure.is_none() {
             self.last_answered = self.last_answered.max(Some(since));
         }
-        self.record(since, now, failure);
+        self.history.add(since, now, failure);
         (self.successes, self.failures, self.doubt, self.settled) = match kind {
             None => (self.successes.saturating_add(1), 0, None, Finding::Good),
             Some(kind) => {
@@ -370,7 +371,7 @@ impl Judge {
             if overdue >= self.fall_count() && self.settled != bad {
                 self.failures = u32::try_from(overdue).unwrap_or(u32::MAX);
                 self.doubt.get_or_insert(oldest.at);
-                self.record(oldest.at, now, Some(Failure::Silent));
+                self.history.add(oldest.at, now, Some(Failure::Silent));
                 self.settled = bad;
             }
         }
@@ -392,7 +393,7 @@ impl Judge {
     fn fail(&mut self, sent: Sent, failure: Failure, now: Moment) {
         let kind = if failure == Failure::Silent { self.limits.silence } else { failure.kind() };
         let proof = self.limits.rule == Rule::Reported && failure != Failure::Silent;
-        self.record(sent.at, now, Some(failure));
+        self.history.add(sent.at, now, Some(failure));
         if sent.overtaken == Overtaken::Yes {
             return;
         }
@@ -402,14 +403,6 @@ impl Judge {
         if proof || self.failures >= self.limits.fall || matches!(self.settled, Finding::Bad(_)) {
             self.settled = Finding::Bad(kind);
         }
-    }
-
-    /// Keeps a result as evidence.
-    fn record(&mut self, sent_at: Moment, at: Moment, failure: Option<Failure>) {
-        if self.history.len() == HISTORY {
-            self.history.pop_front();
-        }
-        self.history.push_back(ProbeRecord { sent_at, at, failure });
     }
 }
 

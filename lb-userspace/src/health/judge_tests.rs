@@ -173,7 +173,7 @@ fn probe_that_expires_after_a_later_success_is_evidence_only() {
     judge.answered(11, us(12_100), us(12_100));
     judge.judge(us(15_000));
     assert_eq!(judge.finding(), Finding::Good);
-    assert_eq!(judge.last_result().and_then(|last| last.failure.clone()), Some(Failure::Silent));
+    assert_eq!(judge.last_failure(), Some(&Failure::Silent));
 }
 
 /// What a tripwire's reports are judged by.
@@ -313,7 +313,7 @@ proptest! {
             next += interval;
         }
         prop_assert_eq!(judge.finding(), HARD);
-        let decided = judge.last_result().map_or(us(0), |last| last.at);
+        let decided = judge.last_result().map_or(us(0), |(_, at)| at);
         prop_assert!(decided.since(us(10_000)) >= PING.timeout);
         prop_assert!(decided.since(us(10_000)) <= Duration::from_micros(needed));
     }
@@ -332,6 +332,6 @@ fn each_oldest_probe_is_judged_at_its_timeout_once() {
     assert_ne!(judge.finding(), HARD, "two are not enough");
     // Late, because what had arrived by the timeout was read; then it is the next one's turn.
     judge.answered(10, expires(10) + Duration::from_micros(1), expires(11));
-    assert_eq!(judge.last_result().and_then(|last| last.failure.clone()), Some(Failure::Silent));
+    assert_eq!(judge.last_failure(), Some(&Failure::Silent));
     assert_eq!(judge.next_judgement(), Some(expires(11)));
 }

@@ -17,6 +17,7 @@ pub mod guard;
 mod guard_status;
 mod handle;
 pub mod hearsay;
+mod history;
 pub mod judge;
 pub mod machine;
 pub mod passive;

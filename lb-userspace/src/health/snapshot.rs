@@ -116,11 +116,11 @@ pub fn kind_name(kind: &CheckKind) -> &'static str {
 pub(super) fn check_status(check: &Check, judge: &Judge, now: Moment, wall: SystemTime) -> CheckStatus {
     let (successes, failures) = judge.counters();
     let kind = kind_name(&check.kind);
-    let last_probe = judge.last_result().map(|last| LastProbe {
+    let last_probe = judge.last_result().map(|(sent_at, at)| LastProbe {
         kind,
-        at: last.at.to_wall(now, wall),
-        round_trip: last.at.since(last.sent_at),
-        error: last.failure.as_ref().map(ToString::to_string),
+        at: at.to_wall(now, wall),
+        round_trip: at.since(sent_at),
+        error: judge.last_failure().map(ToString::to_string),
     });
     CheckStatus { kind, finding: judge.finding(), successes, failures, last_probe }
 }
@@ -148,11 +148,10 @@ pub(super) fn check_name(address: IpAddr, check: &Check) -> String {
 pub(super) fn reason(address: IpAddr, check: &Check, judge: &Judge, to: Health, now: Moment) -> String {
     let name = check_name(address, check);
     let (successes, failures) = judge.counters();
-    let last_failure = judge.last_result().and_then(|last| last.failure.as_ref());
     let silence = |(unanswered, age): (usize, Duration)| {
         format!("{name}: no answer for {age:.1?}, {unanswered} unanswered")
     };
-    match (to, judge.finding(), last_failure) {
+    match (to, judge.finding(), judge.last_failure()) {
         (Health::Up | Health::Trial | Health::Unknown, ..) => match check.kind {
             CheckKind::Tripwire => format!("{name}: connection open"),
             CheckKind::Bfd => format!("{name}: session up"),

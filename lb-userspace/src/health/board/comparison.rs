@@ -53,7 +53,7 @@ impl Board {
         let mut streams = self.pools[pool].members[member].streams.iter().filter_map(|id| self.stream(*id));
         streams.any(|stream| {
             let failing = matches!(stream.judge.finding(), Finding::Doubtful | Finding::Bad(_));
-            failing || stream.judge.history().any(|result| result.failure.is_some())
+            failing || stream.judge.has_failures()
         })
     }
 

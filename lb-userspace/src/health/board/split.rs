@@ -87,9 +87,9 @@ impl Board {
         }
         let Some(pools) = self.splits.timed.get(&id) else { return };
         let Some(stream) = self.stream(id) else { return };
-        let Some(last) = stream.judge.last_result().filter(|last| last.at == now) else { return };
-        let took = match last.failure {
-            None => last.at.since(last.sent_at),
+        let Some((sent_at, at)) = stream.judge.last_result().filter(|(_, at)| *at == now) else { return };
+        let took = match stream.judge.last_failure() {
+            None => at.since(sent_at),
             Some(_) => stream.check.timeout,
         };
         for pool in pools.clone() {

@@ -77,8 +77,7 @@ impl Board {
     ) -> String {
         let Some(inside) = stream.check.inside else { return String::new() };
         let loss = matches!(to, Health::Suspect | Health::Down);
-        let last = stream.judge.last_result().and_then(|last| last.failure.as_ref());
-        let explained = matches!(last, Some(Failure::Unreachable(_)));
+        let explained = matches!(stream.judge.last_failure(), Some(Failure::Unreachable(_)));
         if !loss || explained || stream.judge.nature() == Nature::Answer {
             return String::new();
         }

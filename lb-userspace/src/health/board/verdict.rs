@@ -144,7 +144,7 @@ impl Board {
             };
         };
         let judge = &telling.judge;
-        let probes: Vec<ProbeRecord> = judge.history().cloned().collect();
+        let probes: Vec<ProbeRecord> = judge.history().collect();
         let last = probes.last().map(|probe| probe.sent_at);
         Evidence {
             check: snapshot::check_name(telling.address, &telling.check),

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::half_open::preferred_source;
+use crate::health::board::StreamId;
 use crate::health::judge::Sequence;
 use crate::health::time::Moment;
 
@@ -17,7 +18,7 @@ const START_SPREAD: Duration = Duration::from_secs(1);
 const VARY_FROM: Duration = Duration::from_millis(100);
 /// Timers fire together on a grid of this share of their span, at most [`GRID_MAX`].
 const GRID_SHARE: u32 = 16;
-const GRID_MAX: Duration = Duration::from_millis(1);
+const GRID_MAX: Duration = Duration::from_millis(2);
 /// A probe that is more overdue than this has company: all that were due in that time.
 const OVERSLEPT: Duration = Duration::from_millis(100);
 /// How long a route's preferred source is believed while probes are answered.
@@ -34,6 +35,45 @@ pub(super) enum Turn {
     Due,
     /// It sends later, once.
     PutOff,
+}
+
+/// What sending keeps about all streams.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    /// At the index of the stream.
+    places: Vec<Option<(u32, Lane)>>,
+}
+
+impl Lanes {
+    /// Adds a stream's; that of an earlier stream in its place is dropped.
+    pub(super) fn add(&mut self, id: StreamId, lane: Lane) {
+        let Ok(index) = usize::try_from(id.index) else { return };
+        if self.places.len() <= index {
+            self.places.resize_with(index + 1, || None);
+        }
+        self.places[index] = Some((id.generation, lane));
+    }
+
+    /// Drops a stream's.
+    pub(super) fn remove(&mut self, id: StreamId) {
+        if self.get(id).is_some()
+            && let Ok(index) = usize::try_from(id.index)
+        {
+            self.places[index] = None;
+        }
+    }
+
+    /// A stream's, if it has one.
+    pub(super) fn get(&self, id: StreamId) -> Option<&Lane> {
+        let (generation, lane) = self.places.get(usize::try_from(id.index).ok()?)?.as_ref()?;
+        (*generation == id.generation).then_some(lane)
+    }
+
+    /// A stream's, if it has one.
+    pub(super) fn get_mut(&mut self, id: StreamId) -> Option<&mut Lane> {
+        let (generation, lane) = self.places.get_mut(usize::try_from(id.index).ok()?)?.as_mut()?;
+        (*generation == id.generation).then_some(lane)
+    }
 }
 
 /// What sending keeps about a stream.
@@ -148,7 +188,6 @@ fn share(span: Duration, random: u64) -> Duration {
 mod tests {
     use super::super::timers::{Task, Timers};
     use super::*;
-    use crate::health::board::StreamId;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -255,6 +294,20 @@ mod tests {
         assert_eq!((lane.initial_of(90), lane.probe_of(630)), (Some(630), Some(90)));
         assert_eq!((lane.initial_of(36), lane.probe_of(252)), (None, None), "64 are kept");
         assert_eq!((lane.initial_of(37), lane.probe_of(259)), (Some(259), Some(37)));
+    }
+
+    #[test]
+    fn a_lane_belongs_to_one_stream_of_its_place() {
+        let mut lanes = Lanes::default();
+        let [old, new] = [1, 2].map(|generation| StreamId { index: 3, generation });
+        lanes.add(old, Lane::new(SECOND, Moment(0), 0));
+        assert!(lanes.get(old).is_some() && lanes.get(new).is_none());
+        lanes.add(new, Lane::new(SECOND, Moment(0), 0));
+        lanes.remove(old);
+        assert!(lanes.get_mut(old).is_none() && lanes.get_mut(new).is_some());
+        lanes.remove(new);
+        assert!(lanes.get(new).is_none());
+        assert!(lanes.get(StreamId { index: 4, generation: 1 }).is_none());
     }
 
     #[test]

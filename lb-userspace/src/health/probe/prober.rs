@@ -25,7 +25,7 @@ use super::bfd::Talks;
 use super::connect::{ATTEMPT, Connects, Outcome};
 use super::datagram::{DATAGRAM, Datagrams};
 use super::icmp_errors::ErrorSockets;
-use super::lane::{Lane, grid};
+use super::lane::{Lane, Lanes, grid};
 use super::raw::RawSockets;
 use super::realtime;
 use super::roll_call::{Ended, RollCall};
@@ -64,7 +64,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// The probe thread's state.
 pub(in crate::health) struct Prober {
     board: Board,
-    lanes: HashMap<StreamId, Lane>,
+    lanes: Lanes,
     timers: Timers,
     raw: RawSockets,
     tunnels: TunnelSockets,
@@ -114,7 +114,7 @@ impl Prober {
         epoll::add(&epoll, &links, EventData::new_u64(LINKS), EventFlags::IN)?;
         Ok(Self {
             board,
-            lanes: HashMap::new(),
+            lanes: Lanes::default(),
             timers: Timers::default(),
             raw: RawSockets::default(),
             tunnels: TunnelSockets::default(),
@@ -225,7 +225,7 @@ impl Prober {
     /// Starts and ends sending for the streams that came and went.
     fn follow(&mut self, changes: StreamChanges, now: Moment) {
         for id in changes.removed {
-            self.lanes.remove(&id);
+            self.lanes.remove(id);
             self.connects.end_stream(id);
             self.tripwires.remove(id);
             self.talks.remove(id);
@@ -251,7 +251,7 @@ impl Prober {
                 CheckKind::Bfd => self.talks.add(id, stream.address, &stream.check, first),
                 _ => {
                     self.timers.at(first, id, Task::Send);
-                    self.lanes.insert(id, lane);
+                    self.lanes.add(id, lane);
                 }
             }
         }
@@ -398,7 +398,7 @@ impl Prober {
 
     /// Judges a stream as of `now`, unless a second look comes first.
     fn judge(&mut self, id: StreamId, at: Moment, now: Moment) {
-        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.judge_at == Some(at)) else { return };
+        let Some(lane) = self.lanes.get_mut(id).filter(|lane| lane.judge_at == Some(at)) else { return };
         lane.judge_at = None;
         if now < self.judge_not_before {
             lane.judge_at = Some(self.judge_not_before);
@@ -406,7 +406,7 @@ impl Prober {
         }
         let due = self.board.stream(id).and_then(|stream| stream.judge.next_judgement());
         let wait = due.filter(|due| *due <= now).and_then(|due| self.roll_call.wait_for(due, now));
-        if let (Some(at), Some(lane)) = (wait, self.lanes.get_mut(&id)) {
+        if let (Some(at), Some(lane)) = (wait, self.lanes.get_mut(id)) {
             lane.judge_at = Some(at);
             return self.timers.at(at, id, Task::Judge);
         }
@@ -419,7 +419,7 @@ impl Prober {
 
     /// Arms the stream's next judgement, not before `earliest`.
     fn arm_judgement(&mut self, id: StreamId, earliest: Moment) {
-        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(&id)) else { return };
+        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(id)) else { return };
         let Some(at) = stream.judge.next_judgement() else { return };
         let at = at.max(earliest).round_up(grid(stream.check.timeout / 4));
         if lane.judge_at.is_none_or(|armed| at < armed) {

@@ -61,6 +61,6 @@ impl Prober {
     /// The probe whose SYN to `to` had this initial sequence number.
     fn half_open_probe(&self, to: SocketAddr, initial: u32) -> Option<(StreamId, Sequence)> {
         let mut streams = self.syn_targets.get(&to).into_iter().flatten();
-        streams.find_map(|id| Some((*id, self.lanes.get(id)?.probe_of(initial)?)))
+        streams.find_map(|id| Some((*id, self.lanes.get(*id)?.probe_of(initial)?)))
     }
 }

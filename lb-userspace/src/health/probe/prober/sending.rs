@@ -17,7 +17,7 @@ impl Prober {
     /// Sends a stream's next probe.
     pub(super) fn send(&mut self, id: StreamId) {
         let random = self.draw();
-        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(&id)) else { return };
+        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(id)) else { return };
         let interval = stream.check.interval;
         let began = Moment::now();
         if lane.put_off(interval, began, random) == Turn::PutOff {
@@ -31,7 +31,7 @@ impl Prober {
     /// Sends a probe out of turn for each stream that cannot wait.
     pub(super) fn send_urgent(&mut self) {
         for id in self.board.take_urgent() {
-            if let Some(lane) = self.lanes.get_mut(&id) {
+            if let Some(lane) = self.lanes.get_mut(id) {
                 let seq = lane.take_extra();
                 self.launch(id, seq, Moment::now());
             }
@@ -76,7 +76,7 @@ impl Prober {
 
     /// Hands a probe to the kernel, or to the async runtime.
     fn emit(&mut self, id: StreamId, seq: Sequence) -> Outcome {
-        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(&id)) else {
+        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(id)) else {
             return Outcome::Waiting;
         };
         if let Some(inside) = stream.check.inside {

@@ -48,7 +48,7 @@ impl Prober {
 
     /// Sends a probe the way of real traffic.
     pub(super) fn emit_inside(&mut self, id: StreamId, seq: Sequence, inside: Inside) -> Outcome {
-        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(&id)) else {
+        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(id)) else {
             return Outcome::Waiting;
         };
         let vip = SocketAddr::new(inside.vip, stream.check.port.unwrap_or(0));
@@ -91,7 +91,7 @@ impl Prober {
         vip: SocketAddr,
         carried: &Carried<'_>,
     ) -> Outcome {
-        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(&id)) else {
+        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(id)) else {
             return Outcome::Waiting;
         };
         let room = match self.board.room(id, inside) {
