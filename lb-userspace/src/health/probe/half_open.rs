@@ -1,12 +1,11 @@
 //! `syn`: a half-open connect over one raw socket per family.
 //!
 //! Sends a SYN from a port that is bound but neither listens nor connects, so the kernel answers the SYN-ACK with a
-//! reset and the server's `accept` never sees the connection. The initial sequence number is random and must come
-//! back, so nobody else can answer.
+//! reset and the server's `accept` never sees the connection. The initial sequence number is one that nobody can foresee
+//! and must come back, so nobody else can answer.
 
 #![forbid(unsafe_code)]
 
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -52,8 +51,6 @@ pub(super) struct HalfOpenSocket {
     /// Keeps the port away from other users.
     _reserved: Socket,
     port: u16,
-    numbers: RandomState,
-    sent: u64,
 }
 
 impl HalfOpenSocket {
@@ -79,15 +76,7 @@ impl HalfOpenSocket {
             SockFilter::new(0x06, 0, 0, u32::MAX), // ret all
             SockFilter::new(0x06, 0, 0, 0), // ret none
         ])?;
-        Ok(Self { raw, family, _reserved: reserved, port, numbers: RandomState::new(), sent: 0 })
-    }
-
-    /// A fresh initial sequence number.
-    pub(super) fn draw_initial(&mut self) -> u32 {
-        self.sent += 1;
-        #[expect(clippy::cast_possible_truncation, reason = "half of a keyed hash is as unpredictable")]
-        let initial = self.numbers.hash_one(self.sent) as u32;
-        initial
+        Ok(Self { raw, family, _reserved: reserved, port })
     }
 
     /// Sends a SYN. `source` must be what the kernel's route to `to` prefers.

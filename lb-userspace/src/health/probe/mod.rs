@@ -13,6 +13,7 @@ mod http;
 mod icmp_errors;
 mod lane;
 mod link;
+mod numbers;
 mod phases;
 pub(super) mod prober;
 mod raw;

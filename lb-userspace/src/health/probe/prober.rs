@@ -6,7 +6,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +25,7 @@ use super::connect::{ATTEMPT, Connects, Outcome};
 use super::datagram::{DATAGRAM, Datagrams};
 use super::icmp_errors::ErrorSockets;
 use super::lane::{Lane, Lanes, grid};
+use super::numbers::Numbers;
 use super::raw::RawSockets;
 use super::realtime;
 use super::roll_call::{Ended, RollCall};
@@ -68,7 +68,7 @@ pub(in crate::health) struct Prober {
     timers: Timers,
     raw: RawSockets,
     tunnels: TunnelSockets,
-    syn_targets: HashMap<SocketAddr, Vec<StreamId>>,
+    numbers: Numbers,
     connects: Connects,
     tripwires: Tripwires,
     talks: Talks,
@@ -118,7 +118,7 @@ impl Prober {
             timers: Timers::default(),
             raw: RawSockets::default(),
             tunnels: TunnelSockets::default(),
-            syn_targets: HashMap::new(),
+            numbers: Numbers::default(),
             connects: Connects::default(),
             tripwires: Tripwires::default(),
             talks: Talks::default(),
@@ -230,17 +230,10 @@ impl Prober {
             self.tripwires.remove(id);
             self.talks.remove(id);
             self.datagrams.end_stream(id);
-            for targets in self.syn_targets.values_mut() {
-                targets.retain(|target| *target != id);
-            }
         }
-        self.syn_targets.retain(|_, targets| !targets.is_empty());
         for id in changes.added {
             let random = self.draw();
             let Some(stream) = self.board.stream(id) else { continue };
-            if stream.check.kind == CheckKind::Syn && stream.check.inside.is_none() {
-                self.syn_targets.entry(target(stream.address, &stream.check)).or_default().push(id);
-            }
             let lane = Lane::new(stream.check.interval, now, random);
             let first = lane.send_at(stream.check.interval);
             match stream.check.kind {

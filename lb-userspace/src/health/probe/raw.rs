@@ -55,8 +55,8 @@ impl RawSockets {
     }
 
     /// The half-open socket of a family.
-    pub(super) fn half_open(&mut self, family: Family) -> Option<&mut HalfOpenSocket> {
-        self.half_open.iter_mut().find(|(of, _)| *of == family).map(|(_, socket)| socket)
+    pub(super) fn half_open(&self, family: Family) -> Option<&HalfOpenSocket> {
+        self.half_open.iter().find(|(of, _)| *of == family).map(|(_, socket)| socket)
     }
 
     /// The next echo reply.

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use super::Prober;
+use super::{Prober, target};
 use crate::health::board::StreamId;
 use crate::health::hearsay::Complaint;
 use crate::health::judge::{Failure, Sequence};
 use crate::health::probe::echo::Family;
-use crate::health::probe::half_open::Verdict;
+use crate::health::probe::half_open::{Answer, Verdict};
 use crate::health::probe::icmp_errors::{IcmpError, Quote};
 use crate::health::time::Moment;
 
@@ -50,17 +50,25 @@ impl Prober {
             self.board.answered(stream, seq, self.drained_at, now);
         }
         while let Some(answer) = self.raw.next_half_open() {
-            let Some((stream, seq)) = self.half_open_probe(answer.from, answer.initial) else { continue };
-            match answer.verdict {
-                Verdict::Open => self.board.answered(stream, seq, self.drained_at, now),
-                Verdict::Refused => self.board.failed(stream, seq, Failure::Refused, now),
-            }
+            self.take_half_open(answer, now);
         }
+    }
+
+    /// Takes an answer to a SYN; returns whose it was.
+    pub(super) fn take_half_open(&mut self, answer: Answer, now: Moment) -> Option<StreamId> {
+        let (stream, seq) = self.half_open_probe(answer.from, answer.initial)?;
+        match answer.verdict {
+            Verdict::Open => self.board.answered(stream, seq, self.drained_at, now),
+            Verdict::Refused => self.board.failed(stream, seq, Failure::Refused, now),
+        }
+        Some(stream)
     }
 
     /// The probe whose SYN to `to` had this initial sequence number.
     fn half_open_probe(&self, to: SocketAddr, initial: u32) -> Option<(StreamId, Sequence)> {
-        let mut streams = self.syn_targets.get(&to).into_iter().flatten();
-        streams.find_map(|id| Some((*id, self.lanes.get(*id)?.probe_of(initial)?)))
+        let (id, seq) = self.lanes.named(self.numbers.read(initial))?;
+        let stream = self.board.stream(id)?;
+        let asked = stream.check.inside.map_or(stream.address, |inside| inside.vip);
+        (target(asked, &stream.check) == to).then_some((id, seq))
     }
 }

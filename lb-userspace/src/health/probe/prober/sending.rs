@@ -94,14 +94,8 @@ impl Prober {
             CheckKind::Syn => match self.raw.half_open(family) {
                 Some(socket) => {
                     let unanswered = stream.judge.silence(Moment::now()).map_or(0, |(count, _)| count);
-                    lane.source(to.ip(), unanswered, Moment::now()).and_then(|source| {
-                        let initial = lane.initial_of(seq).unwrap_or_else(|| {
-                            let initial = socket.draw_initial();
-                            lane.note_initial(seq, initial);
-                            initial
-                        });
-                        socket.send(source, to, initial)
-                    })
+                    lane.source(to.ip(), unanswered, Moment::now())
+                        .and_then(|source| socket.send(source, to, self.numbers.of(id, seq)))
                 }
                 None => Err(io::ErrorKind::NotConnected.into()),
             },

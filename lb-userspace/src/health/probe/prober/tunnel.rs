@@ -35,22 +35,22 @@ impl Prober {
 
     /// Takes what came back from VIPs, and ends what a SYN half opened there.
     pub(super) fn take_replies(&mut self, now: Moment) {
-        while let Some(Reply { stream, seq, verdict, half_opened }) = self.tunnels.next() {
-            if let Some(initial) = half_opened {
-                self.send_reset(stream, initial);
-            }
-            match verdict {
-                Verdict::Open => self.board.answered(stream, seq, self.drained_at, now),
-                Verdict::Refused => self.board.failed(stream, seq, Failure::Refused, now),
+        while let Some(reply) = self.tunnels.next() {
+            match reply {
+                Reply::Echo(stream, seq) => self.board.answered(stream, seq, self.drained_at, now),
+                Reply::Segment(answer) => {
+                    let stream = self.take_half_open(answer, now);
+                    if let Some(stream) = stream.filter(|_| answer.verdict == Verdict::Open) {
+                        self.send_reset(stream, answer.initial);
+                    }
+                }
             }
         }
     }
 
     /// Sends a probe the way of real traffic.
     pub(super) fn emit_inside(&mut self, id: StreamId, seq: Sequence, inside: Inside) -> Outcome {
-        let (Some(stream), Some(lane)) = (self.board.stream(id), self.lanes.get_mut(id)) else {
-            return Outcome::Waiting;
-        };
+        let Some(stream) = self.board.stream(id) else { return Outcome::Waiting };
         let vip = SocketAddr::new(inside.vip, stream.check.port.unwrap_or(0));
         let (request, port) =
             (self.tunnels.request(inside.vip, id, seq), self.tunnels.port(Family::of(inside.vip)));
@@ -60,11 +60,7 @@ impl Prober {
         if stream.check.kind == CheckKind::Ping {
             return self.send_inside(id, inside, vip, &Carried::Echo(&request));
         }
-        let initial = lane.initial_of(seq).unwrap_or_else(|| {
-            let initial = self.tunnels.draw_initial(id, seq, vip);
-            lane.note_initial(seq, initial);
-            initial
-        });
+        let initial = self.numbers.of(id, seq);
         self.send_inside(id, inside, vip, &Carried::Syn { port, initial })
     }
 

@@ -8,8 +8,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,7 +17,7 @@ use rustix::net::{RecvFlags, recvfrom};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::echo::{EchoMark, Family};
-use super::half_open::{self, Verdict};
+use super::half_open::{self, Answer};
 use super::link;
 use crate::health::board::StreamId;
 use crate::health::event::Wrapped;
@@ -29,8 +27,6 @@ mod packet;
 
 pub(super) use packet::{Carried, packet};
 
-/// SYNs whose answers are recognised, over all backends.
-const INITIALS: usize = 1 << 16;
 /// Room for the answers of many backends while the thread is away.
 const RECEIVE_BUFFER: usize = 1 << 20;
 /// Longest part of an answer that is read: headers and an echo's mark.
@@ -38,20 +34,11 @@ const READ: usize = 256;
 
 /// What came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reply {
-    pub(super) stream: StreamId,
-    pub(super) seq: Sequence,
-    pub(super) verdict: Verdict,
-    /// Initial sequence number of the SYN that was answered: the connection half opened by it has to be taken back.
-    pub(super) half_opened: Option<u32>,
-}
-
-/// Whose SYN has an initial sequence number, and who has to answer it.
-#[derive(Clone, Copy, Debug)]
-struct Expected {
-    stream: StreamId,
-    seq: Sequence,
-    from: SocketAddr,
+pub(super) enum Reply {
+    /// The answer to an echo request.
+    Echo(StreamId, Sequence),
+    /// The answer to a SYN. A connection half opened by it has to be taken back.
+    Segment(Answer),
 }
 
 /// The sockets of probes through tunnels, opened when the first check needs one.
@@ -59,10 +46,6 @@ struct Expected {
 pub(super) struct TunnelSockets {
     out: Option<Socket>,
     ends: Vec<End>,
-    initials: HashMap<u32, Expected>,
-    order: VecDeque<u32>,
-    numbers: RandomState,
-    drawn: u64,
 }
 
 /// Where the probes of one family come from, and their answers go.
@@ -109,22 +92,6 @@ impl TunnelSockets {
         self.end(Family::of(vip)).map(|end| end.mark.request(vip, stream, seq).to_vec())
     }
 
-    /// Draws an initial sequence number for a SYN and notes who has to answer it.
-    pub(super) fn draw_initial(&mut self, stream: StreamId, seq: Sequence, from: SocketAddr) -> u32 {
-        self.drawn += 1;
-        #[expect(clippy::cast_possible_truncation, reason = "half of a keyed hash is as unpredictable")]
-        let initial = self.numbers.hash_one(self.drawn) as u32;
-        if self.order.len() == INITIALS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.initials.remove(&oldest);
-        }
-        if self.initials.insert(initial, Expected { stream, seq, from }).is_none() {
-            self.order.push_back(initial);
-        }
-        initial
-    }
-
     /// Sends a frame on its way.
     pub(super) fn send(&self, wrapped: &Wrapped) -> io::Result<()> {
         let out = self.out.as_ref().ok_or(io::ErrorKind::NotConnected)?;
@@ -144,25 +111,11 @@ impl TunnelSockets {
             // A packet that is none of ours is passed over.
             loop {
                 let (length, _, _) = recvfrom(&end.tap, &mut buffer, RecvFlags::DONTWAIT).ok()?;
-                if let Some(reply) = self.read(end, buffer.get(..length.min(READ))?) {
+                if let Some(reply) = end.read(buffer.get(..length.min(READ))?) {
                     return Some(reply);
                 }
             }
         })
-    }
-
-    /// Reads an IP packet as an answer to a probe.
-    fn read(&self, end: &End, packet: &[u8]) -> Option<Reply> {
-        let (from, protocol, payload) = end.family.open(packet)?;
-        if protocol == end.family.icmp() {
-            let (stream, seq) = end.mark.parse(from, payload)?;
-            return Some(Reply { stream, seq, verdict: Verdict::Open, half_opened: None });
-        }
-        let answer = half_open::parse(from, end.port, payload)?;
-        let &Expected { stream, seq, .. } =
-            self.initials.get(&answer.initial).filter(|expected| expected.from == answer.from)?;
-        let half_opened = Some(answer.initial).filter(|_| answer.verdict == Verdict::Open);
-        Some(Reply { stream, seq, verdict: answer.verdict, half_opened })
     }
 }
 
@@ -189,6 +142,15 @@ impl End {
         tap.attach_filter(&filter(family, port, mark.id()))?;
         Ok(Self { family, tap, own, _quiet: quiet, port, mark })
     }
+
+    /// Reads an IP packet as an answer to a probe.
+    fn read(&self, packet: &[u8]) -> Option<Reply> {
+        let (from, protocol, payload) = self.family.open(packet)?;
+        if protocol == self.family.icmp() {
+            return self.mark.parse(from, payload).map(|(stream, seq)| Reply::Echo(stream, seq));
+        }
+        half_open::parse(from, self.port, payload).map(Reply::Segment)
+    }
 }
 
 /// Accepts answers only: TCP to `port`, echo replies with `id`.
@@ -211,26 +173,4 @@ fn filter(family: Family, port: u16, id: u16) -> Vec<SockFilter> {
         SockFilter::new(0x06, 0, 0, u32::MAX),    // ret all
         SockFilter::new(0x06, 0, 0, 0),           // ret none
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn initial_numbers_are_forgotten_oldest_first() {
-        let mut sockets = TunnelSockets::default();
-        let stream = StreamId { index: 0, generation: 1 };
-        let vip = SocketAddr::from(([198, 51, 100, 10], 80));
-        let first = sockets.draw_initial(stream, 0, vip);
-        let second = sockets.draw_initial(stream, 1, vip);
-        while sockets.order.len() < INITIALS {
-            sockets.draw_initial(stream, 2, vip);
-        }
-        assert!(sockets.initials.contains_key(&first));
-        while sockets.initials.contains_key(&first) {
-            sockets.draw_initial(stream, 3, vip);
-        }
-        assert_eq!((sockets.initials.len(), sockets.initials.contains_key(&second)), (INITIALS, true));
-    }
 }
