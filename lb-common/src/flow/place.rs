@@ -12,11 +12,12 @@ const SECOND_BUCKET_BIAS: u32 = 1;
 const ALL: u32 = 4;
 
 /// A way's score: rank in bits 24 and up, ticks left in bits 4–23, the place of the way's index in an order that is the flow's own
-/// in bits 2–3, the index in bits 0–1. The lower, the more willingly the way is given up. A free way's is its index alone:
+/// in bits 2–3, the index in bits 0–1. The lower, the more willingly the way is given up. An empty way's is its index alone:
 /// flows that are mostly in the first way are found by branches that the processor foresees (5 % of a known flow among 65,536).
+/// An expired entry has a rank of 0 too, and ticks left from the upper half: the fewer, the longer ago it expired.
 const RANK_SHIFT: u32 = 24;
-/// A score without its index.
-const WORTH: u64 = 0x0fff_fffc;
+/// Bits of a score between rank and index.
+const AGE_AND_ORDER: u64 = 0xff_fffc;
 /// Scores from here on are live proven or closing entries.
 const NEVER: u32 = rank(Class::Proven) << RANK_SHIFT;
 
@@ -48,9 +49,11 @@ fn pair<const W: usize>([one, two]: [&Way<W>; 2], order: u64, clock: u64) -> (u6
     let left = ((metas & both(TICK_MASK)) + clock) & both(TICK_MASK);
     let expired = left >> (TICK_BITS - 1);
     let class = metas >> CLASS_SHIFT & both(7);
-    let used = (class + both(7)) >> 3 & !expired & ONES;
+    let held = (class + both(7)) >> 3 & ONES;
+    let used = held & !expired;
     let rank = (((class | class >> 1 & ONES) + ONES) & both(7)) + ONES;
-    ((rank << RANK_SHIFT | left << 4 | order) & (used * WORTH | both(3)), used)
+    let score = (left << 4 | order) & ((held * AGE_AND_ORDER) | both(3));
+    ((rank & (used * 0xf)) << RANK_SHIFT | score, used)
 }
 
 /// The lesser of two numbers below 2³¹, in each half of a word. Without branches: they would be taken at random.
@@ -87,9 +90,9 @@ fn best<const W: usize>(bucket: &Bucket<W>, order: u64, clock: u64) -> Best {
     Best { score: score as u32, used: (used + (used >> 32)) as u32 }
 }
 
-/// The way that a new flow of these two buckets may take: the first free one, which is empty or expired, else the oldest of
-/// those that ended before they were proven, else the oldest embryonic, else the oldest young one; never a live proven or
-/// closing one. The emptier bucket is filled first.
+/// The way that a new flow of these two buckets may take: the first empty one, else the one that expired first (its flow may
+/// yet go on), else the oldest of those that ended before they were proven, else the oldest embryonic, else the oldest young
+/// one; never a live proven or closing one. The emptier bucket is filled first.
 ///
 /// `salt` is any bits of the flow's hash: of entries as old as each other it names the one, so that the flows of a flood do not
 /// all take the same.
@@ -151,11 +154,12 @@ mod tests {
     fn worth(way: &Way<1>) -> (u32, u32) {
         let meta = Meta(way.meta.get());
         match (meta.class(), meta.deadline().remaining(NOW)) {
-            (Class::Empty, _) | (_, None) => (0, 0),
-            (Class::Ended, Some(left)) => (1, left),
-            (Class::Embryonic, Some(left)) => (2, left),
-            (Class::Answered | Class::Young, Some(left)) => (3, left),
-            (Class::Proven | Class::Closing, Some(_)) => (4, 0),
+            (Class::Empty, _) => (0, 0),
+            (_, None) => (1, meta.deadline().bits().wrapping_sub(NOW.bits()) & TICK_MASK),
+            (Class::Ended, Some(left)) => (2, left),
+            (Class::Embryonic, Some(left)) => (3, left),
+            (Class::Answered | Class::Young, Some(left)) => (4, left),
+            (Class::Proven | Class::Closing, Some(_)) => (5, 0),
         }
     }
 
@@ -163,7 +167,7 @@ mod tests {
     fn a_new_flow_takes_the_entry_that_is_worth_least() {
         for seed in 0..20_000 {
             let [one, two] = buckets(seed);
-            let free = |bucket: &Bucket<1>| bucket.ways.iter().filter(|way| worth(way).0 == 0).count();
+            let free = |bucket: &Bucket<1>| bucket.ways.iter().filter(|way| worth(way).0 < 2).count();
             let least = |bucket: &Bucket<1>| bucket.ways.iter().map(worth).min().expect("it has ways");
             let second = match (free(&one), free(&two)) {
                 (0, 0) => least(&two) < least(&one),
@@ -171,14 +175,14 @@ mod tests {
             };
             let (bucket, expected) = if second { (&two, least(&two)) } else { (&one, least(&one)) };
             let taken = place(&one, &two, hash::again(seed, 99) as u32, NOW);
-            assert_eq!(taken.map(worth), Some(expected).filter(|worth| worth.0 < 4), "seed {seed}");
+            assert_eq!(taken.map(worth), Some(expected).filter(|worth| worth.0 < 5), "seed {seed}");
             if let Some(taken) = taken {
                 let index = bucket.ways.iter().position(|way| std::ptr::eq(way, taken));
                 let index = index.unwrap_or_else(|| panic!("seed {seed}: of the other bucket"));
                 let first = bucket.ways.iter().position(|way| worth(way).0 == 0);
                 assert!(
                     first.is_none_or(|first| first == index),
-                    "seed {seed}: {index} is not the first free one"
+                    "seed {seed}: {index} is not the first empty one"
                 );
             }
         }

@@ -1,8 +1,8 @@
 //! `syn`: a half-open connect over one raw socket per family.
 //!
 //! Sends a SYN from a port that is bound but neither listens nor connects, so the kernel answers the SYN-ACK with a
-//! reset and the server's `accept` never sees the connection. The initial sequence number is one that nobody can foresee
-//! and must come back, so nobody else can answer.
+//! reset and the server's `accept` never sees the connection. The initial sequence number must come back, and nobody who does
+//! not see the SYN can foresee it ([`super::numbers`]), so nobody else can answer.
 
 #![forbid(unsafe_code)]
 

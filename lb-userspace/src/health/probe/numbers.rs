@@ -1,8 +1,8 @@
 //! Initial sequence numbers of probes' SYNs: each tells whose probe it is, to this process alone.
 //!
 //! A number is a stream's index and the last bits of the probe's number, enciphered by a key of this process: four rounds of a
-//! Feistel network (Luby and Rackoff, 1988) over halves of 16 bits. So nobody else can foresee one, and an answer's says
-//! what it answers without a look into a table of what was sent.
+//! Feistel network over halves of 16 bits. So nobody who does not see the probes can foresee one, and an answer's says what
+//! it answers without a look into a table of what was sent.
 
 #![forbid(unsafe_code)]
 
@@ -11,8 +11,9 @@ use std::hash::{BuildHasher, RandomState};
 use crate::health::board::StreamId;
 use crate::health::judge::Sequence;
 
-/// Bits of a number that tell a stream's probes apart; the others tell the stream. There are 65,535 backends at most.
-const PROBE_BITS: u32 = 10;
+/// Bits of a number that tell a stream's probes apart; the others tell the stream. There are 65,535 backends at most, with a few
+/// checks each. A SYN-ACK that a server repeats for a SYN sent each millisecond is taken for another probe's 4 s later.
+const PROBE_BITS: u32 = 12;
 const PROBE_MASK: u32 = (1 << PROBE_BITS) - 1;
 const ROUNDS: u8 = 4;
 
@@ -81,15 +82,15 @@ mod tests {
     #[test]
     fn a_number_names_its_stream_and_its_probe() {
         let numbers = Numbers::default();
-        for index in [0, 1, 77, 65_535, (1 << 22) - 1] {
-            for seq in [1, 2, 1023, 1024, 1025, 1 << 40] {
+        for index in [0, 1, 77, 65_535, (1 << 20) - 1] {
+            for seq in [1, 2, 4095, 4096, 4097, 1 << 40] {
                 let stream = StreamId { index, generation: 3 };
                 let named = numbers.read(numbers.of(stream, seq));
                 assert_eq!(named.index, index);
-                for later in [0, 1, 500, 1023] {
+                for later in [0, 1, 500, 4095] {
                     assert_eq!(named.seq(seq + later), Some(seq), "{later} probes later");
                 }
-                assert_ne!(named.seq(seq + 1024), Some(seq), "as old as that it is taken for another");
+                assert_eq!(named.seq(seq + 4096), Some(seq + 4096), "as old as that it is taken for another");
             }
         }
         let first = numbers.read(numbers.of(StreamId { index: 0, generation: 1 }, 5));

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Prober, target};
+use crate::config::model::CheckKind;
 use crate::health::board::StreamId;
 use crate::health::hearsay::Complaint;
 use crate::health::judge::{Failure, Sequence};
@@ -26,7 +27,10 @@ impl Prober {
                     self.raw.echo(Family::of(about)).and_then(|socket| socket.probe_of(about, &request))
                 }
                 Quote::Segment { port, initial } => {
-                    self.half_open_probe(SocketAddr::new(about, port), initial)
+                    let named = self.half_open_probe(SocketAddr::new(about, port), initial);
+                    // A SYN that went to a VIP through a tunnel has no business outside one.
+                    let direct = |id| Some(self.board.stream(id)?.check.inside.is_none());
+                    named.filter(|(id, _)| direct(*id) == Some(true))
                 }
             };
             if let Some((stream, seq)) = probe {
@@ -69,6 +73,6 @@ impl Prober {
         let (id, seq) = self.lanes.named(self.numbers.read(initial))?;
         let stream = self.board.stream(id)?;
         let asked = stream.check.inside.map_or(stream.address, |inside| inside.vip);
-        (target(asked, &stream.check) == to).then_some((id, seq))
+        (stream.check.kind == CheckKind::Syn && target(asked, &stream.check) == to).then_some((id, seq))
     }
 }
