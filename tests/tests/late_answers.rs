@@ -162,10 +162,18 @@ fn a_backend_that_answers_after_the_timeout_is_down_however_regularly_it_answers
     };
     eventually("it is up", || turns("up") == 1);
     delay.store(50, Ordering::Relaxed);
-    eventually("it is down", || turns("down") == 1);
+    let stays_down_for_a_second = || {
+        eventually("it is down", || turns("down") == turns("up"));
+        let (before, log) = ((turns("up"), turns("down")), weir.log().len());
+        thread::sleep(Duration::from_secs(1));
+        let steady = (turns("up"), turns("down")) == before;
+        // Where a core was away as long as the answers are late, they may have been in time.
+        let excused = weir.log()[log..].contains("a core handled no packets");
+        assert!(steady || excused, "{}", weir.log());
+        steady
+    };
+    eventually("it stays down for a second in which every core runs", stays_down_for_a_second);
     let ups = turns("up");
-    thread::sleep(Duration::from_secs(1));
-    assert_eq!((turns("up"), turns("down")), (ups, 1), "{}", weir.log());
     delay.store(0, Ordering::Relaxed);
     eventually("it is up again", || turns("up") == ups + 1);
     Ok(())
