@@ -13,7 +13,8 @@ const ALL: u32 = 4;
 
 /// A way's score: rank in bits 24 and up, ticks left in bits 4–23, the place of the way's index in an order that is the flow's own
 /// in bits 2–3, the index in bits 0–1. The lower, the more willingly the way is given up. An empty way's is its index alone:
-/// flows that are mostly in the first way are found by branches that the processor foresees (5 % of a known flow among 65,536).
+/// flows that are mostly in the first way are found by branches that the processor foresees (5 % of a known flow among 65,536
+/// on an AMD EPYC, measured with live ones in order too).
 /// An expired entry has a rank of 0 too, and ticks left from the upper half: the fewer, the longer ago it expired.
 const RANK_SHIFT: u32 = 24;
 /// Bits of a score between rank and index.

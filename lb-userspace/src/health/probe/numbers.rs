@@ -9,11 +9,14 @@
 use std::hash::{BuildHasher, RandomState};
 
 use crate::health::board::StreamId;
+use crate::health::command::CHECKS_MAX;
 use crate::health::judge::Sequence;
 
-/// Bits of a number that tell a stream's probes apart; the others tell the stream. There are 65,535 backends at most, with a few
-/// checks each. A SYN-ACK that a server repeats for a SYN sent each millisecond is taken for another probe's 4 s later.
+/// Bits of a number that tell a stream's probes apart; the others tell the stream. With a SYN each millisecond, one that is
+/// answered 4.1 s late or later is taken for another.
 const PROBE_BITS: u32 = 12;
+/// However an update replaces streams, their indexes fit.
+const _: () = assert!(CHECKS_MAX * 4 <= 1 << (u32::BITS - PROBE_BITS));
 const PROBE_MASK: u32 = (1 << PROBE_BITS) - 1;
 const ROUNDS: u8 = 4;
 
