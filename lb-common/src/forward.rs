@@ -6,7 +6,7 @@
 //! checksum is 0 over both families (RFC 6935; `docs/decisions/0008-gue-has-no-udp-checksum.md`).
 
 use crate::hash;
-use crate::layout::{Backend, EgressWord, Family, Mode, NextHopCopy, Note};
+use crate::layout::{Backend, EgressWord, Family, ForwardWord, Mode, NextHopCopy, Note};
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::tables::Tables;
@@ -50,11 +50,11 @@ pub struct Route<'a> {
     egress: EgressWord,
     copy: &'a NextHopCopy,
     mode: Mode,
-    gue_port: u16,
+    forward: ForwardWord,
     inner: Inner,
 }
 
-/// Finds the way of a packet to `backend`. The frame is not touched.
+/// Finds the way of a packet to `backend` under these rules of its service. The frame is not touched.
 ///
 /// # Errors
 /// The reason for which it cannot be sent.
@@ -62,13 +62,14 @@ pub struct Route<'a> {
 pub fn route<'a, T: Tables>(
     tables: &'a T,
     backend: &'a Backend,
-    (mode, gue_port): (Mode, u16),
+    forward: ForwardWord,
     inner: Inner,
 ) -> Result<Route<'a>, Reason> {
     let egress = EgressWord(backend.egress.get());
     let copy = next_hop(tables, egress)?;
+    let mode = forward.mode().ok_or(Reason::Inconsistent)?;
     let overhead = overhead(mode, egress.family());
-    if inner.length + overhead > copy.mtu as u32 {
+    if inner.length as u64 + overhead as u64 > copy.mtu as u64 {
         // No packet fits the host's own next hop: that asks here, where no other packet comes by.
         if copy.port == 0 {
             return Err(Reason::Local);
@@ -78,7 +79,7 @@ pub fn route<'a, T: Tables>(
         }
         return Err(Reason::TooBig);
     }
-    Ok(Route { backend, egress, copy, mode, gue_port, inner })
+    Ok(Route { backend, egress, copy, mode, forward, inner })
 }
 
 /// The largest IP packet that can go to `backend`, in bytes.
@@ -130,8 +131,10 @@ impl Route<'_> {
                     ethernet(self.copy, ethertype_of(self.inner.family));
             }
             (Mode::Nat, _) => return Err(Reason::Inconsistent),
-            (Mode::Ipip | Mode::Gue, Family::V4) => self.encapsulate_v4(packet)?,
-            (Mode::Ipip | Mode::Gue, Family::V6) => self.encapsulate_v6(packet)?,
+            (Mode::Ipip, Family::V4) => self.encapsulate_v4::<false, P>(packet)?,
+            (Mode::Ipip, Family::V6) => self.encapsulate_v6::<false, P>(packet)?,
+            (Mode::Gue, Family::V4) => self.encapsulate_v4::<true, P>(packet)?,
+            (Mode::Gue, Family::V6) => self.encapsulate_v6::<true, P>(packet)?,
         }
         tag(packet, self.copy)
     }
@@ -179,6 +182,22 @@ fn tag<P: Packet>(packet: &mut P, copy: &NextHopCopy) -> Result<(), Reason> {
 struct UdpGue {
     udp: Udp,
     gue: Gue,
+}
+
+/// What stands before an IPv4 tunnel's packet or shim.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Unaligned, Immutable, KnownLayout)]
+struct OuterV4 {
+    ethernet: Ethernet,
+    ip: Ipv4,
+}
+
+/// What stands before an IPv6 tunnel's packet or shim.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Unaligned, Immutable, KnownLayout)]
+struct OuterV6 {
+    ethernet: Ethernet,
+    ip: Ipv6,
 }
 
 /// What the outer IP header carries.
@@ -230,10 +249,11 @@ fn macs(copy: &NextHopCopy) -> [[u8; 4]; 3] {
     words.map(u32::to_ne_bytes)
 }
 
+/// The first four bytes, as they lie: a number for bytes that are copied, since a copy of arrays becomes a call.
 #[inline(always)]
-fn first4(address: &[u8; 16]) -> [u8; 4] {
+fn first4(address: &[u8; 16]) -> u32 {
     let [a, b, c, d, ..] = *address;
-    u32::from_ne_bytes([a, b, c, d]).to_ne_bytes()
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 #[inline(always)]
@@ -254,15 +274,12 @@ pub fn constant_sum(source: [u8; 4], destination: [u8; 4]) -> u16 {
 
 impl Route<'_> {
     #[inline(always)]
-    fn carried(&self) -> Carried {
-        match self.mode {
-            Mode::Gue => {
-                let shim = size_of::<UdpGue>();
-                Carried { protocol: UDP, length: self.inner.length + shim as u32, shim }
-            }
-            Mode::Ipip | Mode::DsrL2 | Mode::Nat => {
-                Carried { protocol: protocol_of(self.inner.family), length: self.inner.length, shim: 0 }
-            }
+    fn carried<const GUE: bool>(&self) -> Carried {
+        if GUE {
+            let shim = size_of::<UdpGue>();
+            Carried { protocol: UDP, length: self.inner.length + shim as u32, shim }
+        } else {
+            Carried { protocol: protocol_of(self.inner.family), length: self.inner.length, shim: 0 }
         }
     }
 
@@ -276,7 +293,10 @@ impl Route<'_> {
         let source = 0xc000 | (self.inner.hash >> 50) as u16;
         *packet.header_mut(at).ok_or(Reason::Inconsistent)? = UdpGue {
             udp: Udp {
-                ports: Ports { source: source.to_be_bytes(), destination: self.gue_port.to_be_bytes() },
+                ports: Ports {
+                    source: source.to_be_bytes(),
+                    destination: self.forward.gue_port().to_be_bytes(),
+                },
                 length: (carried.length as u16).to_be_bytes(),
                 checksum: [0; 2],
             },
@@ -286,19 +306,18 @@ impl Route<'_> {
     }
 
     #[inline(always)]
-    fn encapsulate_v4<P: Packet>(&self, packet: &mut P) -> Result<(), Reason> {
+    fn encapsulate_v4<const GUE: bool, P: Packet>(&self, packet: &mut P) -> Result<(), Reason> {
         const LEN: usize = size_of::<Ipv4>();
         let Self { backend, egress, copy, inner, .. } = self;
-        let carried = self.carried();
+        let carried = self.carried::<GUE>();
         let length = carried.length + LEN as u32;
-        let entropy = entropy(*egress, inner.hash);
-        let source = u32::from_be_bytes(first4(&backend.sources[egress.source()])) | entropy;
-        let sum = egress.sum() as u32
-            + inner.traffic_class as u32
-            + length
-            + carried.protocol as u32
-            + (entropy >> 16)
-            + (entropy & 0xffff);
+        let mut source = first4(&backend.sources[egress.source()]);
+        let mut sum = egress.sum() as u32 + inner.traffic_class as u32 + length + carried.protocol as u32;
+        if egress.entropy_bits() != 0 {
+            let entropy = entropy(*egress, inner.hash);
+            source |= entropy.to_be();
+            sum += (entropy >> 16) + (entropy & 0xffff);
+        }
         let outer = Ipv4 {
             version_ihl: 0x45,
             traffic_class: inner.traffic_class,
@@ -308,20 +327,21 @@ impl Route<'_> {
             ttl: OUTER_TTL,
             protocol: carried.protocol,
             checksum: (!fold(sum)).to_be_bytes(),
-            source: source.to_be_bytes(),
-            destination: first4(&backend.address),
+            source: source.to_ne_bytes(),
+            destination: first4(&backend.address).to_ne_bytes(),
         };
         packet.grow_front(LEN + carried.shim).map_err(|_| Reason::NoHeadroom)?;
-        *packet.header_mut(0).ok_or(Reason::Inconsistent)? = ethernet(copy, 0x0800);
-        *packet.header_mut(ETHERNET_LEN).ok_or(Reason::Inconsistent)? = outer;
+        let front: &mut OuterV4 = packet.header_mut(0).ok_or(Reason::Inconsistent)?;
+        front.ethernet = ethernet(copy, 0x0800);
+        front.ip = outer;
         self.write_shim(packet, ETHERNET_LEN + LEN, &carried)
     }
 
     #[inline(always)]
-    fn encapsulate_v6<P: Packet>(&self, packet: &mut P) -> Result<(), Reason> {
+    fn encapsulate_v6<const GUE: bool, P: Packet>(&self, packet: &mut P) -> Result<(), Reason> {
         const LEN: usize = size_of::<Ipv6>();
         let Self { backend, egress, copy, inner, .. } = self;
-        let carried = self.carried();
+        let carried = self.carried::<GUE>();
         // The label is the flow's entropy (RFC 6438); 0 would mean none.
         let label = (inner.hash >> 44) as u32 | 1;
         let (high, low) = halves(&backend.sources[egress.source()]);
@@ -336,8 +356,9 @@ impl Route<'_> {
             destination: [high.to_be_bytes(), low.to_be_bytes()],
         };
         packet.grow_front(LEN + carried.shim).map_err(|_| Reason::NoHeadroom)?;
-        *packet.header_mut(0).ok_or(Reason::Inconsistent)? = ethernet(copy, 0x86dd);
-        *packet.header_mut(ETHERNET_LEN).ok_or(Reason::Inconsistent)? = outer;
+        let front: &mut OuterV6 = packet.header_mut(0).ok_or(Reason::Inconsistent)?;
+        front.ethernet = ethernet(copy, 0x86dd);
+        front.ip = outer;
         self.write_shim(packet, ETHERNET_LEN + LEN, &carried)
     }
 }

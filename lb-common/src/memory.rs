@@ -1,5 +1,6 @@
 //! The pipeline's traits over byte buffers and plain memory, for tests, fuzzers and private instances.
 
+use crate::forward::Egress;
 use crate::layout::{
     Backend, Bucket, Charged, FilterLine, FragmentLine, Geometry, HandshakeStep, IndexLine, Limit, Limited,
     Listed, Load, MaglevLine, NatAddress, NatLine, NatPort, NextHop, Pool, RangeLine, Scratch, ServerIds,
@@ -88,8 +89,12 @@ impl Packet for Frame<'_> {
         self.ingress
     }
 
-    fn leave_by(&mut self, port: u32) -> Result<(), NoTxPort> {
-        if self.tx_ports.is_none_or(|ports| ports.contains(&port)) { Ok(()) } else { Err(NoTxPort) }
+    fn leave_by(&mut self, port: u32) -> Result<Egress, NoTxPort> {
+        if self.tx_ports.is_none_or(|ports| ports.contains(&port)) {
+            Ok(Egress { port })
+        } else {
+            Err(NoTxPort)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Access to one frame.
 
+use crate::forward::Egress;
 use crate::wire::Header;
 
 /// A frame with bounded access; growing it ends every reference into it.
@@ -37,11 +38,11 @@ pub trait Packet {
         0
     }
 
-    /// Arranges for the frame to leave by the interface with this index.
+    /// Arranges for the frame to leave by the interface with this index, and says how it does.
     ///
     /// # Errors
     /// Where frames may not leave by it.
-    fn leave_by(&mut self, port: u32) -> Result<(), NoTxPort>;
+    fn leave_by(&mut self, port: u32) -> Result<Egress, NoTxPort>;
 }
 
 /// No frame may leave by the interface.

@@ -11,6 +11,7 @@ mod sample;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use lb_common::forward::Egress;
 use lb_common::packet::Packet as _;
 use lb_common::pipeline::{self, Stage, Step, Variant};
 use lb_common::reason::Verdict;
@@ -73,17 +74,19 @@ fn run<B: Build>(stage: Stage, context: XdpContext) -> u32 {
     if matches!((B::VARIANT, stage), (Variant::Live, Stage::Fast)) {
         log::tell(&packet, bytes, &outcome);
     }
-    match (outcome.reason.verdict(), outcome.egress) {
-        (Verdict::Pass, _) => {
-            if matches!(B::VARIANT, Variant::Live | Variant::Capture) {
-                packet.hand_on();
+    // Only what is forwarded or answered has an egress: its reason need not be asked.
+    match outcome.egress {
+        Some(Egress::BACK) => XDP_TX,
+        Some(_) => XDP_REDIRECT,
+        None => match outcome.reason.verdict() {
+            Verdict::Pass => {
+                if matches!(B::VARIANT, Variant::Live | Variant::Capture) {
+                    packet.hand_on();
+                }
+                XDP_PASS
             }
-            XDP_PASS
-        }
-        (Verdict::Forward, Some(egress)) if egress.port == packet.ingress() => XDP_TX,
-        (Verdict::Forward, Some(_)) => XDP_REDIRECT,
-        (Verdict::Answer, Some(_)) => XDP_TX,
-        (Verdict::Forward | Verdict::Answer, None) | (Verdict::Drop, _) => XDP_DROP,
+            Verdict::Forward | Verdict::Answer | Verdict::Drop => XDP_DROP,
+        },
     }
 }
 

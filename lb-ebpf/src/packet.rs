@@ -5,6 +5,7 @@ use core::marker::PhantomData;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
+use lb_common::forward::Egress;
 use lb_common::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use lb_common::pipeline::{Stage, Variant};
 use lb_common::wire::Header;
@@ -33,6 +34,8 @@ impl<B: Build> XdpPacket<B> {
     #[inline(always)]
     fn at<H>(&self, offset: usize) -> Option<*mut H> {
         let start = self.context.data() + offset;
+        // SAFETY: the kernel gives no frame at address 0. Unsaid, it would be asked for each header.
+        unsafe { core::hint::assert_unchecked(start != 0) };
         if start + size_of::<H>() > self.context.data_end() { None } else { Some(start as *mut H) }
     }
 }
@@ -109,12 +112,14 @@ impl<B: Build> Packet for XdpPacket<B> {
     }
 
     #[inline(always)]
-    fn leave_by(&mut self, port: u32) -> Result<(), NoTxPort> {
-        let known = port == self.ingress()
-            || match B::VARIANT {
-                Variant::Live | Variant::Capture => TX_PORTS.redirect(port, 0).is_ok(),
-                Variant::Explain | Variant::Offline => TX_PORTS.get_ifindex(port).is_some(),
-            };
-        if known { Ok(()) } else { Err(NoTxPort) }
+    fn leave_by(&mut self, port: u32) -> Result<Egress, NoTxPort> {
+        if port == self.ingress() {
+            return Ok(Egress::BACK);
+        }
+        let known = match B::VARIANT {
+            Variant::Live | Variant::Capture => TX_PORTS.redirect(port, 0).is_ok(),
+            Variant::Explain | Variant::Offline => TX_PORTS.get_ifindex(port).is_some(),
+        };
+        if known { Ok(Egress { port }) } else { Err(NoTxPort) }
     }
 }

@@ -1,10 +1,9 @@
 //! Reading and writing one entry.
 
-use core::hint::black_box;
-
 use super::class::Meta;
 use super::key::{Binding, FlowKey};
 use crate::layout::{Bucket, Way};
+use crate::opaque::opaque;
 
 /// A flow's own entry.
 pub struct Found<'a, const W: usize> {
@@ -22,8 +21,8 @@ pub struct Found<'a, const W: usize> {
 /// branches.
 #[inline(always)]
 pub fn find<'a, const W: usize>(bucket: &'a Bucket<W>, key: &FlowKey<W>) -> Option<Found<'a, W>> {
-    // Salt and black box hide the index from verifier and compiler: what comes after would be followed once for each.
-    let salt = (key.hash >> 16) as u32;
+    // Salt and `opaque` hide the index from verifier and compiler: what comes after would be followed once for each.
+    let salt = key.hash >> 16;
     let (index, binding) = 'found: {
         for (way, number) in bucket.ways.iter().zip(0..) {
             let read = Binding(way.binding.get());
@@ -33,7 +32,7 @@ pub fn find<'a, const W: usize>(bucket: &'a Bucket<W>, key: &FlowKey<W>) -> Opti
         }
         return None;
     };
-    let way = &bucket.ways[((black_box(index) ^ salt) & 3) as usize];
+    let way = &bucket.ways[((opaque(index) ^ salt) & 3) as usize];
     // The binding that matched, never read again: by then the way may be another flow's.
     Some(Found { way, binding, meta: Meta(way.meta.get()) })
 }

@@ -19,4 +19,4 @@ pub use class::{Class, Code, Meta};
 pub use entry::{Found, find, forget, write};
 pub use key::{Binding, FlowKey, decode};
 pub use place::place;
-pub use rules::{Continuation, NewFlows, continuation};
+pub use rules::{Continuation, NewFlows, continuation, stays};

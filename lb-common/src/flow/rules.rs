@@ -26,6 +26,19 @@ pub enum Continuation {
     Anew,
 }
 
+/// Whether [`continuation`] would leave the entry as it is because a packet of a proven flow came in the tick of the last
+/// one: nearly all do (at most 20 of some 80 instructions).
+#[inline(always)]
+#[must_use]
+pub fn stays(meta: Meta, segment: Segment, timeouts: TimeoutsWord, now: Tick) -> bool {
+    // Data and datagrams; what opens, closes or aborts is looked at.
+    if segment as u32 & 3 != 0 {
+        return false;
+    }
+    let settled = Meta::new(now.plus(Class::Proven.ticks(timeouts, segment)), Class::Proven, 0);
+    (meta.0 ^ settled.0) << 8 == 0
+}
+
 /// Decides for a packet whose entry names a backend that may serve known flows.
 ///
 /// TCP and SCTP use and refresh their entry however old it is; an expired UDP entry is no longer the flow's. A SYN
@@ -60,4 +73,34 @@ pub fn continuation(
     let later = (moved | moved.wrapping_neg()) >> 31;
     let next = class.after(segment, later);
     Continuation::Keep(Meta::of(now.plus(next.ticks(timeouts, segment)), next, meta.generation()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENTS: [Segment; 5] =
+        [Segment::Data, Segment::Open, Segment::Close, Segment::Abort, Segment::Datagram];
+
+    #[test]
+    fn an_entry_stays_only_where_it_would_be_left_as_it_is_and_where_it_nearly_always_is() {
+        let timeouts = TimeoutsWord::new(14, 1817, 15, 28);
+        // Within reach of the wrap.
+        let now = Tick::from_bits(0xf_ff00);
+        let mut stayed = 0;
+        for segment in SEGMENTS {
+            for class in 0..16 {
+                for ahead in 0..4000 {
+                    let meta = Meta(now.plus(ahead).bits() | class << 20 | 0xab << 24);
+                    if stays(meta, segment, timeouts, now) {
+                        let kept = continuation(meta, segment, timeouts, NewFlows::Taken, now);
+                        assert_eq!(kept, Continuation::Keep(meta), "{segment:?}");
+                        stayed += 1;
+                    }
+                }
+            }
+        }
+        // A proven flow's data and datagrams in the tick of the last.
+        assert_eq!(stayed, 2);
+    }
 }

@@ -121,6 +121,13 @@ impl HotWord {
         (self.0 >> 8) as u8
     }
 
+    /// Whether the backend is active and the holder of the id is the one of this generation.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_active(self, generation: u8) -> bool {
+        self.0 as u16 == (generation as u16) << 8 | BackendState::Active as u16
+    }
+
     /// Share of new flows let through, 0..=1000 per mille.
     #[inline(always)]
     #[must_use]

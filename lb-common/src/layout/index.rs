@@ -53,9 +53,10 @@ impl IndexLine {
     #[must_use]
     pub fn find(&self, key: u32) -> Option<u32> {
         for entry in &self.entries {
-            let entry = entry.get();
-            if (entry >> 32) as u32 == key && entry as u32 != 0 {
-                return Some(entry as u32);
+            // The value alone where the keys are equal.
+            let left = entry.get() ^ (key as u64) << 32;
+            if left.wrapping_sub(1) < u32::MAX as u64 {
+                return Some(left as u32);
             }
         }
         None

@@ -1,6 +1,7 @@
 //! A service's forwarding rules.
 
 use crate::cell::SharedU64;
+use crate::opaque::opaque;
 
 /// A service by id. Id 0 is never used.
 #[repr(C, align(64))]
@@ -178,7 +179,7 @@ impl ForwardWord {
     #[inline(always)]
     #[must_use]
     pub fn translates(self) -> bool {
-        core::hint::black_box(self.0 >> 16) & 0xf == Mode::Nat as u64
+        opaque(self.0 >> 16) & 0xf == Mode::Nat as u64
     }
 
     /// What happens to known flows of a backend that is down.
@@ -197,6 +198,16 @@ impl ForwardWord {
     #[must_use]
     pub const fn with_lists(self) -> Self {
         Self(self.0 | 1 << 28)
+    }
+
+    /// Whether nothing is to be asked but the flow and the pool: no lists, no connection IDs, no translation. One question
+    /// for the packets of most services, whose answer implies those to [`Self::has_lists`], [`Self::quic`] and
+    /// [`Self::translates`].
+    #[inline(always)]
+    #[must_use]
+    pub fn is_plain(self) -> bool {
+        // Of the modes' numbers only that of `nat` has the bit. Opaque: the compiler would ask for each by itself again.
+        opaque(self.0 & (1 << 28 | 1 << 27 | (Mode::Nat as u64) << 16)) == 0
     }
 
     /// Whether the VIP has lists of prefixes.
@@ -264,5 +275,20 @@ impl TimeoutsWord {
     #[must_use]
     pub const fn udp(self) -> u32 {
         (self.0 >> 48) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_service_has_neither_lists_nor_connection_ids_nor_translation() {
+        for mode in [Mode::DsrL2, Mode::Ipip, Mode::Gue, Mode::Nat] {
+            let word = ForwardWord::new(0xffff, mode, OnDown::Reset, true).with_gue_port(0xffff).with_limit();
+            assert_eq!(word.is_plain(), mode != Mode::Nat);
+            assert_eq!(word.translates(), mode == Mode::Nat);
+            assert!(!word.with_lists().is_plain() && !word.with_quic().is_plain());
+        }
     }
 }

@@ -102,7 +102,9 @@ fn follow<'a, const W: usize, I: Ip<W>, T: Tables>(
     let value = fragment::find(line, key, tables.now()).ok_or(Reason::FragmentUnknown)?;
     let record = tables.service(value.service()).ok_or(Reason::Inconsistent)?;
     let forward = ForwardWord(record.forward.get());
-    let mode = forward.mode().ok_or(Reason::FragmentUnknown)?;
+    if forward.mode().is_none() {
+        return Err(Reason::FragmentUnknown);
+    }
     let backend = tables.backend(value.backend()).ok_or(Reason::Inconsistent)?;
     let hot = HotWord(backend.hot.get());
     tables.trace(Mark::Service, value.service(), forward.0);
@@ -114,8 +116,7 @@ fn follow<'a, const W: usize, I: Ip<W>, T: Tables>(
         service: value.service(),
         id: value.backend(),
         backend,
-        mode,
-        gue_port: forward.gue_port(),
+        forward,
         inner: Inner {
             family: I::FAMILY,
             traffic_class: network.traffic_class,

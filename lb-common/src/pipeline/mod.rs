@@ -246,8 +246,7 @@ fn send<P: Packet, T: Tables>(
     steered: &Steered<'_>,
     bytes: u64,
 ) -> Result<Outcome, Reason> {
-    let route = match forward::route(tables, steered.backend, (steered.mode, steered.gue_port), steered.inner)
-    {
+    let route = match forward::route(tables, steered.backend, steered.forward, steered.inner) {
         Err(Reason::Local) => {
             if T::WRITES {
                 tables.count_forwarded(steered.service, steered.id, bytes);
@@ -261,11 +260,11 @@ fn send<P: Packet, T: Tables>(
     route.rewrite(packet)?;
     let port = route.port();
     // After the frame is rewritten: asked before, it would have the verifier follow the rewriting three times.
-    packet.leave_by(port).map_err(|_| Reason::NoTxPort)?;
+    let egress = packet.leave_by(port).map_err(|_| Reason::NoTxPort)?;
     if T::WRITES {
         tables.count(steered.reason, bytes);
         tables.count_forwarded(steered.service, steered.id, bytes);
     }
     tables.trace(Mark::Left, steered.reason as u32, port as u64);
-    Ok(Outcome { reason: steered.reason, egress: Some(Egress { port }) })
+    Ok(Outcome { reason: steered.reason, egress: Some(egress) })
 }

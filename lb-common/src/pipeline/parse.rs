@@ -63,7 +63,10 @@ pub(super) fn parse<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     at: usize,
     (walk, look): (Walk, Look),
 ) -> Result<Parsed<I::Address>, Reason> {
-    let network = I::read(packet, at).ok_or(Reason::Truncated)?;
+    let network = match walk {
+        Walk::None => I::read_fixed(packet, at)?,
+        Walk::All => I::read(packet, at).ok_or(Reason::Truncated)?,
+    };
     let vip = I::vip(tables, network.destination).ok_or(Reason::NotVip)?;
     tables.trace(Mark::Vip, vip, 0);
     if !network.sound || at + network.length as usize > packet.length() {

@@ -10,7 +10,7 @@ use super::quic;
 use crate::flow::{self, Class, Code, Continuation, FlowKey, Meta, NewFlows, continuation};
 use crate::forward::Inner;
 use crate::layout::{
-    Backend, BackendState, ForwardWord, HandshakeStep, HotWord, Load, Mode, OnDown, Pool, Scheduler, Service,
+    Backend, BackendState, ForwardWord, HandshakeStep, HotWord, Load, OnDown, Pool, Scheduler, Service,
     TimeoutsWord, Way,
 };
 use crate::reason::Reason;
@@ -27,9 +27,8 @@ pub(super) struct Steered<'a> {
     /// Backend id.
     pub(super) id: u32,
     pub(super) backend: &'a Backend,
-    pub(super) mode: Mode,
-    /// UDP port of the tunnel, where the mode has one.
-    pub(super) gue_port: u16,
+    /// The service's rules.
+    pub(super) forward: ForwardWord,
     pub(super) inner: Inner,
     pub(super) reason: Reason,
 }
@@ -65,7 +64,7 @@ fn service_for<'a, const W: usize, I: Ip<W>, T: Tables>(
     tables: &'a T,
     packet: &Parsed<I::Address>,
     look: Look,
-) -> Result<(u32, &'a Service), Reason> {
+) -> Result<(u32, &'a Service, ForwardWord), Reason> {
     let (vip, protocol, port) = (packet.vip, packet.protocol, packet.ports.1);
     let id = match look {
         Look::Front => service::service_before_lists(tables, vip, protocol, port)?,
@@ -77,10 +76,10 @@ fn service_for<'a, const W: usize, I: Ip<W>, T: Tables>(
     let record = tables.service(id).ok_or(Reason::Inconsistent)?;
     let forward = ForwardWord(record.forward.get());
     tables.trace(Mark::Service, id, forward.0);
-    if matches!(look, Look::Front) && forward.has_lists() {
+    if matches!(look, Look::Front) && !forward.is_plain() && forward.has_lists() {
         filter::check::<W, I, T>(tables, packet.vip, packet.source, look)?;
     }
-    Ok((id, record))
+    Ok((id, record, forward))
 }
 
 #[inline(always)]
@@ -89,13 +88,12 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
     packet: &Parsed<I::Address>,
     (look, choice): (Look, Choice),
 ) -> Result<Steered<'a>, Reason> {
-    let (id, record) = service_for::<W, I, T>(tables, packet, look)?;
-    let forward = ForwardWord(record.forward.get());
-    let mode = balanced(forward)?;
+    let (id, record, forward) = service_for::<W, I, T>(tables, packet, look)?;
+    balanced(forward)?;
     let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()) };
     let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);
     let now = tables.now();
-    let named = if forward.quic() && matches!(packet.protocol, Protocol::Udp) {
+    let named = if !forward.is_plain() && forward.quic() && matches!(packet.protocol, Protocol::Udp) {
         match choice {
             Choice::Table => 0,
             Choice::Asked => return Err(quic::ask(tables, id, packet.transport, key.hash)),
@@ -119,8 +117,7 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
         service: id,
         id: selected.id,
         backend: selected.backend,
-        mode,
-        gue_port: forward.gue_port(),
+        forward,
         inner: Inner {
             family: I::FAMILY,
             traffic_class: packet.traffic_class,
@@ -138,9 +135,8 @@ pub(super) fn look_up<'a, const W: usize, I: Ip<W>, T: Tables>(
     tables: &'a T,
     packet: &Parsed<I::Address>,
 ) -> Result<Steered<'a>, Reason> {
-    let (id, record) = service_for::<W, I, T>(tables, packet, Look::Whole)?;
-    let forward = ForwardWord(record.forward.get());
-    let mode = balanced(forward)?;
+    let (id, record, forward) = service_for::<W, I, T>(tables, packet, Look::Whole)?;
+    balanced(forward)?;
     let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()) };
     let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);
     let bound = if forward.track() { bound::<W, I, T>(tables, &key, forward.on_down())? } else { None };
@@ -161,8 +157,7 @@ pub(super) fn look_up<'a, const W: usize, I: Ip<W>, T: Tables>(
         service: id,
         id: selected.id,
         backend: selected.backend,
-        mode,
-        gue_port: forward.gue_port(),
+        forward,
         inner: Inner {
             family: I::FAMILY,
             traffic_class: packet.traffic_class,
@@ -193,14 +188,10 @@ fn bound<'a, const W: usize, I: Ip<W>, T: Tables>(
     Ok(if serves { Some(Selected { id, backend, hot }) } else { None })
 }
 
-/// The mode of a service whose packets leave as they came, with or without something around them.
+/// Whether the service's packets leave as they came, with or without something around them.
 #[inline(always)]
-fn balanced(forward: ForwardWord) -> Result<Mode, Reason> {
-    // Apart from the modes' match, which is one comparison as long as it maps numbers to themselves.
-    if forward.translates() {
-        return Err(Reason::Translate);
-    }
-    forward.mode().ok_or(Reason::Inconsistent)
+fn balanced(forward: ForwardWord) -> Result<(), Reason> {
+    if !forward.is_plain() && forward.translates() { Err(Reason::Translate) } else { Ok(()) }
 }
 
 /// The selection hash: of the whole flow, or of the client's address alone.
@@ -389,6 +380,10 @@ fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
     tables.trace(Mark::Found, id, found.meta.0 as u64);
     let backend = tables.backend(id).ok_or(Reason::Inconsistent)?;
     let hot = HotWord(backend.hot.get());
+    if hot.is_active(found.meta.generation()) && flow::stays(found.meta, packet.segment, rules.timeouts, now)
+    {
+        return Ok(Known::Kept(Selected { id, backend, hot }));
+    }
     if hot.generation() != found.meta.generation() {
         tables.trace(Mark::Over, id, hot.0);
         return Ok(Known::Over(Reason::FlowRehomed, 0));

@@ -65,10 +65,15 @@ impl EtherType {
     #[inline(always)]
     #[must_use]
     pub fn of(number: [u8; 2]) -> Self {
-        match u16::from_be_bytes(number) {
-            0x0800 => Self::Ipv4,
-            0x86dd => Self::Ipv6,
-            0x8100 | 0x88a8 => Self::Vlan,
+        // As they lie: turned round, each packet's would cost two instructions.
+        const IPV4: u16 = 0x0800_u16.to_be();
+        const IPV6: u16 = 0x86dd_u16.to_be();
+        const CUSTOMER: u16 = 0x8100_u16.to_be();
+        const SERVICE: u16 = 0x88a8_u16.to_be();
+        match u16::from_ne_bytes(number) {
+            IPV4 => Self::Ipv4,
+            IPV6 => Self::Ipv6,
+            CUSTOMER | SERVICE => Self::Vlan,
             _ => Self::Other,
         }
     }

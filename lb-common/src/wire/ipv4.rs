@@ -33,7 +33,8 @@ impl Ipv4 {
     #[inline(always)]
     #[must_use]
     pub fn is_fragment(&self) -> bool {
-        self.flags_offset() & (Self::MORE_FRAGMENTS | Self::OFFSET) != 0
+        const PARTS: u16 = (Ipv4::MORE_FRAGMENTS | Ipv4::OFFSET).to_be();
+        u16::from_ne_bytes(self.flags_offset) & PARTS != 0
     }
 
     /// The flag that says that more fragments follow.

@@ -3,6 +3,7 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::{bpf_xdp_adjust_head, generated::bpf_xdp_get_buff_len};
 use aya_ebpf::programs::XdpContext;
+use lb_common::forward::Egress;
 use lb_common::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use lb_common::wire::Header;
 
@@ -64,7 +65,7 @@ impl Packet for XdpFrame {
     }
 
     #[inline(always)]
-    fn leave_by(&mut self, _port: u32) -> Result<(), NoTxPort> {
+    fn leave_by(&mut self, _port: u32) -> Result<Egress, NoTxPort> {
         Err(NoTxPort)
     }
 }

@@ -2,6 +2,7 @@
 
 use aya_ebpf::programs::TcContext;
 use lb_common::decap::mss::{Outgoing, Replacement};
+use lb_common::forward::Egress;
 use lb_common::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use lb_common::wire::Header;
 
@@ -58,7 +59,7 @@ impl Packet for TcFrame {
     }
 
     #[inline(always)]
-    fn leave_by(&mut self, _port: u32) -> Result<(), NoTxPort> {
+    fn leave_by(&mut self, _port: u32) -> Result<Egress, NoTxPort> {
         Err(NoTxPort)
     }
 }

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lb_common::forward::{self, Inner};
 use lb_common::hash;
-use lb_common::layout::{Backend, BackendState, Family, HotWord, SLOTS_PER_LINE, Span, Text};
+use lb_common::layout::{
+    Backend, BackendState, Family, ForwardWord, HotWord, OnDown, SLOTS_PER_LINE, Span, Text,
+};
 use lb_common::memory::Frame;
 use lb_common::reason::Reason;
 use lb_common::wire::ETHERNET_LEN;
@@ -111,8 +113,9 @@ impl SlotWriter {
         // One way of several, as a flow has it: what is found there does not change from probe to probe.
         let inner = Inner { family, traffic_class: 0, length, hash: hash::again(id.into(), 1) };
         let memory = flows::memory(&self.maps);
-        let way = (inside.mode.layout(), inside.gue_port);
-        let route = forward::route(&memory, record, way, inner).map_err(no_way)?;
+        let rules =
+            ForwardWord::new(0, inside.mode.layout(), OnDown::Auto, false).with_gue_port(inside.gue_port);
+        let route = forward::route(&memory, record, rules, inner).map_err(no_way)?;
         let mut buffer = vec![0; HEADROOM + ETHERNET_LEN];
         buffer.extend_from_slice(packet);
         let mut frame = Frame::new(&mut buffer, HEADROOM);

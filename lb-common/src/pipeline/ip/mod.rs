@@ -87,6 +87,11 @@ pub(super) trait Ip<const W: usize> {
 
     /// Reads the header at `at`; `None` where the frame does not hold one of this version.
     fn read<P: Packet>(packet: &P, at: usize) -> Option<Network<Self::Address>>;
+    /// The same for the fixed header alone.
+    ///
+    /// # Errors
+    /// The reason that names the stage for whatever else is there.
+    fn read_fixed<P: Packet>(packet: &P, at: usize) -> Result<Network<Self::Address>, Reason>;
     fn vip<T: Tables>(tables: &T, address: Self::Address) -> Option<u32>;
     /// Finds the transport header of a packet for a VIP whose IP header is at `at`.
     fn payload<P: Packet>(

@@ -52,6 +52,27 @@ impl Ip<1> for V4 {
     }
 
     #[inline(always)]
+    fn read_fixed<P: Packet>(packet: &P, at: usize) -> Result<Network<u32>, Reason> {
+        let header: &Ipv4 = packet.header(at).ok_or(Reason::Truncated)?;
+        // One comparison for version and length; a broken header is told from one with options where those are read.
+        if header.version_ihl != 0x45 {
+            return Err(Reason::IpOptions);
+        }
+        let length = u16::from_be_bytes(header.total_length) as u32;
+        Ok(Network {
+            source: u32::from_be_bytes(header.source),
+            destination: u32::from_be_bytes(header.destination),
+            traffic_class: header.traffic_class,
+            sound: length >= size_of::<Ipv4>() as u32,
+            length,
+            fragment: header.is_fragment(),
+            payload: at + size_of::<Ipv4>(),
+            next: header.protocol,
+            ttl: header.ttl,
+        })
+    }
+
+    #[inline(always)]
     fn vip<T: Tables>(tables: &T, address: u32) -> Option<u32> {
         service::vip_v4(tables, address)
     }

@@ -66,6 +66,11 @@ impl Ip<3> for V6 {
     }
 
     #[inline(always)]
+    fn read_fixed<P: Packet>(packet: &P, at: usize) -> Result<Network<Halves>, Reason> {
+        Self::read(packet, at).ok_or(Reason::Truncated)
+    }
+
+    #[inline(always)]
     fn vip<T: Tables>(tables: &T, address: Halves) -> Option<u32> {
         service::vip_v6(tables, address)
     }

@@ -10,7 +10,7 @@ use super::bind::flow;
 use super::reply::{Owned, owner, record_of};
 use super::translate::{Ends, Side, sum, transport};
 use super::{address, launder, move_front};
-use crate::forward::{self, Egress};
+use crate::forward;
 use crate::layout::{Backend, EgressWord, Family, HotWord, NatAddress, NatRange, Scratch};
 use crate::nat::{self, Return};
 use crate::packet::Packet;
@@ -64,12 +64,12 @@ pub(in crate::pipeline) fn error<const W: usize, I: Side<W>, P: Packet, T: Table
         }
         None => to_backend::<W, I, P, T>(packet, tables, scratch, &found, &about)?.ok_or(unmatched)?,
     };
-    packet.leave_by(port).map_err(|_| Reason::NoTxPort)?;
+    let egress = packet.leave_by(port).map_err(|_| Reason::NoTxPort)?;
     if T::WRITES {
         tables.count(Reason::IcmpError, bytes);
     }
     tables.trace(Mark::Left, Reason::IcmpError as u32, port as u64);
-    Ok(Outcome { reason: Reason::IcmpError, egress: Some(Egress { port }) })
+    Ok(Outcome { reason: Reason::IcmpError, egress: Some(egress) })
 }
 
 /// Refuses a message that was damaged on the way.

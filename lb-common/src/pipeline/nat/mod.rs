@@ -22,7 +22,7 @@ use super::filter::Look;
 use super::ip::{V4, V6};
 use super::link::Back;
 use super::parse::{self, Walk};
-use crate::forward::{self, Egress};
+use crate::forward;
 use crate::layout::{
     Backend, EgressWord, Family, ForwardWord, Mode, NatAddress, NextHopCopy, Note, Scratch, TimeoutsWord,
     Translating,
@@ -130,13 +130,13 @@ pub(super) fn send<const W: usize, I: Side<W>, P: Packet, T: Tables>(
         Family::V4 => leave::<W, I, 1, V4, P, T>(packet, tables, at, &moving, &to, segment)?,
         Family::V6 => leave::<W, I, 3, V6, P, T>(packet, tables, at, &moving, &to, segment)?,
     }
-    packet.leave_by(copy.port).map_err(|_| Reason::NoTxPort)?;
+    let egress = packet.leave_by(copy.port).map_err(|_| Reason::NoTxPort)?;
     if T::WRITES {
         tables.count(reason, bytes);
         tables.count_forwarded(note.service as u32, note.backend as u32, bytes);
     }
     tables.trace(Mark::Left, reason as u32, copy.port as u64);
-    Ok(Outcome { reason, egress: Some(Egress { port: copy.port }) })
+    Ok(Outcome { reason, egress: Some(egress) })
 }
 
 /// Where a client's packet goes.

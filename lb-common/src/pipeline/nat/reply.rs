@@ -3,7 +3,7 @@
 use super::translate::{Ends, Moving, Side};
 use super::{address, launder, mss, rewrite};
 use crate::flow::{Class, Code, Meta};
-use crate::forward::{self, Egress};
+use crate::forward;
 use crate::layout::{
     Backend, EgressWord, HandshakeStep, HotWord, NatAddress, NatPort, NatRange, TimeoutsWord,
 };
@@ -106,12 +106,12 @@ pub(in crate::pipeline) fn reply<const W: usize, I: Side<W>, P: Packet, T: Table
     } else {
         leave::<W, I, 1, V4, P, T>(packet, tables, at, &parsed, &owned, &back, mss)?;
     }
-    packet.leave_by(back.port).map_err(|_| Reason::NoTxPort)?;
+    let egress = packet.leave_by(back.port).map_err(|_| Reason::NoTxPort)?;
     if T::WRITES {
         tables.count(Reason::NatReply, bytes);
     }
     tables.trace(Mark::Left, Reason::NatReply as u32, back.port as u64);
-    Ok(Outcome { reason: Reason::NatReply, egress: Some(Egress { port: back.port }) })
+    Ok(Outcome { reason: Reason::NatReply, egress: Some(egress) })
 }
 
 /// Makes the frame one to the client, of its family.
