@@ -104,7 +104,7 @@ pub struct Sample {
     pub time_ns: u64,
     /// [`Moment`].
     pub moment: u32,
-    /// Index of the interface that it came in by, or leaves by; 0 where it does not leave.
+    /// Index of the interface that it came in by, or leaves by; 0 where it does not leave, or leaves the way it came.
     pub interface: u32,
     /// Bytes of the whole frame.
     pub length: u32,

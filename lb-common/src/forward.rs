@@ -32,16 +32,17 @@ pub struct Inner {
     pub hash: u64,
 }
 
-/// Where a forwarded frame leaves.
+/// Where a frame leaves: an interface index, or one of two numbers that are none.
+///
+/// Not an option of one: the compiler moves a register that it never wrote, where there is none, and the verifier refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Egress {
-    /// Interface index; 0 for the interface that the frame came in by.
-    pub port: u32,
-}
+pub struct Egress(pub u32);
 
 impl Egress {
     /// By the interface that the frame came in by.
-    pub const BACK: Self = Self { port: 0 };
+    pub const BACK: Self = Self(0);
+    /// Not by weir.
+    pub const NONE: Self = Self(u32::MAX);
 }
 
 /// A way that a packet can go.
@@ -131,10 +132,11 @@ impl Route<'_> {
                     ethernet(self.copy, ethertype_of(self.inner.family));
             }
             (Mode::Nat, _) => return Err(Reason::Inconsistent),
-            (Mode::Ipip, Family::V4) => self.encapsulate_v4::<false, P>(packet)?,
-            (Mode::Ipip, Family::V6) => self.encapsulate_v6::<false, P>(packet)?,
-            (Mode::Gue, Family::V4) => self.encapsulate_v4::<true, P>(packet)?,
-            (Mode::Gue, Family::V6) => self.encapsulate_v6::<true, P>(packet)?,
+            // Each with its own numbers, which are constants there.
+            (Mode::Ipip, Family::V4) => self.encapsulate_v4(packet, &self.by_ip())?,
+            (Mode::Ipip, Family::V6) => self.encapsulate_v6(packet, &self.by_ip())?,
+            (Mode::Gue, Family::V4) => self.encapsulate_v4(packet, &self.by_gue())?,
+            (Mode::Gue, Family::V6) => self.encapsulate_v6(packet, &self.by_gue())?,
         }
         tag(packet, self.copy)
     }
@@ -273,14 +275,17 @@ pub fn constant_sum(source: [u8; 4], destination: [u8; 4]) -> u16 {
 }
 
 impl Route<'_> {
+    /// The packet right behind the outer header.
     #[inline(always)]
-    fn carried<const GUE: bool>(&self) -> Carried {
-        if GUE {
-            let shim = size_of::<UdpGue>();
-            Carried { protocol: UDP, length: self.inner.length + shim as u32, shim }
-        } else {
-            Carried { protocol: protocol_of(self.inner.family), length: self.inner.length, shim: 0 }
-        }
+    fn by_ip(&self) -> Carried {
+        Carried { protocol: protocol_of(self.inner.family), length: self.inner.length, shim: 0 }
+    }
+
+    /// The packet behind UDP and GUE.
+    #[inline(always)]
+    fn by_gue(&self) -> Carried {
+        let shim = size_of::<UdpGue>();
+        Carried { protocol: UDP, length: self.inner.length + shim as u32, shim }
     }
 
     /// Writes what stands between the outer IP header, which ends at `at`, and the inner one.
@@ -306,10 +311,9 @@ impl Route<'_> {
     }
 
     #[inline(always)]
-    fn encapsulate_v4<const GUE: bool, P: Packet>(&self, packet: &mut P) -> Result<(), Reason> {
+    fn encapsulate_v4<P: Packet>(&self, packet: &mut P, carried: &Carried) -> Result<(), Reason> {
         const LEN: usize = size_of::<Ipv4>();
         let Self { backend, egress, copy, inner, .. } = self;
-        let carried = self.carried::<GUE>();
         let length = carried.length + LEN as u32;
         let mut source = first4(&backend.sources[egress.source()]);
         let mut sum = egress.sum() as u32 + inner.traffic_class as u32 + length + carried.protocol as u32;
@@ -334,14 +338,13 @@ impl Route<'_> {
         let front: &mut OuterV4 = packet.header_mut(0).ok_or(Reason::Inconsistent)?;
         front.ethernet = ethernet(copy, 0x0800);
         front.ip = outer;
-        self.write_shim(packet, ETHERNET_LEN + LEN, &carried)
+        self.write_shim(packet, ETHERNET_LEN + LEN, carried)
     }
 
     #[inline(always)]
-    fn encapsulate_v6<const GUE: bool, P: Packet>(&self, packet: &mut P) -> Result<(), Reason> {
+    fn encapsulate_v6<P: Packet>(&self, packet: &mut P, carried: &Carried) -> Result<(), Reason> {
         const LEN: usize = size_of::<Ipv6>();
         let Self { backend, egress, copy, inner, .. } = self;
-        let carried = self.carried::<GUE>();
         // The label is the flow's entropy (RFC 6438); 0 would mean none.
         let label = (inner.hash >> 44) as u32 | 1;
         let (high, low) = halves(&backend.sources[egress.source()]);
@@ -359,6 +362,6 @@ impl Route<'_> {
         let front: &mut OuterV6 = packet.header_mut(0).ok_or(Reason::Inconsistent)?;
         front.ethernet = ethernet(copy, 0x86dd);
         front.ip = outer;
-        self.write_shim(packet, ETHERNET_LEN + LEN, &carried)
+        self.write_shim(packet, ETHERNET_LEN + LEN, carried)
     }
 }

@@ -90,11 +90,10 @@ impl Packet for Frame<'_> {
     }
 
     fn leave_by(&mut self, port: u32) -> Result<Egress, NoTxPort> {
-        if self.tx_ports.is_none_or(|ports| ports.contains(&port)) {
-            Ok(Egress { port })
-        } else {
-            Err(NoTxPort)
+        if port == self.ingress {
+            return Ok(Egress::BACK);
         }
+        if self.tx_ports.is_none_or(|ports| ports.contains(&port)) { Ok(Egress(port)) } else { Err(NoTxPort) }
     }
 }
 

@@ -1,8 +1,7 @@
 //! Numbers that the compiler knows nothing of.
 
-/// The same number, of which the compiler knows nothing. [`core::hint::black_box`] does it by way of memory, which costs a
-/// known flow's packet a store and a load each time; this costs an
-/// instruction.
+/// The same number, of which the compiler knows nothing, for one instruction. [`core::hint::black_box`], which does for rarer
+/// packets, stores and loads it.
 #[inline(always)]
 #[must_use]
 pub fn opaque(number: u64) -> u64 {

@@ -34,7 +34,8 @@ macro_rules! reasons {
                 }
             }
 
-            /// What happens to a packet with this reason. Nothing else decides verdicts.
+            /// What happens to a packet with this reason. Nothing else decides verdicts: an outcome has an egress only where this
+            /// says that the packet is forwarded or answered.
             #[inline(always)]
             #[must_use]
             pub const fn verdict(self) -> Verdict {
@@ -109,8 +110,8 @@ reasons! {
     Malformed = "malformed" => Drop,
     /// A fragment for a VIP, other than the first, of a packet whose first one was not seen lately.
     FragmentUnknown = "fragment_unknown" => Drop,
-    /// For a VIP, with IPv4 options, and the stage that reads them is not loaded.
-    IpOptions = "ip_options" => Drop,
+    /// With IPv4 options, or no IPv4 header after all, and the stage that tells is not loaded.
+    IpOptions = "ip_options" => Pass,
     /// For a VIP, with more IPv6 extension headers than weir walks.
     ExtensionHeaders = "extension_headers" => Drop,
     /// No backend of the pool is usable, and its last resort is to drop.

@@ -76,9 +76,8 @@ fn run<B: Build>(stage: Stage, context: XdpContext) -> u32 {
     }
     // Only what is forwarded or answered has an egress: its reason need not be asked.
     match outcome.egress {
-        Some(Egress::BACK) => XDP_TX,
-        Some(_) => XDP_REDIRECT,
-        None => match outcome.reason.verdict() {
+        Egress::BACK => XDP_TX,
+        Egress::NONE => match outcome.reason.verdict() {
             Verdict::Pass => {
                 if matches!(B::VARIANT, Variant::Live | Variant::Capture) {
                     packet.hand_on();
@@ -87,6 +86,7 @@ fn run<B: Build>(stage: Stage, context: XdpContext) -> u32 {
             }
             Verdict::Forward | Verdict::Answer | Verdict::Drop => XDP_DROP,
         },
+        _ => XDP_REDIRECT,
     }
 }
 

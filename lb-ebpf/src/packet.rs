@@ -34,7 +34,7 @@ impl<B: Build> XdpPacket<B> {
     #[inline(always)]
     fn at<H>(&self, offset: usize) -> Option<*mut H> {
         let start = self.context.data() + offset;
-        // SAFETY: the kernel gives no frame at address 0. Unsaid, it would be asked for each header.
+        // SAFETY: the kernel gives no frame at address 0, and offsets are of a frame: the sum does not wrap. Unsaid, it would be asked for each header.
         unsafe { core::hint::assert_unchecked(start != 0) };
         if start + size_of::<H>() > self.context.data_end() { None } else { Some(start as *mut H) }
     }
@@ -120,6 +120,6 @@ impl<B: Build> Packet for XdpPacket<B> {
             Variant::Live | Variant::Capture => TX_PORTS.redirect(port, 0).is_ok(),
             Variant::Explain | Variant::Offline => TX_PORTS.get_ifindex(port).is_some(),
         };
-        if known { Ok(Egress { port }) } else { Err(NoTxPort) }
+        if known { Ok(Egress(port)) } else { Err(NoTxPort) }
     }
 }

@@ -2,6 +2,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use lb_common::capture::{Moment, Sample};
+use lb_common::forward::Egress;
 use lb_common::packet::Packet as _;
 use lb_common::pipeline::Outcome;
 
@@ -36,8 +37,8 @@ pub(crate) fn leaves<B: Build>(packet: &XdpPacket<B>, outcome: &Outcome) {
     let number = unsafe { (*state).current };
     if number != 0 {
         let interface = match outcome.egress {
-            Some(egress) => egress.port,
-            None => 0,
+            Egress::NONE => 0,
+            Egress(port) => port,
         };
         let (moment, reason) = (Moment::Leaves as u32, outcome.reason as u32);
         tell(packet, Sample { number, time_ns: now_ns(), interface, moment, reason, length: 0 });

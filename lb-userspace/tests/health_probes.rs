@@ -204,8 +204,12 @@ fn host_that_stops_answering_pings_is_suspect_then_down_and_comes_back() {
         };
         let silent_at = lab.on_server(silence("1")).join().expect("silence");
         lost.push(detection.wait_for_loss().saturating_duration_since(silent_at));
-        std::thread::sleep(Duration::from_millis(20));
-        let events = detection.take_events();
+        let (mut events, since) = (detection.take_events(), Instant::now());
+        while !events.iter().any(|event| event.to == Health::Down) {
+            assert!(since.elapsed() < Duration::from_secs(5), "no down: {events:#?}");
+            std::thread::sleep(Duration::from_millis(5));
+            events.extend(detection.take_events());
+        }
         let event = events.iter().find(|event| event.to == Health::Down).expect("a down");
         down.push(event.detected_after);
         if trial == 0 {

@@ -27,7 +27,8 @@ pub enum Continuation {
 }
 
 /// Whether [`continuation`] would leave the entry as it is because a packet of a proven flow came in the tick of the last
-/// one: nearly all do (at most 20 of some 80 instructions).
+/// one: nearly all do. In 20 instructions where that
+/// takes some 80.
 #[inline(always)]
 #[must_use]
 pub fn stays(meta: Meta, segment: Segment, timeouts: TimeoutsWord, now: Tick) -> bool {
@@ -83,7 +84,7 @@ mod tests {
         [Segment::Data, Segment::Open, Segment::Close, Segment::Abort, Segment::Datagram];
 
     #[test]
-    fn an_entry_stays_only_where_it_would_be_left_as_it_is_and_where_it_nearly_always_is() {
+    fn only_a_proven_flows_data_in_the_tick_of_the_last_packet_leaves_the_entry_as_it_is() {
         let timeouts = TimeoutsWord::new(14, 1817, 15, 28);
         // Within reach of the wrap.
         let now = Tick::from_bits(0xf_ff00);

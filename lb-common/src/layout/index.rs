@@ -53,10 +53,10 @@ impl IndexLine {
     #[must_use]
     pub fn find(&self, key: u32) -> Option<u32> {
         for entry in &self.entries {
-            // The value alone where the keys are equal.
-            let left = entry.get() ^ (key as u64) << 32;
-            if left.wrapping_sub(1) < u32::MAX as u64 {
-                return Some(left as u32);
+            // The value alone where the keys are equal; 0 is an empty entry, 2³² and more another key.
+            let difference = entry.get() ^ (key as u64) << 32;
+            if difference.wrapping_sub(1) < u32::MAX as u64 {
+                return Some(difference as u32);
             }
         }
         None

@@ -74,7 +74,7 @@ pub(super) fn answer<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
         tables.count(reason, bytes);
     }
     tables.trace(Mark::Left, reason as u32, 0);
-    Ok(Outcome { reason, egress: Some(Egress::BACK) })
+    Ok(Outcome { reason, egress: Egress::BACK })
 }
 
 /// Takes one answer of a kind out of the CPU's allowance, if there is one.

@@ -132,7 +132,7 @@ fn echo<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
         tables.count(Reason::EchoAnswered, bytes);
     }
     tables.trace(Mark::Left, Reason::EchoAnswered as u32, 0);
-    Ok(Outcome { reason: Reason::EchoAnswered, egress: Some(Egress::BACK) })
+    Ok(Outcome { reason: Reason::EchoAnswered, egress: Egress::BACK })
 }
 
 /// Sends an error to the backend of the flow whose packet it quotes.

@@ -43,7 +43,7 @@ pub struct Outcome {
     /// Why; gives the verdict.
     pub reason: Reason,
     /// Where a forwarded frame leaves.
-    pub egress: Option<Egress>,
+    pub egress: Egress,
 }
 
 /// What a stage did with a packet.
@@ -117,7 +117,7 @@ pub fn leave<T: Tables>(tables: &T, reason: Reason, bytes: u64) -> Outcome {
         tables.count(reason, bytes);
     }
     tables.trace(Mark::Left, reason as u32, 0);
-    Outcome { reason, egress: None }
+    Outcome { reason, egress: Egress::NONE }
 }
 
 /// Untagged frames whose transport header follows the fixed IP header: every offset is a constant.
@@ -266,5 +266,5 @@ fn send<P: Packet, T: Tables>(
         tables.count_forwarded(steered.service, steered.id, bytes);
     }
     tables.trace(Mark::Left, steered.reason as u32, port as u64);
-    Ok(Outcome { reason: steered.reason, egress: Some(egress) })
+    Ok(Outcome { reason: steered.reason, egress })
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use check::{Check, CheckKind, Inside, PortOf, ProbeSize, Through};
+pub use check::{Check, CheckKind, Inside, MOST_CHECKS, PortOf, ProbeSize, Through};
 pub use lb_common::layout::{Scheduler, ServerId};
 pub use probe::{DnsCheck, DnsRcode, DnsType, ExecCheck, HttpCheck, PhaseLimits, TlsCheck, Trust, UdpCheck};
 

@@ -64,10 +64,6 @@ pub enum Which {
     Pools(BTreeSet<String>),
 }
 
-/// Most checks of all backends together. A SYN's number tells four times as many streams apart: an update may replace them
-/// all, and hosts are pinged beside tunnels.
-pub(super) const CHECKS_MAX: usize = 1 << 18;
-
 /// Why detection cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
@@ -95,11 +91,6 @@ pub enum HealthError {
         /// The check's type.
         kind: &'static str,
     },
-    /// More checks than probes can be told apart of.
-    #[error(
-        "{0} checks of backends: {CHECKS_MAX} are the most; fewer backends, checks, or VIPs that are checked through tunnels"
-    )]
-    TooManyChecks(usize),
     /// Certificates that cannot be used.
     #[error("tls of https checks: {0}")]
     Tls(String),
@@ -134,10 +125,6 @@ impl Targets {
 
     /// Refuses checks that cannot be run.
     pub(super) fn validate(&self) -> Result<(), HealthError> {
-        let checks = self.pools.values().map(|pool| pool.checks.len() * pool.backends.len()).sum();
-        if checks > CHECKS_MAX {
-            return Err(HealthError::TooManyChecks(checks));
-        }
         for pool in self.pools.values() {
             for check in &pool.checks {
                 let (name, kind) = (pool.name.clone(), kind_name(&check.kind));

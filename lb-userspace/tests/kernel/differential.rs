@@ -6,6 +6,7 @@
 use aya::TestRun as _;
 use aya::programs::TestRunOptions;
 use lb_common::cell::SharedU64;
+use lb_common::forward::Egress;
 use lb_common::layout::{
     Bucket, Charges, Counter, FragmentLine, FragmentWay, HandshakeStep, Handshakes, Load, NatPort, Refusals,
     SourceLine, Way,
@@ -30,11 +31,10 @@ const BATCHES: [u32; 8] = [0, 1, 0, 2, 1, 9, 1, 200];
 /// `XDP_DROP`, `XDP_PASS`, `XDP_TX`, `XDP_REDIRECT` (linux/bpf.h).
 fn action(outcome: &Outcome) -> u32 {
     match (outcome.reason.verdict(), outcome.egress) {
-        (Verdict::Pass, _) => 2,
-        (Verdict::Forward, Some(egress)) if egress.port == INGRESS => 3,
-        (Verdict::Forward, Some(_)) => 4,
-        (Verdict::Answer, Some(_)) => 3,
-        _ => 1,
+        (Verdict::Pass, Egress::NONE) => 2,
+        (Verdict::Drop | Verdict::Forward | Verdict::Answer, Egress::NONE) => 1,
+        (_, Egress::BACK) => 3,
+        _ => 4,
     }
 }
 

@@ -6,3 +6,4 @@ mod differential;
 mod explain;
 mod instance;
 mod oracle;
+mod variants;

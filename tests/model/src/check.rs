@@ -3,6 +3,7 @@
 mod answer;
 mod translated;
 
+use lb_common::forward::Egress;
 use lb_common::pipeline::Outcome;
 use lb_common::reason::{Reason, Verdict};
 
@@ -22,15 +23,15 @@ pub fn check(input: &[u8], outcome: &Outcome, output: &[u8]) -> Result<(), Strin
     match outcome.reason.verdict() {
         // Those are found out last; the frame goes nowhere.
         Verdict::Drop if matches!(outcome.reason, Reason::NoTxPort | Reason::NoHeadroom) => Ok(()),
-        Verdict::Answer if outcome.egress.is_some() => answer::check(outcome.reason, input, output),
+        Verdict::Answer if outcome.egress != Egress::NONE => answer::check(outcome.reason, input, output),
         Verdict::Pass | Verdict::Drop | Verdict::Answer if output != input => {
             Err(format!("{:?}: the frame was changed", outcome.reason))
         }
-        Verdict::Pass | Verdict::Drop if outcome.egress.is_some() => {
+        Verdict::Pass | Verdict::Drop if outcome.egress != Egress::NONE => {
             Err(format!("{:?}: has an egress", outcome.reason))
         }
         Verdict::Pass | Verdict::Drop | Verdict::Answer => Ok(()),
-        Verdict::Forward if outcome.egress.is_none() => Err("forwarded without an egress".into()),
+        Verdict::Forward if outcome.egress == Egress::NONE => Err("forwarded without an egress".into()),
         Verdict::Forward if translated::is(outcome.reason, input, output) => translated::check(input, output),
         Verdict::Forward => forwarded(input, output),
     }
@@ -165,7 +166,7 @@ mod tests {
     #[test]
     fn a_frame_that_passes_must_be_as_it_came() {
         let (frame, _, output) = sent(2);
-        let passed = Outcome { reason: lb_common::reason::Reason::NotVip, egress: None };
+        let passed = Outcome { reason: lb_common::reason::Reason::NotVip, egress: Egress::NONE };
         assert_eq!(check(&frame, &passed, &frame), Ok(()));
         assert!(check(&frame, &passed, &output).is_err());
     }

@@ -90,7 +90,7 @@ pub(super) trait Ip<const W: usize> {
     /// The same for the fixed header alone.
     ///
     /// # Errors
-    /// The reason that names the stage for whatever else is there.
+    /// [`Reason::Truncated`] where the frame does not hold one; [`Reason::IpOptions`] where another stage has to look.
     fn read_fixed<P: Packet>(packet: &P, at: usize) -> Result<Network<Self::Address>, Reason>;
     fn vip<T: Tables>(tables: &T, address: Self::Address) -> Option<u32>;
     /// Finds the transport header of a packet for a VIP whose IP header is at `at`.

@@ -82,13 +82,9 @@ impl Ip<1> for V4 {
         _packet: &P,
         network: &Network<u32>,
         at: usize,
-        walk: Walk,
+        _walk: Walk,
     ) -> Result<Payload, Reason> {
-        let payload = match walk {
-            Walk::None if network.payload != at + size_of::<Ipv4>() => return Err(Reason::IpOptions),
-            Walk::None => at + size_of::<Ipv4>(),
-            Walk::All => network.payload,
-        };
+        let payload = network.payload;
         Ok(match Protocol::from_ip(network.next) {
             Some(protocol) => Payload::Transport(protocol, payload),
             None if network.next == ICMP => Payload::Icmp(payload),

@@ -69,7 +69,7 @@ pub(in crate::pipeline) fn error<const W: usize, I: Side<W>, P: Packet, T: Table
         tables.count(Reason::IcmpError, bytes);
     }
     tables.trace(Mark::Left, Reason::IcmpError as u32, port as u64);
-    Ok(Outcome { reason: Reason::IcmpError, egress: Some(egress) })
+    Ok(Outcome { reason: Reason::IcmpError, egress })
 }
 
 /// Refuses a message that was damaged on the way.

@@ -136,7 +136,7 @@ pub(super) fn send<const W: usize, I: Side<W>, P: Packet, T: Tables>(
         tables.count_forwarded(note.service as u32, note.backend as u32, bytes);
     }
     tables.trace(Mark::Left, reason as u32, copy.port as u64);
-    Ok(Outcome { reason, egress: Some(egress) })
+    Ok(Outcome { reason, egress })
 }
 
 /// Where a client's packet goes.

@@ -111,7 +111,7 @@ pub(in crate::pipeline) fn reply<const W: usize, I: Side<W>, P: Packet, T: Table
         tables.count(Reason::NatReply, bytes);
     }
     tables.trace(Mark::Left, Reason::NatReply as u32, back.port as u64);
-    Ok(Outcome { reason: Reason::NatReply, egress: Some(egress) })
+    Ok(Outcome { reason: Reason::NatReply, egress })
 }
 
 /// Makes the frame one to the client, of its family.

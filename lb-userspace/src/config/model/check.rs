@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use super::{Backend, DnsCheck, ExecCheck, HttpCheck, Mode, TlsCheck, UdpCheck};
 
+/// Most checks of all backends together, one through a tunnel counted for each VIP. A SYN's number tells four times as many
+/// streams apart: an update may replace them all, and hosts are pinged beside tunnels.
+pub const MOST_CHECKS: usize = 1 << 18;
+
 /// A health check (`[[pool.health]]`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Check {

@@ -140,6 +140,25 @@ fn dsr_l2_needs_one_family() {
 }
 
 #[test]
+fn checks_of_backends_are_bounded() {
+    let many = |backends: usize| {
+        let checks = "[[pool.health]]\ntype = \"ping\"\n".repeat(512);
+        let backend = |n: usize| {
+            format!("[[pool.backend]]\nname = \"{n}\"\naddress = \"10.1.{}.{}\"\n", n / 200, n % 200 + 1)
+        };
+        let backends: String = (0..backends).map(backend).collect();
+        format!("{BASE}[[pool]]\nname = \"many\"\n{checks}{backends}")
+    };
+    super::accepted(&many(511));
+    assert_text(
+        &many(512),
+        &[
+            "11: pool \"many\": 262146 checks of backends up to here (each per backend, through a tunnel per VIP too); at most 262144: give pools fewer checks or backends",
+        ],
+    );
+}
+
+#[test]
 fn limits_bind() {
     let limited =
         |limit: &str, text: &str| text.replacen("[[service]]", &format!("[limits]\n{limit}\n[[service]]"), 1);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::findings::Findings;
-use crate::config::model::{Config, Pool, Ports};
+use crate::config::model::{Config, MOST_CHECKS, Pool, Ports};
 use crate::config::resolve::Places;
 use crate::config::validate::users::Users;
 
@@ -109,6 +109,25 @@ fn pools(config: &Config, users: &Users<'_>, places: &Places, findings: &Finding
                  but [limits] maglev_slots = {limit}: raise it to {needed} or more, or lower table_size"
             );
             findings.error(&place.place, &place.subject, "table_size", message);
+        }
+    }
+}
+
+/// Reports more checks than probes can be told apart of, once checks have their VIPs.
+pub(crate) fn checks(config: &Config, places: &Places, findings: &Findings) {
+    let mut checks = 0;
+    let mut ordered: Vec<_> = places.pools.iter().collect();
+    ordered.sort_by_key(|(_, place)| place.order);
+    for (name, place) in ordered {
+        let before = checks;
+        let pool = &config.pools[name];
+        checks += pool.checks.len() * pool.backends.len();
+        if before <= MOST_CHECKS && checks > MOST_CHECKS {
+            let message = format!(
+                "{checks} checks of backends up to here (each per backend, through a tunnel per VIP too); at most \
+                 {MOST_CHECKS}: give pools fewer checks or backends"
+            );
+            findings.error(&place.place, &place.subject, "health", message);
         }
     }
 }

@@ -31,6 +31,7 @@ pub(crate) fn validate(config: &mut Config, places: &Places, findings: &Findings
     capacity::validate(config, &users, places, findings);
     let ways = Ways { vips: &config.vips, gue_port: config.tunnel.gue_port };
     check_ports::fill(&mut config.pools, &users, ways, places, findings);
+    capacity::checks(config, places, findings);
     // A table with an error may be the one that uses the others.
     if !findings.has_errors() {
         unused::warn(&users, places, findings);

@@ -131,6 +131,8 @@ pub struct Session {
     sent_at: Option<Moment>,
     /// When packets of ours last came so late that the neighbour may have given up.
     paused_at: Option<Moment>,
+    /// Until when a neighbour that fell silent while this end was held up may yet speak; once for each silence.
+    spared_until: Option<Moment>,
     /// Since when the session should be up.
     wanted_since: Moment,
     give_up_at: Option<Moment>,
@@ -179,6 +181,7 @@ impl Session {
             next_send: first,
             sent_at: None,
             paused_at: None,
+            spared_until: None,
             wanted_since: first,
             give_up_at: Some(first + PATIENCE),
             told: Told::Nothing,
@@ -227,6 +230,7 @@ impl Session {
             required_min_rx: packet.required_min_rx,
             heard_at: now,
         });
+        self.spared_until = None;
         // A neighbour that can take more waits no longer for the next packet than it would have.
         if let (Some(sent_at), Some(interval)) = (self.sent_at, self.interval()) {
             self.next_send = self.next_send.min(sent_at + interval);
@@ -257,6 +261,12 @@ impl Session {
         if self.lost_at().is_some_and(|at| now >= at) {
             let silence = now.since(self.heard_at().unwrap_or(now));
             let was = self.state;
+            self.note_pause(now);
+            // What held this end up may have held up the neighbour, or what comes from it.
+            if self.paused_at == Some(now) && self.spared_until.is_none() && was == State::Up {
+                self.spared_until = self.detection_time().map(|whole| now + whole / 2);
+                return self.tell_doubt(Loss::Late(silence));
+            }
             self.neighbour = None;
             if matches!(was, State::Init | State::Up) {
                 self.enter(State::Down, Diagnostic::EXPIRED, now);
@@ -329,7 +339,8 @@ impl Session {
 
     /// When the neighbour is lost if it says nothing more.
     fn lost_at(&self) -> Option<Moment> {
-        Some(self.heard_at()? + self.detection_time()?)
+        let at = self.heard_at()? + self.detection_time()?;
+        Some(self.spared_until.map_or(at, |until| until.max(at)))
     }
 
     /// When its silence is a reason to doubt: half an interval before.

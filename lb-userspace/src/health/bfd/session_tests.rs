@@ -121,11 +121,32 @@ fn silence_raises_doubt_half_an_interval_before_the_neighbour_is_lost() {
     assert_eq!(session.on_time(at(135)), Some(Change::Doubt(Loss::Late(25 * MS))));
     assert_eq!(session.packet_received(&said(State::Up, 10 * MS), at(136)), Some(Change::Up));
     assert!(matches!(session.on_time(at(161)), Some(Change::Doubt(_))));
+    drive(&mut session, at(161));
     assert_eq!(session.on_time(at(166)), Some(Change::Down(Loss::Silent(30 * MS))));
     assert_eq!(session.state(), State::Down);
     let packet = session.transmit(at(166), 0).expect("a packet at once");
     assert_eq!((packet.diagnostic, packet.yours), (Diagnostic::EXPIRED, None));
     assert_eq!(packet.desired_min_tx, SLOW);
+}
+
+#[test]
+fn silence_during_a_pause_of_our_own_is_doubted_and_given_half_the_time_again_once() {
+    let mut session = up();
+    drive(&mut session, at(100));
+    session.packet_received(&said(State::Up, 10 * MS), at(101));
+    let mut heard = session.clone();
+    for session in [&mut session, &mut heard] {
+        assert_eq!(session.on_time(at(2000)), Some(Change::Doubt(Loss::Late(1899 * MS))));
+        assert_eq!(session.on_time(at(2000)), None);
+        session.transmit(at(2000), 0).expect("a packet that is overdue");
+        assert_eq!(session.state(), State::Up);
+    }
+    assert_eq!(session.on_time(at(2014)), None);
+    assert_eq!(session.on_time(at(2015)), Some(Change::Down(Loss::Silent(1914 * MS))));
+
+    assert_eq!(heard.packet_received(&said(State::Up, 10 * MS), at(2010)), Some(Change::Up));
+    drive(&mut heard, at(2039));
+    assert_eq!(heard.on_time(at(2040)), Some(Change::Down(Loss::Silent(30 * MS))));
 }
 
 #[test]

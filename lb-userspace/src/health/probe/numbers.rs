@@ -8,15 +8,15 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use crate::config::model::MOST_CHECKS;
 use crate::health::board::StreamId;
-use crate::health::command::CHECKS_MAX;
 use crate::health::judge::Sequence;
 
 /// Bits of a number that tell a stream's probes apart; the others tell the stream. With a SYN each millisecond, one that is
 /// answered 4.1 s late or later is taken for another.
 const PROBE_BITS: u32 = 12;
 /// However an update replaces streams, their indexes fit.
-const _: () = assert!(CHECKS_MAX * 4 <= 1 << (u32::BITS - PROBE_BITS));
+const _: () = assert!(MOST_CHECKS * 4 <= 1 << (u32::BITS - PROBE_BITS));
 const PROBE_MASK: u32 = (1 << PROBE_BITS) - 1;
 const ROUNDS: u8 = 4;
 
