@@ -151,9 +151,9 @@ fn checks_of_backends_are_bounded() {
     };
     super::accepted(&many(511));
     assert_text(
-        &many(512),
+        &many(513),
         &[
-            "11: pool \"many\": 262146 checks of backends up to here (each per backend, through a tunnel per VIP too); at most 262144: give pools fewer checks or backends",
+            "11: pool \"many\": 262656 checks of backends up to here (each per backend, through a tunnel per VIP too); at most 262144: give pools fewer checks or backends",
         ],
     );
 }
