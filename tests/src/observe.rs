@@ -67,13 +67,14 @@ impl WeirProc {
         self.map_names()?.into_iter().map(id).collect()
     }
 
-    /// The contents of the pinned maps that only the control plane writes, by name.
-    pub fn tables(&self) -> Result<BTreeMap<String, String>> {
+    /// The contents of the pinned maps that only the control plane writes, by name, as bpftool prints them.
+    pub fn tables(&self) -> Result<BTreeMap<String, Vec<u8>>> {
         let names = self.map_names()?.into_iter();
         let names = names.filter(|name| !WRITTEN_BY_PACKETS.contains(&name.as_str()));
         let dump = |name: String| {
-            let dumped = bpftool(&["map", "dump", "pinned"], &self.bpffs().join("maps").join(&name))?;
-            Ok((name, dumped.to_string()))
+            // Reading it as JSON takes seconds, for tens of megabytes.
+            let dumped = bpftool_output(&["map", "dump", "pinned"], &self.bpffs().join("maps").join(&name))?;
+            Ok((name, dumped))
         };
         names.map(dump).collect()
     }
@@ -118,12 +119,17 @@ impl Host {
 }
 
 fn bpftool(words: &[&str], pin: &Path) -> Result<Value> {
+    serde_json::from_slice(&bpftool_output(words, pin)?).context("read bpftool's json")
+}
+
+/// What bpftool prints in JSON.
+fn bpftool_output(words: &[&str], pin: &Path) -> Result<Vec<u8>> {
     let output = Command::new("bpftool").arg("-j").args(words).arg(pin).output();
     let output = output.context("run bpftool: is it installed?")?;
     if !output.status.success() {
         bail!("bpftool {} {}: {}", words.join(" "), pin.display(), String::from_utf8_lossy(&output.stdout));
     }
-    serde_json::from_slice(&output.stdout).context("read bpftool's json")
+    Ok(output.stdout)
 }
 
 fn walk(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {

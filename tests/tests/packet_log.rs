@@ -1,14 +1,14 @@
 //! The build with debug messages in the packet program: it loads, and the daemon relays what the program tells.
 
 use std::{
-    env,
+    env, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
-use weir_tests::{Family, Get, Lab, Limits, WeirOptions, config, eventually};
+use weir_tests::{Family, Get, Lab, Limits, WeirOptions, WeirProc, config, eventually};
 
 #[test]
 fn a_build_with_packet_log_tells_each_decision() -> Result<()> {
@@ -35,13 +35,22 @@ fn a_build_with_packet_log_tells_each_decision() -> Result<()> {
     Ok(())
 }
 
-/// Builds `weir` with the feature, in a target directory of its own.
+/// Builds `weir` with the feature and puts it aside. In the usual target directory, where all it is made of is
+/// built already; the usual `weir` takes its place there again.
 fn build() -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace")?;
-    let target = root.join("target/packet-log");
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", "lb-userspace", "--features", "packet-log", "--target-dir"]);
-    let built = cargo.arg(&target).current_dir(root).output().context("run cargo")?;
-    ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    Ok(target.join("debug/weir"))
+    let cargo = |features: &[&str]| -> Result<()> {
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "--package", "lb-userspace"]).args(features).current_dir(root);
+        let built = cargo.output().context("run cargo")?;
+        ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        Ok(())
+    };
+    let (usual, logging) = (WeirProc::binary()?, root.join("target/packet-log/weir"));
+    fs::create_dir_all(logging.parent().context("a folder")?)?;
+    let built = cargo(&["--features", "packet-log"])
+        .and_then(|()| fs::copy(&usual, &logging).context("copy the build aside"));
+    cargo(&[])?;
+    built?;
+    Ok(logging)
 }
