@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,9 @@ use crate::world;
 const KNOWN: Flows = Flows::Same(16);
 /// Packets of known flows in a batch.
 const BATCH: u32 = 1 << 19;
-/// Packets of a flood between two looks at whether it shall end.
-const BURST: u32 = 1 << 14;
+/// Packets of a flood between two looks at whether it shall end. Many: before and after each run of a program the kernel
+/// waits for a grace period (its dispatcher of XDP programs changes), 60 ms together, in which nothing arrives.
+const BURST: u32 = 1 << 21;
 const TX: u32 = 3;
 /// Longest wait for a flood to begin.
 const BEGINNING: Duration = Duration::from_secs(2);
@@ -98,18 +99,20 @@ fn one(
     flooding: &Flood,
     seen: &mut Seen,
 ) -> Result<()> {
-    let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    let stop = AtomicBool::new(false);
     let before = weir.count(Reason::FlowKnown);
     thread::scope(|scope| {
-        let (stop, sent) = (&stop, &sent);
-        let other = flooding.kind.map(|kind| scope.spawn(move || pour(flood, program, kind, stop, sent)));
+        let stop = &stop;
+        let idle = of_the_flood(weir);
+        let other = flooding.kind.map(|kind| scope.spawn(move || pour(flood, program, kind, stop)));
         let spawned = Instant::now();
-        while other.is_some() && sent.load(Ordering::Relaxed) == 0 && spawned.elapsed() < BEGINNING {
+        while other.is_some() && of_the_flood(weir) == idle && spawned.elapsed() < BEGINNING {
             thread::sleep(Duration::from_millis(1));
         }
-        let (begin, poured) = (Instant::now(), sent.load(Ordering::Relaxed));
+        let begun = other.is_none() || of_the_flood(weir) > idle;
+        let (begin, poured) = (Instant::now(), of_the_flood(weir));
         let spent = known.batch(program, To::Ipip, Kind::Ack, KNOWN, BATCH, TX);
-        let (time, poured) = (begin.elapsed(), sent.load(Ordering::Relaxed) - poured);
+        let (time, poured) = (begin.elapsed(), of_the_flood(weir) - poured);
         stop.store(true, Ordering::Relaxed);
         if let Some(other) = other {
             match other.join() {
@@ -117,6 +120,7 @@ fn one(
                 Err(_) => bail!("the flooding thread panicked"),
             }
         }
+        ensure!(begun, "{}: the flood did not begin within {BEGINNING:?}", flooding.id);
         seen.known_ns.push(spent?.as_secs_f64() * 1e9 / f64::from(BATCH));
         seen.flood_mpps.push(poured as f64 / time.as_secs_f64() / 1e6);
         Ok(())
@@ -126,18 +130,17 @@ fn one(
     Ok(())
 }
 
-fn pour(
-    flood: &Mutex<Engine>,
-    program: &ProgramFd,
-    kind: Kind,
-    stop: &AtomicBool,
-    sent: &AtomicU64,
-) -> Result<()> {
+/// Packets so far that were not of known flows.
+fn of_the_flood(weir: &Instance) -> u64 {
+    let others = Reason::ALL.iter().filter(|reason| **reason != Reason::FlowKnown);
+    others.map(|reason| weir.count(*reason)).sum()
+}
+
+fn pour(flood: &Mutex<Engine>, program: &ProgramFd, kind: Kind, stop: &AtomicBool) -> Result<()> {
     on_cpu(0);
     let Ok(mut engine) = flood.lock() else { bail!("an earlier flood panicked") };
     while !stop.load(Ordering::Relaxed) {
         engine.batch(program, To::Ipip, kind, Flows::Fresh, BURST, TX)?;
-        sent.fetch_add(BURST.into(), Ordering::Relaxed);
     }
     Ok(())
 }
