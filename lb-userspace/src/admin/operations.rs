@@ -24,8 +24,8 @@ use crate::view::rollouts::Rollouts;
 use crate::view::services::Services;
 use crate::view::status::Status;
 
-/// The daemon as the admin API sees it. Every call is bounded by [`super::server::REQUEST_TIME`]; one that takes
-/// longer is dropped at its next await.
+/// The daemon as the admin API sees it. A caller waits for [`super::server::REQUEST_TIME`] at most: then what only reads
+/// is dropped at its next await, and what changes something goes on.
 pub trait Operations: Send + Sync + 'static {
     /// The status page.
     fn status(&self) -> impl Future<Output = Result<Status, Failure>> + Send;

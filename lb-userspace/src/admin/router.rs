@@ -94,14 +94,26 @@ async fn operators_only(Extension(peer): Extension<Peer>, request: Request, next
     }
 }
 
+/// Bounds how long a caller waits. What changes something goes on to its end, also where the caller has gone: half of a
+/// reload would be neither config.
 async fn in_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            let message = format!("the request took longer than {} s", REQUEST_TIME.as_secs());
-            Failure::new(Code::Failed, message).into_response()
-        }
+    let limit = REQUEST_TIME.as_secs();
+    if request.method() == Method::GET {
+        let answer = tokio::time::timeout(REQUEST_TIME, next.run(request)).await;
+        let late = |_| failed(format!("the request took longer than {limit} s"));
+        return answer.unwrap_or_else(late);
     }
+    match tokio::time::timeout(REQUEST_TIME, tokio::spawn(next.run(request))).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => failed("the request ended in a panic: see the daemon's log".to_owned()),
+        Err(_) => failed(format!(
+            "the request takes longer than {limit} s and goes on: `weir events` and the log tell how it ends"
+        )),
+    }
+}
+
+fn failed(message: String) -> Response {
+    Failure::new(Code::Failed, message).into_response()
 }
 
 async fn no_such_path(uri: Uri) -> Failure {

@@ -39,6 +39,9 @@ use crate::view::rollouts::Rollouts;
 use crate::view::services::Services;
 use crate::view::status::Status;
 
+/// How long an instance in memory takes for a reload.
+const RELOAD_TIME: Duration = Duration::from_millis(20);
+
 /// Remembers what it was asked.
 #[derive(Default)]
 struct Instance {
@@ -142,6 +145,7 @@ impl Operations for Instance {
     }
 
     async fn reload(&self, by: String) -> Result<Reloaded, Failure> {
+        tokio::time::sleep(RELOAD_TIME).await;
         self.note(format!("reload by {by}"));
         Err(Failure::new(Code::InvalidConfig, "weir.toml:3: unknown key `prot`"))
     }
@@ -312,8 +316,12 @@ async fn a_caller_that_sends_nothing_is_let_go() {
 }
 
 fn role(role: Role) -> Router {
+    asking(Arc::new(Instance::default()), role)
+}
+
+fn asking(instance: Arc<Instance>, role: Role) -> Router {
     let peer = Peer { uid: 1001, name: "bob".to_owned(), role };
-    router(Arc::new(Instance::default())).layer(Extension(peer))
+    router(instance).layer(Extension(peer))
 }
 
 async fn ask(router: Router, method: &str, path: &str) -> (u16, String) {
@@ -346,4 +354,14 @@ async fn a_request_that_takes_too_long_is_answered() {
     let (status, body) = ask(role(Role::Viewer), "GET", "/v1/ready").await;
     assert_eq!(status, 500);
     assert!(body.contains(&format!("longer than {} s", REQUEST_TIME.as_secs())), "{body}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_finished_though_its_caller_has_gone() {
+    let instance = Arc::new(Instance::default());
+    let asked = ask(asking(Arc::clone(&instance), Role::Operator), "POST", "/v1/reload");
+    tokio::time::timeout(RELOAD_TIME / 2, asked).await.expect_err("the caller goes");
+    assert!(instance.asked().is_empty());
+    tokio::time::sleep(RELOAD_TIME).await;
+    assert_eq!(instance.asked(), ["reload by bob"]);
 }
