@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use aya::maps::MapData;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::capture::{Captured, Rules, Session};
@@ -85,8 +86,12 @@ impl Host for Process {
         let interfaces = attach::pinned(&pins).map_err(failed)?;
         let unpinned = pins.all().map_err(failed)?;
         let programs = attach::own_programs(&pins);
+        // The kernel empties an array of programs that nobody holds, maybe before it has taken the program off that calls
+        // them. Absent where a start was cut off.
+        let called = [pins.stages(), pins.map("next_program")].map(MapData::from_pin);
         pins.remove_all().map_err(failed)?;
         attach::wait_until_unloaded(&programs, DETACHING);
+        drop(called);
         Ok(Detached {
             interfaces,
             unpinned: unpinned.iter().map(|path| path.display().to_string()).collect(),

@@ -209,12 +209,14 @@ impl Pins {
     /// Those of unlink(2) and rmdir(2); a missing pin is none.
     pub fn remove_all(&self) -> io::Result<()> {
         remove_dir(&self.successor().maps)?;
-        for name in PROGRAMS {
-            ignore_missing(fs::remove_file(self.root.join(name)))?;
-        }
         // Before the links: a daemon that still runs sees by it that the instance is taken down.
         ignore_missing(fs::remove_file(self.map("meta")))?;
         remove_dir(&self.links())?;
+        // After the links, though the kernel may take longer over those: whoever wants no packet lost holds the maps
+        // open until the program is gone.
+        for name in PROGRAMS {
+            ignore_missing(fs::remove_file(self.root.join(name)))?;
+        }
         remove_dir(&self.maps)?;
         // Other files in the directory are not weir's to remove.
         match fs::remove_dir(&self.root) {
