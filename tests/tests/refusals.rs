@@ -1,14 +1,17 @@
 //! What weir refuses: one message with the place and the remedy, and nothing is changed.
 
 use std::{
+    collections::BTreeMap,
     fs,
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     path::Path,
     process::{Command, Output},
 };
 
 use anyhow::{Context, Result, ensure};
-use weir_tests::{Family, Get, Lab, Limits, Load, Rate, WeirProc, config, eventually};
+use weir_tests::{
+    Family, Foreign, Get, Lab, Limits, Load, PinnedLink, Rate, WeirProc, config, eventually, pin_program,
+};
 
 /// A mistake in a configuration: what it is, the line to replace, by what, and what the message must contain.
 const MISTAKES: [(&str, &str, &str, &[&str]); 9] = [
@@ -151,6 +154,63 @@ fn a_busy_interface_is_named_with_the_program_that_is_there() -> Result<()> {
 }
 
 #[test]
+fn a_check_that_cannot_be_run_here_is_refused_and_changes_nothing() -> Result<()> {
+    let lab = Lab::builder().direct(2).start()?;
+    let host = lab.weir_host();
+    let checked_by_bfd = |backends| {
+        let by_tcp = "type = \"tcp\"\nport = 80\ninterval = \"50ms\"\ntimeout = \"1s\"\n";
+        let by_bfd = "type = \"bfd\"\ninterval = \"50ms\"\nfall = 5\n";
+        config(backends, Limits::default()).replace(by_tcp, by_bfd)
+    };
+    // As BIRD or FRR would on the same host.
+    let theirs = host.run(|| UdpSocket::bind("0.0.0.0:3784"))?;
+    let told = ["open UDP port 3784 for bfd checks", "stop the other"];
+    let filter = lab.bpffs().join("filter");
+    pin_program(Foreign::EchoFilter, &filter)?;
+    let with_filter = |text: String| format!("next_program = {filter:?}\n{text}");
+    let at = Attempt::new(&lab)?;
+    at.refused("at a start", &checked_by_bfd(2), &["run"], 1, &told)?;
+    ensure!(!at.bpffs.exists(), "something was made in the bpffs");
+    ensure!(host.xdp_program("eth0")?.is_none(), "something was attached");
+
+    let mut weir = lab.weir(&config(2, Limits::default()))?;
+    eventually("both backends are up", || {
+        weir.json(&["status"]).is_ok_and(|status| status["backends_up"] == 2)
+    });
+    let before = in_force(&weir)?;
+    let output = weir.reload(&with_filter(checked_by_bfd(1)))?;
+    tells("at a reload", &output, 1, &[&told[..], &["nothing was changed"]].concat())?;
+    ensure!(in_force(&weir)? == before, "a refused reload changed something");
+    eventually("both backends are up still", || {
+        weir.json(&["status"]).is_ok_and(|status| status["backends_up"] == 2)
+    });
+
+    // What a daemon left in force stays so when the next one cannot start.
+    weir.terminate()?;
+    let before = in_force(&weir)?;
+    let next = Attempt { bpffs: weir.bpffs().to_owned(), ..at };
+    next.refused("at the next start", &with_filter(checked_by_bfd(1)), &["run"], 1, &told)?;
+    ensure!(in_force(&weir)? == before, "a refused start changed something");
+    // New maps would take over.
+    let larger = checked_by_bfd(1).replace("flows_v4 = 4096", "flows_v4 = 8192");
+    next.refused("with other limits", &with_filter(larger), &["run"], 1, &told)?;
+    ensure!(in_force(&weir)? == before, "a refused start with other limits changed something");
+
+    drop(theirs);
+    weir.write_config(&checked_by_bfd(1))?;
+    weir.launch()?;
+    ensure!(in_force(&weir)?.1 != before.1, "what was refused is in force now");
+    Ok(())
+}
+
+/// Pins, tables and attachments.
+type InForce = (Vec<String>, BTreeMap<String, Vec<u8>>, [PinnedLink; 2]);
+
+fn in_force(weir: &WeirProc) -> Result<InForce> {
+    Ok((weir.pins()?, weir.tables()?, [weir.attachment("eth0")?, weir.attachment("eth1")?]))
+}
+
+#[test]
 fn a_second_daemon_is_refused_and_the_first_is_not_disturbed() -> Result<()> {
     let lab = Lab::builder().direct(2).start()?;
     let weir = lab.weir(&config(2, Limits::default()))?;
@@ -266,7 +326,7 @@ impl<'a> Attempt<'a> {
 
     fn output(&self, verb: &[&str]) -> Result<Output> {
         let mut limited = Command::new("timeout");
-        limited.arg("20").arg(self.command(verb).get_program()).args(self.command(verb).get_args());
+        limited.arg("40").arg(self.command(verb).get_program()).args(self.command(verb).get_args());
         self.lab.weir_host().output(&mut limited)
     }
 

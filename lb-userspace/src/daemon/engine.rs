@@ -1,6 +1,6 @@
 //! The one writer: every change of config, runtime state, routes or detection becomes desired state and is applied.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use super::attachments::Attachments;
 use super::changes;
 use super::filters;
 use super::host::{preflight, refuse_lost_tags, refuse_own_ports};
+use super::in_force::{InForce, bring_into_force, detection_failed, does_not_fit};
 use super::instance::Instance;
 use super::journal::{self, Journal};
 use super::network::{Network, record};
@@ -20,7 +21,7 @@ use super::place::{self, Place};
 use super::rollouts::Rollouts;
 use super::slots::{Others, Sink};
 use super::stored::Stored;
-use super::views::{self, Known, Views};
+use super::views::{self, Known};
 use super::wanted::Wanted;
 use crate::admin::answers::Reloaded;
 use crate::apply::{Applier, SlotWriter, Summary};
@@ -31,9 +32,11 @@ use crate::events::History;
 use crate::failure::{Code, Failure};
 use crate::filter::Lists;
 use crate::flows;
-use crate::health::{BackendHealth, BackendKey, GuardEvent, GuardStatus, Health, HealthEvent, Which, Wish};
-use crate::maps::counters::{self, CounterMaps};
-use crate::maps::next_program;
+use crate::health::{
+    BackendHealth, BackendKey, GuardEvent, GuardStatus, Health, HealthEvent, Prepared, Which, Wish,
+};
+use crate::maps::counters::CounterMaps;
+use crate::maps::next_program::{self, NextProgram};
 use crate::maps::pins::Pins;
 use crate::maps::set::MapSet;
 use crate::net::{HopChange, Observed, TooBig, path_mtu};
@@ -72,16 +75,9 @@ pub(super) struct Engine {
     pub(super) rollouts: Rollouts,
 }
 
-/// What bringing the program into force gives.
-struct InForce {
-    applier: Applier,
-    views: Views,
-    known: HashMap<BackendKey, Known>,
-}
-
 impl Engine {
-    /// Reads the config, looks at the host, takes the maps, attaches, and starts detection. Where that fails, what
-    /// ran before runs on.
+    /// Reads the config, looks at the host, opens what detection needs, takes the maps, attaches, and starts detection.
+    /// Where that fails, what ran before runs on.
     pub(super) async fn start(paths: &Global) -> Result<(Self, Feeds), Failure> {
         let started = Self::start_in_place(paths).await;
         if started.is_err() {
@@ -108,25 +104,30 @@ impl Engine {
         let mut attachments = Attachments::new(place.pins.clone(), recorder.clone());
         let now = Timestamp::now();
         let lists = filters::lists(&config, &loaded.overlay, &Lists::default(), now);
+        let (tiers_out, tiers) = mpsc::unbounded_channel();
+        let (guard_out, guard) = mpsc::unbounded_channel();
+        let (health_out, health) = mpsc::unbounded_channel();
+        let open = |applier: &Applier, targets| {
+            let sink = Sink::new(applier.slots(), tiers_out, guard_out);
+            let runtime = tokio::runtime::Handle::current();
+            let detection = Health::open(targets, Box::new(sink.clone()), health_out, runtime)?;
+            Ok((sink, detection))
+        };
         let in_force = bring_into_force(
             (&config, &lists),
-            &loaded.overlay,
-            &rollouts,
+            (&loaded.overlay, &rollouts),
             &mut network,
             &mut instance,
             &mut attachments,
             now,
+            open,
         );
-        let InForce { applier, views, known } = in_force.inspect_err(|_| {
+        let InForce { applier, views, known, sink, detection } = in_force.inspect_err(|_| {
             attachments.undo();
             instance.abandon();
         })?;
 
-        let (tiers_out, tiers) = mpsc::unbounded_channel();
-        let (guard_out, guard) = mpsc::unbounded_channel();
-        let sink = Sink::new(applier.slots(), tiers_out, guard_out);
         sink.replace(applier.slots(), &views, Others::Gone);
-        let (health_out, health) = mpsc::unbounded_channel();
         let wanted = Wanted {
             config: &config,
             overlay: &loaded.overlay,
@@ -135,12 +136,10 @@ impl Engine {
             rollouts: &rollouts,
             now,
         };
-        let targets = wanted.targets(&known);
         let state = wanted.state(&Which::All, &known, &sink.tiers(&Which::All), &attachments.interfaces());
         let journal = Journal::new(recorder, state);
-        let runtime = tokio::runtime::Handle::current();
-        let detection = Health::start(&targets, Box::new(sink.clone()), health_out, runtime)
-            .map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
+        let adopted = known.iter().map(|(key, known)| (key.clone(), known.adopted())).collect();
+        let detection = detection.start(adopted).map_err(|error| detection_failed(&error))?;
 
         let engine = Self {
             file,
@@ -210,37 +209,52 @@ impl Engine {
         }
         refuse_lost_tags(&config, &self.network)?;
         refuse_own_ports(&config, &self.network)?;
-        // The last that can refuse and is not undone below.
-        next_program::set(&self.instance.pins, config.next_program.as_deref())?;
         let warnings = warnings.0.iter().map(ToString::to_string).collect();
         let changes = changes::between(&self.config, &config);
         let lists = filters::lists(&config, &self.overlay, &self.lists, Timestamp::now());
         let before = std::mem::replace(&mut self.config, config);
         let lists_before = std::mem::replace(&mut self.lists, lists);
-        let attached = self.attachments.attach_added(
-            &before.interfaces,
-            &self.config.interfaces,
-            &mut self.instance,
-            &self.network,
-        );
-        self.network.resolve(&self.config);
-        let synced = match attached {
-            Ok(()) => self.sync(&Which::All, Stored::decided_now()).await.map(drop),
-            Err(failure) => Err(failure),
-        };
-        if let Err(failure) = synced {
+        let moved = self.network.resolve(&self.config);
+        if let Err(failure) = self.take_over(&before).await {
             (self.config, self.lists) = (before, lists_before);
-            if let Err(error) = next_program::set(&self.instance.pins, self.config.next_program.as_deref()) {
+            let next_program = next_program::find(&self.instance.pins, self.config.next_program.as_deref());
+            if let Err(error) = next_program.and_then(NextProgram::put) {
                 error!("{error}");
             }
             self.follow_interfaces();
-            self.network.resolve(&self.config);
+            self.follow_hops(moved);
+            let moved = self.network.resolve(&self.config);
+            self.follow_hops(moved);
+            self.network.give_up_ports();
             return Err(failure);
         }
         self.config_loaded = Timestamp::now();
         self.follow_interfaces();
         self.journal.recorder.configure(self.config.events.max_bytes, &self.config.hooks);
         Ok(Reloaded { changes, warnings, ..Reloaded::default() })
+    }
+
+    /// Brings the config into force in place of the one before; first whatever can refuse.
+    async fn take_over(&mut self, before: &Config) -> Result<(), Failure> {
+        let wanted = Wanted {
+            config: &self.config,
+            overlay: &self.overlay,
+            lists: &self.lists,
+            network: &self.network,
+            rollouts: &self.rollouts,
+            now: Timestamp::now(),
+        };
+        let refused = |error| Failure::new(Code::Failed, format!("{error}; nothing was changed"));
+        let prepared = self.health.prepare(wanted.targets()).await.map_err(refused)?;
+        let next_program = next_program::find(&self.instance.pins, self.config.next_program.as_deref())?;
+        self.attachments.attach_added(
+            &before.interfaces,
+            &self.config.interfaces,
+            &mut self.instance,
+            &self.network,
+        )?;
+        next_program.put()?;
+        self.follow(&Which::All, Some(prepared), Stored::decided_now()).await.map(drop)
     }
 
     /// What a request would change. Nothing is changed yet.
@@ -318,7 +332,17 @@ impl Engine {
 
     /// Makes maps and detection follow config, runtime changes and routes; of all pools, or of some where nothing else
     /// has changed and these have the backends that they had.
-    pub(super) async fn sync(&mut self, which: &Which, mut stored: Stored) -> Result<Summary, Failure> {
+    pub(super) async fn sync(&mut self, which: &Which, stored: Stored) -> Result<Summary, Failure> {
+        self.follow(which, None, stored).await
+    }
+
+    /// As [`Engine::sync`]; where detection has prepared itself already, with what it prepared.
+    async fn follow(
+        &mut self,
+        which: &Which,
+        prepared: Option<Prepared>,
+        mut stored: Stored,
+    ) -> Result<Summary, Failure> {
         let now = stored.at;
         let snapshot = self.snapshot(which.clone()).await?;
         let known = snapshot.iter().map(|health| (health.key.clone(), Known::from_health(health))).collect();
@@ -338,14 +362,21 @@ impl Engine {
         match which {
             Which::All => {
                 self.sink.replace(self.applier.slots(), &views, Others::Gone);
-                let updated = self.health.update(wanted.targets(&HashMap::new())).await;
-                updated.map_err(|error| Failure::new(Code::Failed, format!("detection: {error}")))?;
+                let prepared = match prepared {
+                    Some(prepared) => Ok(prepared),
+                    None => self.health.prepare(wanted.targets()).await,
+                };
+                let prepared = prepared.map_err(|error| detection_failed(&error))?;
+                self.health.update(prepared).await.map_err(|error| detection_failed(&error))?;
             }
             Which::Pools(_) => self.sink.replace(self.applier.slots(), &views, Others::Unchanged),
         }
         stored.rest();
         let state = wanted.state(which, &known, &self.sink.tiers(which), &self.attachments.interfaces());
         self.journal.settle(which, state, &stored);
+        if *which == Which::All {
+            self.network.give_up_ports();
+        }
         if summary.writes > 0 {
             info!("applied: {summary:?}");
         }
@@ -354,7 +385,7 @@ impl Engine {
 
     /// Detection's state of backends.
     pub(super) async fn snapshot(&self, which: Which) -> Result<Vec<BackendHealth>, Failure> {
-        self.health.snapshot(which).await.map_err(|error| Failure::new(Code::Failed, error.to_string()))
+        self.health.snapshot(which).await.map_err(|error| detection_failed(&error))
     }
 
     /// Rebuilds the tables of pools whose tier changed.
@@ -365,7 +396,7 @@ impl Engine {
 
     /// What the guard against weir's own trouble is at.
     pub(super) async fn guard(&self) -> Result<GuardStatus, Failure> {
-        self.health.guard().await.map_err(|error| Failure::new(Code::Failed, error.to_string()))
+        self.health.guard().await.map_err(|error| detection_failed(&error))
     }
 
     /// Tells detection which of the interfaces towards backends have no carrier.
@@ -477,44 +508,6 @@ impl Engine {
     }
 }
 
-/// Applies the config, attaches, and makes these maps the instance's. The program replaces the one that runs only
-/// where the maps are ready for it; where it runs on the same maps, an interface that refuses is found before any
-/// map is written.
-fn bring_into_force(
-    (config, lists): (&Config, &Lists),
-    overlay: &Overlay,
-    rollouts: &Rollouts,
-    network: &mut Network,
-    instance: &mut Instance,
-    attachments: &mut Attachments,
-    now: Timestamp,
-) -> Result<InForce, Failure> {
-    network.use_ports(counters::tx_ports(&instance.pins)?);
-    next_program::set(&instance.pins, config.next_program.as_deref())?;
-    network.resolve(config);
-    let mut applier = Applier::adopt(instance.maps.clone(), flows::now_ns());
-    let known = views::known_in_maps(instance.predecessor_maps().unwrap_or(&instance.maps));
-    let wanted = Wanted { config, overlay, lists, network, rollouts, now };
-    let views = wanted.views(&Which::All, &known, &HashMap::new());
-    let desired = Arc::new(wanted.desired(&Which::All, &views, None));
-    let replaces_maps = instance.predecessor_maps().is_some();
-    if !replaces_maps {
-        attachments.attach_all(&config.interfaces, instance, network)?;
-    }
-    let summary = applier.apply(&desired, flows::now_ns()).map_err(does_not_fit)?;
-    info!("applied the config: {summary:?}");
-    if replaces_maps {
-        instance.carry_over()?;
-        attachments.attach_all(&config.interfaces, instance, network)?;
-        instance.carry_late_flows();
-    }
-    instance.commit()?;
-    #[cfg(feature = "packet-log")]
-    super::packet_log::relay(instance.program()?)?;
-    attachments.detach_others(&config.interfaces);
-    Ok(InForce { applier, views, known })
-}
-
 /// The backends of a pool.
 fn members(pool: &Pool) -> impl Iterator<Item = Member<'_>> {
     pool.backends.values().map(|backend| Member {
@@ -538,8 +531,4 @@ pub(super) fn file_weight(config: &Config, name: &BackendName) -> Option<u16> {
 
 pub(super) fn invalid(problems: config::Problems) -> Failure {
     Failure::new(Code::InvalidConfig, problems.to_string())
-}
-
-fn does_not_fit(error: crate::apply::ApplyError) -> Failure {
-    Failure::new(Code::Failed, format!("apply the config: {error}; nothing was changed"))
 }

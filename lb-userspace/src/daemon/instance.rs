@@ -154,6 +154,11 @@ impl Instance {
         Ok(Self { pins, maps, counters, program, predecessor: None, made: false })
     }
 
+    /// Whether this start made the maps: no program runs on them yet.
+    pub(super) fn made(&self) -> bool {
+        self.made
+    }
+
     /// The maps that these replace.
     pub(super) fn predecessor_maps(&self) -> Option<&MapSet> {
         self.predecessor.as_ref().map(|predecessor| &predecessor.maps)

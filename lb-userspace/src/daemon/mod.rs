@@ -13,6 +13,7 @@ mod engine;
 mod filters;
 mod handshakes;
 mod host;
+mod in_force;
 mod instance;
 mod journal;
 mod last_flow;

@@ -79,7 +79,8 @@ impl Network {
         self.ports.clear();
     }
 
-    /// Asks the kernel for the ways to all backends of the config.
+    /// Asks the kernel for the ways to all backends of the config. Frames may still leave by the ports of the ways before:
+    /// see [`Network::give_up_ports`].
     pub(super) fn resolve(&mut self, config: &Config) -> Vec<HopChange> {
         let addresses: BTreeSet<IpAddr> = config
             .pools
@@ -127,6 +128,7 @@ impl Network {
     pub(super) fn refresh(&mut self) -> Vec<HopChange> {
         let changes = self.hops.refresh(&self.watch.read(), Instant::now());
         self.follow();
+        self.give_up_ports();
         changes
     }
 
@@ -137,11 +139,7 @@ impl Network {
             Ok(errors) => errors.iter().for_each(|error| warn!("keep neighbour: {error:?}")),
             Err(error) => warn!("keep neighbours: {error}"),
         }
-        let used = self.hops.iter().filter_map(|(_, state)| match state {
-            NextHopState::Resolved(hop) => Some(hop.ifindex).filter(|port| *port != 0),
-            NextHopState::Unresolved { .. } => None,
-        });
-        let used: BTreeSet<u32> = used.chain(self.towards_clients.iter().copied()).collect();
+        let used = self.used_ports();
         let Some(map) = &mut self.tx_ports else { return };
         for port in &used {
             // Again even where it is known: a re-created device with the same number is another device.
@@ -149,11 +147,26 @@ impl Network {
                 warn!("allow frames to leave by interface {port}: {error}");
             }
         }
+        self.ports.extend(used);
+    }
+
+    /// Lets frames leave by the ports in use alone, once no table names another.
+    pub(super) fn give_up_ports(&mut self) {
+        let used = self.used_ports();
+        let Some(map) = &mut self.tx_ports else { return };
         for port in self.ports.difference(&used) {
             // Fails where the device is gone, and its entry with it.
             let _ = map.remove(*port);
         }
         self.ports = used;
+    }
+
+    fn used_ports(&self) -> BTreeSet<u32> {
+        let used = self.hops.iter().filter_map(|(_, state)| match state {
+            NextHopState::Resolved(hop) => Some(hop.ifindex).filter(|port| *port != 0),
+            NextHopState::Unresolved { .. } => None,
+        });
+        used.chain(self.towards_clients.iter().copied()).collect()
     }
 
     /// The desired way to a backend; `None` without a route.

@@ -78,7 +78,7 @@ impl Wanted<'_> {
     }
 
     /// What detection is to check; `known` is for backends that are new to it.
-    pub(super) fn targets(&self, known: &HashMap<BackendKey, Known>) -> Targets {
+    pub(super) fn targets(&self) -> Targets {
         let mut targets = Targets {
             pools: self.config.pools.clone(),
             guard: self.config.guard.clone(),
@@ -97,7 +97,6 @@ impl Wanted<'_> {
                 targets.admin.insert(key, wish.admin);
             }
         }
-        targets.adopted = known.iter().map(|(key, known)| (key.clone(), known.adopted())).collect();
         targets
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -141,7 +142,8 @@ impl Targets {
 /// One request to the probe thread, with the way back.
 #[derive(Debug)]
 pub(super) enum Command {
-    Update(Box<Targets>, TlsSettings, oneshot::Sender<Result<(), HealthError>>),
+    Prepare(Arc<Targets>, oneshot::Sender<Result<(), HealthError>>),
+    Update(Arc<Targets>, TlsSettings, oneshot::Sender<()>),
     SetWish(BackendKey, Wish, oneshot::Sender<Result<(), HealthError>>),
     Handshakes(Vec<(BackendKey, Handshakes)>),
     SetLostCarriers(Vec<String>),

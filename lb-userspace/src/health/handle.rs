@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +20,7 @@ use super::guard_status::GuardStatus;
 use super::passive::Handshakes;
 use super::probe::prober::Prober;
 use super::probe::trust::{self, TlsSettings};
-use super::snapshot::BackendHealth;
+use super::snapshot::{Adopted, BackendHealth};
 use super::split::Split;
 use super::time::Moment;
 
@@ -38,37 +39,65 @@ struct ProbeThread {
     tls: Mutex<TlsSettings>,
 }
 
-impl Health {
-    /// Stores every backend's slot, then starts checking; sockets and thread belong to the caller's network
-    /// namespace. `http` checks run on `runtime`.
+/// A set of pools all of whose checks can be run: sockets are open, certificates read.
+#[derive(Debug)]
+pub struct Prepared {
+    targets: Arc<Targets>,
+    tls: TlsSettings,
+}
+
+/// Detection that is ready to start; nothing is stored and nothing checked yet.
+pub struct Opened {
+    prober: Prober,
+    targets: Targets,
+    tls: TlsSettings,
+    commands: Sender<Command>,
+    waker: Arc<Waker>,
+}
+
+impl Opened {
+    /// Stores every backend's slot, then starts checking. Backends begin with the health that is adopted, else unknown.
     ///
     /// # Errors
-    /// Sockets, the thread, or a check that cannot be run.
-    pub fn start(
-        targets: &Targets,
+    /// The thread was refused.
+    pub fn start(self, adopted: HashMap<BackendKey, Adopted>) -> Result<Health, HealthError> {
+        let Self { mut prober, targets, tls, commands, waker } = self;
+        let (targets, now) = (Targets { adopted, ..targets }, Moment::now());
+        prober.forget_received(now);
+        prober.update(&targets, tls.clone(), now);
+        let thread = std::thread::Builder::new().name("weir-probe".to_owned());
+        let join = thread.spawn(move || prober.run()).map_err(HealthError::Start)?;
+        let thread = ProbeThread { commands, waker, join: Mutex::new(Some(join)), tls: Mutex::new(tls) };
+        Ok(Health { thread: Arc::new(thread) })
+    }
+}
+
+impl Health {
+    /// Opens what checking needs; sockets and thread belong to the caller's network namespace. `http` checks run on
+    /// `runtime`.
+    ///
+    /// # Errors
+    /// Sockets, or a check that cannot be run.
+    pub fn open(
+        targets: Targets,
         applier: Box<dyn Applier>,
         events: UnboundedSender<HealthEvent>,
         runtime: tokio::runtime::Handle,
-    ) -> Result<Self, HealthError> {
+    ) -> Result<Opened, HealthError> {
         let (commands, receiver) = channel();
         let waker = Arc::new(Waker::open().map_err(HealthError::Start)?);
         let board = Board::new(applier, events);
         let mut prober = Prober::new(board, receiver, waker.clone(), runtime).map_err(HealthError::Start)?;
         let tls = trust::prepare(targets.trusts(), &TlsSettings::new()).map_err(HealthError::Tls)?;
-        prober.update(targets, tls.clone(), Moment::now())?;
-        let thread = std::thread::Builder::new().name("weir-probe".to_owned());
-        let join = thread.spawn(move || prober.run()).map_err(HealthError::Start)?;
-        let thread = ProbeThread { commands, waker, join: Mutex::new(Some(join)), tls: Mutex::new(tls) };
-        Ok(Self { thread: Arc::new(thread) })
+        prober.prepare(&targets)?;
+        Ok(Opened { prober, targets, tls, commands, waker })
     }
 
-    /// Replaces the set of pools. Health and counters stay where backend, address and check stay equal; removed
-    /// backends vanish without a store, new ones start from adopted health or unknown. When this returns every slot
-    /// that differs has been stored.
+    /// Opens what another set of pools needs, while those in force are checked on.
     ///
     /// # Errors
-    /// As for [`Health::start`]; then nothing has changed.
-    pub async fn update(&self, targets: Targets) -> Result<(), HealthError> {
+    /// As for [`Health::open`].
+    pub async fn prepare(&self, targets: Targets) -> Result<Prepared, HealthError> {
         let (trusts, known) = (targets.trusts(), self.tls().clone());
         let tls = match trusts.is_empty() {
             true => TlsSettings::new(),
@@ -78,8 +107,19 @@ impl Health {
                 work.await.map_err(|error| HealthError::Tls(error.to_string()))?.map_err(HealthError::Tls)?
             }
         };
-        let update = |reply| Command::Update(Box::new(targets), tls.clone(), reply);
-        self.ask(update).await??;
+        let targets = Arc::new(targets);
+        self.ask(|reply| Command::Prepare(targets.clone(), reply)).await??;
+        Ok(Prepared { targets, tls })
+    }
+
+    /// Replaces the set of pools. Health and counters stay where backend, address and check stay equal; removed
+    /// backends vanish without a store, new ones start from adopted health or unknown. When this returns every slot
+    /// that differs has been stored.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub async fn update(&self, Prepared { targets, tls }: Prepared) -> Result<(), HealthError> {
+        self.ask(|reply| Command::Update(targets, tls.clone(), reply)).await?;
         *self.tls() = tls;
         Ok(())
     }

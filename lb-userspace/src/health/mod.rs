@@ -35,5 +35,5 @@ pub use board::{StreamId, Tunnelled};
 pub use command::{HealthError, Targets, Which, Wish};
 pub use event::{Applier, BackendKey, Evidence, GuardEvent, GuardEventKind, HealthEvent, NoWay, Wrapped};
 pub use guard_status::{FrozenStatus, GuardStatus};
-pub use handle::Health;
+pub use handle::{Health, Opened, Prepared};
 pub use snapshot::{Adopted, BackendHealth, CheckStatus, HandshakeStatus, LastProbe, kind_name};

@@ -51,23 +51,42 @@ pub enum NextProgramError {
     Place(#[from] PinError),
 }
 
-/// Puts the program pinned at `path` into its place, or empties that. Packets in flight finish with the one before.
+/// A program that was found and judged, or none; and the place for it.
+pub struct NextProgram {
+    place: ProgramArray<MapData>,
+    at: PathBuf,
+    program: Option<(PathBuf, Xdp)>,
+}
+
+impl NextProgram {
+    /// Puts the program into its place, or empties that. Packets in flight finish with the one before.
+    ///
+    /// # Errors
+    /// The place is then as it was.
+    pub fn put(mut self) -> Result<(), NextProgramError> {
+        let Some((path, program)) = self.program else {
+            return match self.place.clear_index(&0) {
+                Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+                // What is empty already.
+                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(2) => Ok(()),
+                Err(error) => Err(PinError::Open { path: self.at, cause: innermost(&error) }.into()),
+            };
+        };
+        let fd = program
+            .fd()
+            .map_err(|error| NextProgramError::Open { path: path.clone(), cause: innermost(&error) })?;
+        let put = self.place.set(0, fd, 0);
+        put.map_err(|error| NextProgramError::Unfit { path, cause: innermost(&error) })
+    }
+}
+
+/// Finds the program pinned at `path`, or none where there is no path.
 ///
 /// # Errors
-/// The place is then as it was.
-pub fn set(pins: &Pins, path: Option<&Path>) -> Result<(), NextProgramError> {
-    let mut place = place(pins)?;
-    let Some(path) = path else {
-        return match place.clear_index(&0) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            // What is empty already.
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(2) => Ok(()),
-            Err(error) => Err(NextProgramError::Place(PinError::Open {
-                path: pins.map("next_program"),
-                cause: innermost(&error),
-            })),
-        };
-    };
+/// Where it cannot follow weir's; only the kernel's own answer is left for [`NextProgram::put`].
+pub fn find(pins: &Pins, path: Option<&Path>) -> Result<NextProgram, NextProgramError> {
+    let (place, at) = (place(pins)?, pins.map("next_program"));
+    let Some(path) = path else { return Ok(NextProgram { place, at, program: None }) };
     let open = |cause: String| NextProgramError::Open { path: path.to_owned(), cause };
     if !path.exists() {
         return Err(open("nothing is pinned there".to_owned()));
@@ -84,10 +103,7 @@ pub fn set(pins: &Pins, path: Option<&Path>) -> Result<(), NextProgramError> {
         return Err(NextProgramError::Own { path: path.to_owned() });
     }
     let program = Xdp::from_pin(path, XdpAttachType::Interface).map_err(|error| open(innermost(&error)))?;
-    let fd = program.fd().map_err(|error| open(innermost(&error)))?;
-    place
-        .set(0, fd, 0)
-        .map_err(|error| NextProgramError::Unfit { path: path.to_owned(), cause: innermost(&error) })
+    Ok(NextProgram { place, at, program: Some((path.to_owned(), program)) })
 }
 
 /// Whether a program is one that is pinned for this instance.

@@ -120,13 +120,10 @@ impl Lab {
             let guard = Guard { freeze_max: Duration::ZERO, ..Guard::default() };
             let mut targets = Targets { pools, guard, ..Targets::default() };
             know(&mut targets);
-            let health = lb_userspace::health::Health::start(
-                &targets,
-                Box::new(slots.clone()),
-                sender,
-                runtime.handle().clone(),
-            )
-            .expect("detection starts");
+            let (applier, adopted) = (Box::new(slots.clone()), std::mem::take(&mut targets.adopted));
+            let opened =
+                lb_userspace::health::Health::open(targets, applier, sender, runtime.handle().clone());
+            let health = opened.and_then(|opened| opened.start(adopted)).expect("detection starts");
             Detection { health: Some(health), slots, events, runtime: Some(runtime) }
         };
         inside(&self.weir, start).join().expect("detection starts")

@@ -75,6 +75,12 @@ impl Talks {
         Ok(())
     }
 
+    /// Leaves the port to others where no session needs it.
+    pub(super) fn close_unused(&mut self) {
+        let talks = &self.talks;
+        self.receivers.retain(|(family, _)| talks.values().any(|talk| Family::of(talk.peer) == *family));
+    }
+
     /// Starts a session, whose first packet is due at `first`.
     pub(super) fn add(&mut self, id: StreamId, peer: IpAddr, check: &Check, first: Moment) {
         let discriminator = loop {

@@ -188,14 +188,23 @@ impl Prober {
         }
     }
 
-    /// Replaces the set of pools; nothing changes where it fails.
-    pub(in crate::health) fn update(
-        &mut self,
-        targets: &Targets,
-        tls: TlsSettings,
-        now: Moment,
-    ) -> Result<(), HealthError> {
+    /// Opens what these pools need; they are not checked yet.
+    pub(in crate::health) fn prepare(&mut self, targets: &Targets) -> Result<(), HealthError> {
         targets.validate()?;
+        let opened = self.open_for(targets);
+        if opened.is_err() {
+            self.talks.close_unused();
+        }
+        opened
+    }
+
+    /// Forgets what was received since the sockets were opened: nothing of it is an answer.
+    pub(in crate::health) fn forget_received(&mut self, now: Moment) {
+        self.take_icmp_errors(now);
+        self.talks.take_packets(&mut self.board, now);
+    }
+
+    fn open_for(&mut self, targets: &Targets) -> Result<(), HealthError> {
         for pool in targets.pools.values() {
             let direct = pool.checks.iter().filter(|check| check.inside.is_none());
             for (check, backend) in
@@ -214,12 +223,17 @@ impl Prober {
             let opened = self.raw.open_for(&CheckKind::Ping, *witness, self.epoll.as_fd(), RAW);
             opened.map_err(|source| HealthError::open(&CheckKind::Ping, source))?;
         }
+        Ok(())
+    }
+
+    /// Replaces the set of pools by one that was prepared.
+    pub(in crate::health) fn update(&mut self, targets: &Targets, tls: TlsSettings, now: Moment) {
         self.asynchronous.set_tls(tls);
         // The carriers of the links that new ways take.
         self.take_carriers();
         let changes = self.board.update(targets, now);
         self.follow(changes, now);
-        Ok(())
+        self.talks.close_unused();
     }
 
     /// Starts and ends sending for the streams that came and went.
@@ -315,8 +329,11 @@ impl Prober {
         loop {
             // A reply that nobody waits for any more is dropped.
             match self.commands.try_recv() {
+                Ok(Command::Prepare(targets, reply)) => drop(reply.send(self.prepare(&targets))),
                 Ok(Command::Update(targets, tls, reply)) => {
-                    drop(reply.send(self.update(&targets, tls, now)));
+                    self.update(&targets, tls, now);
+                    // Nobody waits any more where the caller has gone.
+                    let _ = reply.send(());
                 }
                 Ok(Command::SetWish(key, wish, reply)) => {
                     let done = self.board.set_wish(&key, wish, now);
@@ -342,7 +359,11 @@ impl Prober {
                     let _ = reply.send(at);
                 }
                 Ok(Command::Timings(pool, reply)) => drop(reply.send(self.board.timings(&pool, now))),
-                Ok(Command::Snapshot(which, reply)) => drop(reply.send(self.board.snapshot(&which, now))),
+                Ok(Command::Snapshot(which, reply)) => {
+                    // What is seen has been told.
+                    self.board.flush(Moment::now());
+                    drop(reply.send(self.board.snapshot(&which, now)));
+                }
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Next::Stop,
                 Err(TryRecvError::Empty) => return Next::Continue,
             }
