@@ -31,8 +31,16 @@ fn main() -> Result<()> {
     let package = Package { name: "lb-ebpf", root_dir, no_default_features: false, features };
     aya_build::build_ebpf([package], toolchain)
         .context("build the packet program: `cargo xtask setup` installs its compiler and linker")?;
-    for object in ["weir-xdp", "weir-decap", "weir-lab", "weir-bench"] {
-        let path = out_dir()?.join(object);
+    let objects = ["weir-xdp", "weir-decap", "weir-lab", "weir-bench"];
+    let out = out_dir()?;
+    for name in objects {
+        let path = out.join(name);
+        if !path.exists() {
+            // AYA_BUILD_SKIP is set: the object that was built last serves.
+            let built = out.join("aya-build/target/lb-ebpf/bpfel-unknown-none/release").join(name);
+            fs::copy(&built, &path)
+                .with_context(|| format!("copy {}; build once without AYA_BUILD_SKIP", built.display()))?;
+        }
         strip(&path).with_context(|| format!("strip {}", path.display()))?;
     }
     Ok(())
@@ -46,13 +54,16 @@ fn strip(path: &Path) -> Result<()> {
     for section in &mut object.sections {
         let name = section.name.as_slice();
         // The loader finds functions and lines by section and offset, not by relocation.
-        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.");
+        section.delete =
+            [&b".debug_"[..], b".rel.debug_", b".rel.BTF"].iter().any(|prefix| name.starts_with(prefix));
     }
     object.delete_orphan_symbols();
     // LLVM keeps the names of sections in the table of those of symbols, which this writer does not.
-    let names = object.sections.add();
-    (names.name, names.sh_type, names.sh_addralign) = (b".shstrtab"[..].into(), SHT_STRTAB, 1);
-    names.data = SectionData::SectionString;
+    if !object.sections.iter().any(|section| matches!(section.data, SectionData::SectionString)) {
+        let names = object.sections.add();
+        (names.name, names.sh_type, names.sh_addralign) = (b".shstrtab"[..].into(), SHT_STRTAB, 1);
+        names.data = SectionData::SectionString;
+    }
     let mut stripped = Vec::new();
     object.write(&mut stripped)?;
     Ok(fs::write(path, stripped)?)
@@ -72,10 +83,13 @@ fn build_once(features: &[&str]) -> Result<()> {
     fs::create_dir_all(&shared).with_context(|| format!("create {}", shared.display()))?;
     // Where aya-build compiles.
     let link = out.join("aya-build");
-    match symlink(&shared, &link) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(error).with_context(|| format!("link {} to {}", link.display(), shared.display()))
-        }
-        _ => Ok(()),
+    match fs::read_link(&link) {
+        Ok(to) if to == shared => return Ok(()),
+        // Of a tree that was copied or moved.
+        Ok(_) => fs::remove_file(&link)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // A folder, from before there was a link.
+        Err(_) => return Ok(()),
     }
+    symlink(&shared, &link).with_context(|| format!("link {} to {}", link.display(), shared.display()))
 }

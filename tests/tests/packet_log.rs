@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use weir_tests::{Family, Get, Lab, Limits, WeirOptions, WeirProc, config, eventually};
+use weir_tests::{Family, Get, Lab, Limits, WeirOptions, config, eventually};
 
 #[test]
 fn a_build_with_packet_log_tells_each_decision() -> Result<()> {
@@ -46,7 +46,8 @@ fn build() -> Result<PathBuf> {
         ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         Ok(())
     };
-    let (usual, logging) = (WeirProc::binary()?, root.join("target/packet-log/weir"));
+    let target = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), |target| root.join(target));
+    let (usual, logging) = (target.join("debug/weir"), target.join("packet-log/weir"));
     fs::create_dir_all(logging.parent().context("a folder")?)?;
     let built = cargo(&["--features", "packet-log"])
         .and_then(|()| fs::copy(&usual, &logging).context("copy the build aside"));
