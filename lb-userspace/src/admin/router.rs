@@ -60,6 +60,7 @@ pub(super) fn router<O: Operations>(operations: Arc<O>) -> Router {
         .route("/v1/drills", post(drill::<O>))
         .route("/v1/deny", post(deny::<O>))
         .route("/v1/limits", post(limit::<O>))
+        .route_layer(middleware::from_fn(to_its_end))
         .route_layer(middleware::from_fn(operators_only));
     Router::new()
         .route("/v1/status", get(status::<O>))
@@ -94,22 +95,18 @@ async fn operators_only(Extension(peer): Extension<Peer>, request: Request, next
     }
 }
 
-/// Bounds how long a caller waits. What changes something goes on to its end, also where the caller has gone: half of a
-/// reload would be neither config.
+/// Bounds how long a caller waits.
 async fn in_time(request: Request, next: Next) -> Response {
     let limit = REQUEST_TIME.as_secs();
-    if request.method() == Method::GET {
-        let answer = tokio::time::timeout(REQUEST_TIME, next.run(request)).await;
-        let late = |_| failed(format!("the request took longer than {limit} s"));
-        return answer.unwrap_or_else(late);
-    }
-    match tokio::time::timeout(REQUEST_TIME, tokio::spawn(next.run(request))).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(_)) => failed("the request ended in a panic: see the daemon's log".to_owned()),
-        Err(_) => failed(format!(
-            "the request takes longer than {limit} s and goes on: `weir events` and the log tell how it ends"
-        )),
-    }
+    let answer = tokio::time::timeout(REQUEST_TIME, next.run(request)).await;
+    let late = |_| failed(format!("the request took longer than {limit} s; what it changes goes on"));
+    answer.unwrap_or_else(late)
+}
+
+/// Finishes what changes something also where the caller has gone: half of a reload would be neither config.
+async fn to_its_end(request: Request, next: Next) -> Response {
+    let answer = tokio::spawn(next.run(request)).await;
+    answer.unwrap_or_else(|_| failed("the request ended in a panic: see the daemon's log".to_owned()))
 }
 
 fn failed(message: String) -> Response {
