@@ -214,18 +214,13 @@ impl Engine {
         let lists = filters::lists(&config, &self.overlay, &self.lists, Timestamp::now());
         let before = std::mem::replace(&mut self.config, config);
         let lists_before = std::mem::replace(&mut self.lists, lists);
-        let moved = self.network.resolve(&self.config);
+        self.network.resolve(&self.config);
         if let Err(failure) = self.take_over(&before).await {
             (self.config, self.lists) = (before, lists_before);
-            let next_program = next_program::find(&self.instance.pins, self.config.next_program.as_deref());
-            if let Err(error) = next_program.and_then(NextProgram::put) {
-                error!("{error}");
-            }
             self.follow_interfaces();
-            self.follow_hops(moved);
-            let moved = self.network.resolve(&self.config);
-            self.follow_hops(moved);
-            self.network.give_up_ports();
+            self.network.resolve(&self.config);
+            // Next hops may have moved meanwhile, and sockets are open for checks that are not run.
+            self.sync_logged(&Which::All).await;
             return Err(failure);
         }
         self.config_loaded = Timestamp::now();
@@ -254,7 +249,14 @@ impl Engine {
             &self.network,
         )?;
         next_program.put()?;
-        self.follow(&Which::All, Some(prepared), Stored::decided_now()).await.map(drop)
+        let followed = self.follow(&Which::All, Some(prepared), Stored::decided_now()).await;
+        if followed.is_err() {
+            let former = next_program::find(&self.instance.pins, before.next_program.as_deref());
+            if let Err(error) = former.and_then(NextProgram::put) {
+                error!("{error}");
+            }
+        }
+        followed.map(drop)
     }
 
     /// What a request would change. Nothing is changed yet.
@@ -409,6 +411,7 @@ impl Engine {
         self.tell_carriers();
         let changes = self.network.refresh();
         self.follow_hops(changes);
+        self.network.give_up_ports();
         let silent = self.network.newly_silent();
         if !silent.is_empty() {
             self.health.doubt_neighbours(silent);

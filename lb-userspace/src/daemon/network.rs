@@ -128,7 +128,6 @@ impl Network {
     pub(super) fn refresh(&mut self) -> Vec<HopChange> {
         let changes = self.hops.refresh(&self.watch.read(), Instant::now());
         self.follow();
-        self.give_up_ports();
         changes
     }
 

@@ -88,7 +88,7 @@ impl Host for Process {
         let programs = attach::own_programs(&pins);
         // The kernel empties an array of programs that nobody holds, maybe before it has taken the program off that calls
         // them. Absent where a start was cut off.
-        let called = [pins.stages(), pins.map("next_program")].map(MapData::from_pin);
+        let called = [pins.stages(), pins.stages_capture(), pins.map("next_program")].map(MapData::from_pin);
         pins.remove_all().map_err(failed)?;
         attach::wait_until_unloaded(&programs, DETACHING);
         drop(called);
