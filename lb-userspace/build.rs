@@ -78,7 +78,8 @@ fn out_dir() -> Result<PathBuf> {
 fn build_once(features: &[&str]) -> Result<()> {
     let out = out_dir()?;
     // <target directory>/<profile>/build/<package>/out
-    let target = out.ancestors().nth(4).unwrap_or(Path::new("/"));
+    let target =
+        out.ancestors().nth(4).with_context(|| format!("find the target directory of {}", out.display()))?;
     let shared = target.join("bpf-objects").join(if features.is_empty() { "plain" } else { "log" });
     fs::create_dir_all(&shared).with_context(|| format!("create {}", shared.display()))?;
     // Where aya-build compiles.

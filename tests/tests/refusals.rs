@@ -199,7 +199,7 @@ fn a_check_that_cannot_be_run_here_is_refused_and_changes_nothing() -> Result<()
     drop(theirs);
     weir.write_config(&checked_by_bfd(1))?;
     weir.launch()?;
-    ensure!(in_force(&weir)?.1 != before.1, "what was refused is in force now");
+    ensure!(in_force(&weir)?.1 != before.1, "what was refused before is not in force now");
     Ok(())
 }
 

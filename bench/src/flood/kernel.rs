@@ -30,7 +30,7 @@ const KNOWN: Flows = Flows::Same(16);
 /// Packets of known flows in a batch.
 const BATCH: u32 = 1 << 19;
 /// Packets of a flood between two looks at whether it shall end. Many: before and after each run of a program the kernel
-/// waits for a grace period (its dispatcher of XDP programs changes), 60 ms together, in which nothing arrives.
+/// waits for a grace period (its dispatcher of XDP programs changes), tens of milliseconds in which nothing arrives.
 const BURST: u32 = 1 << 21;
 const TX: u32 = 3;
 /// Longest wait for a flood to begin.

@@ -231,16 +231,8 @@ impl Engine {
 
     /// Brings the config into force in place of the one before; first whatever can refuse.
     async fn take_over(&mut self, before: &Config) -> Result<(), Failure> {
-        let wanted = Wanted {
-            config: &self.config,
-            overlay: &self.overlay,
-            lists: &self.lists,
-            network: &self.network,
-            rollouts: &self.rollouts,
-            now: Timestamp::now(),
-        };
         let refused = |error| Failure::new(Code::Failed, format!("{error}; nothing was changed"));
-        let prepared = self.health.prepare(wanted.targets()).await.map_err(refused)?;
+        let prepared = self.health.prepare(self.wanted(Timestamp::now()).targets()).await.map_err(refused)?;
         let next_program = next_program::find(&self.instance.pins, self.config.next_program.as_deref())?;
         self.attachments.attach_added(
             &before.interfaces,
@@ -338,6 +330,12 @@ impl Engine {
         self.follow(which, None, stored).await
     }
 
+    /// Everything that has a say besides detection, at this time.
+    fn wanted(&self, now: Timestamp) -> Wanted<'_> {
+        let Self { config, overlay, lists, network, rollouts, .. } = self;
+        Wanted { config, overlay, lists, network, rollouts, now }
+    }
+
     /// As [`Engine::sync`]; where detection has prepared itself already, with what it prepared.
     async fn follow(
         &mut self,
@@ -348,14 +346,7 @@ impl Engine {
         let now = stored.at;
         let snapshot = self.snapshot(which.clone()).await?;
         let known = snapshot.iter().map(|health| (health.key.clone(), Known::from_health(health))).collect();
-        let wanted = Wanted {
-            config: &self.config,
-            overlay: &self.overlay,
-            lists: &self.lists,
-            network: &self.network,
-            rollouts: &self.rollouts,
-            now,
-        };
+        let wanted = self.wanted(now);
         let views = wanted.views(which, &known, &self.sink.tiers(which));
         let desired = Arc::new(wanted.desired(which, &views, self.applier.applied()));
         let applier = &mut self.applier;
@@ -366,7 +357,7 @@ impl Engine {
                 self.sink.replace(self.applier.slots(), &views, Others::Gone);
                 let prepared = match prepared {
                     Some(prepared) => Ok(prepared),
-                    None => self.health.prepare(wanted.targets()).await,
+                    None => self.health.prepare(self.wanted(now).targets()).await,
                 };
                 let prepared = prepared.map_err(|error| detection_failed(&error))?;
                 self.health.update(prepared).await.map_err(|error| detection_failed(&error))?;
@@ -374,7 +365,8 @@ impl Engine {
             Which::Pools(_) => self.sink.replace(self.applier.slots(), &views, Others::Unchanged),
         }
         stored.rest();
-        let state = wanted.state(which, &known, &self.sink.tiers(which), &self.attachments.interfaces());
+        let state =
+            self.wanted(now).state(which, &known, &self.sink.tiers(which), &self.attachments.interfaces());
         self.journal.settle(which, state, &stored);
         if *which == Which::All {
             self.network.give_up_ports();
