@@ -21,6 +21,8 @@ pub(crate) struct Steps {
     broken: Vec<&'static str>,
     /// What was missing for groups of tests that were not even started.
     not_started: Vec<String>,
+    /// Tests that failed, and passed when they were repeated.
+    flaky: Vec<String>,
 }
 
 /// Counts of tests.
@@ -32,7 +34,12 @@ struct Tally {
     ignored: u64,
     /// The missing capability of each test that skipped itself.
     skipped: Vec<String>,
+    /// The failed tests' names.
+    failures: Vec<String>,
 }
+
+/// More failed tests than this are no accident of the machine, and are not repeated.
+const MOST_REPEATED: usize = 4;
 
 impl Steps {
     /// Runs `command` and passes its output on. A failure is noted, and the run goes on.
@@ -40,26 +47,32 @@ impl Steps {
     /// # Errors
     /// When the command cannot be started.
     pub(crate) fn run(&mut self, name: &'static str, command: &mut Command) -> Result<()> {
-        println!("\n== {name}: {}", process::shell_line(command));
-        let started = Instant::now();
-        if std::io::stdout().is_terminal() {
-            command.env("CARGO_TERM_COLOR", "always");
+        let (success, tally) = execute(name, command)?;
+        self.note(name, success, tally);
+        Ok(())
+    }
+
+    /// As [`Steps::run`], for tests that a busy machine can make fail: the few that do are repeated, alone, by the command
+    /// that `repeat` makes of their names. What fails again has failed; what passes is named at the end.
+    ///
+    /// # Errors
+    /// As for [`Steps::run`].
+    pub(crate) fn run_repeating(
+        &mut self,
+        name: &'static str,
+        command: &mut Command,
+        repeat: impl FnOnce(&[String]) -> Command,
+    ) -> Result<()> {
+        let (success, tally) = execute(name, command)?;
+        let accident = 1..=MOST_REPEATED;
+        if success || !accident.contains(&tally.failures.len()) || tally.failed != tally.failures.len() as u64
+        {
+            self.note(name, success, tally);
+            return Ok(());
         }
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("run {}", process::shell_line(command)))?;
-        let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
-        let tally = Mutex::new(Tally::default());
-        thread::scope(|scope| {
-            scope.spawn(|| pass_on(stderr, std::io::stdout(), &tally));
-            pass_on(stdout, std::io::stdout(), &tally);
-        });
-        let status = child.wait()?;
-        let tally = tally.into_inner().expect("readers end without panic");
-        println!("== {name}: {} ({:.1} s)", tally.verdict(status.success()), started.elapsed().as_secs_f64());
-        self.note(name, status.success(), tally);
+        println!("\nfailed, so repeated: {}", tally.failures.join(", "));
+        let (success, again) = execute(name, &mut repeat(&tally.failures))?;
+        self.note_repeated(name, success, tally, again);
         Ok(())
     }
 
@@ -117,9 +130,20 @@ impl Steps {
         self.tally.add(tally);
     }
 
+    /// Takes the repetition of a step's failed tests into the account: a test that was not found again has failed.
+    fn note_repeated(&mut self, name: &'static str, success: bool, first: Tally, again: Tally) {
+        let passed = if success { again.passed.min(first.failed) } else { 0 };
+        if passed == first.failed {
+            self.flaky.extend(first.failures.iter().cloned());
+            self.note(name, true, Tally { failed: 0, passed: first.passed + passed, ..first });
+        } else {
+            self.note(name, false, first);
+        }
+    }
+
     fn close(self, closing: Closing) -> Result<()> {
         println!();
-        let Tally { passed, failed, ignored, skipped } = self.tally;
+        let Tally { passed, failed, ignored, skipped, .. } = self.tally;
         let passed = passed.saturating_sub(skipped.len() as u64);
         let skipped = [skipped, self.not_started].concat();
         for capability in &skipped {
@@ -130,6 +154,9 @@ impl Steps {
         }
         for name in &self.broken {
             println!("failed step: {name}");
+        }
+        for name in &self.flaky {
+            println!("failed once and passed when repeated: {name}");
         }
         let mut failed = failed + self.broken.len() as u64;
         let mut skips = String::new();
@@ -160,18 +187,46 @@ enum Closing {
     Sum,
 }
 
+/// Runs a command and passes its output on; whether it succeeded, and what it counted.
+fn execute(name: &str, command: &mut Command) -> Result<(bool, Tally)> {
+    println!("\n== {name}: {}", process::shell_line(command));
+    let started = Instant::now();
+    if std::io::stdout().is_terminal() {
+        command.env("CARGO_TERM_COLOR", "always");
+    }
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("run {}", process::shell_line(command)))?;
+    let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let tally = Mutex::new(Tally::default());
+    thread::scope(|scope| {
+        scope.spawn(|| pass_on(stderr, std::io::stdout(), &tally));
+        pass_on(stdout, std::io::stdout(), &tally);
+    });
+    let success = child.wait()?.success();
+    let tally = tally.into_inner().expect("readers end without panic");
+    println!("== {name}: {} ({:.1} s)", tally.verdict(success), started.elapsed().as_secs_f64());
+    Ok((success, tally))
+}
+
 impl Tally {
     fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.ignored += other.ignored;
         self.skipped.extend(other.skipped);
+        self.failures.extend(other.failures);
     }
 
     /// Takes in one line of a test run's output.
     fn read(&mut self, line: &str) {
         if let Some((_, capability)) = line.split_once("SKIPPED: ") {
             self.skipped.push(capability.trim().into());
+        }
+        if let Some(test) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.failures.push(test.into());
         }
         if let Some(counts) = line.strip_prefix("test result: ") {
             for part in counts.split(['.', ';']) {
@@ -228,7 +283,27 @@ mod tests {
         );
         tally.read("test flows::a_flow_keeps_its_backend ... ok");
         tally.read("test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
-        assert_eq!(tally, Tally { passed: 7, failed: 2, ignored: 1, skipped: vec![] });
+        assert_eq!(tally, Tally { passed: 7, failed: 2, ignored: 1, ..Tally::default() });
+    }
+
+    #[test]
+    fn a_failed_test_that_passes_when_repeated_is_a_passed_one_with_a_name() {
+        let read = |lines: [&str; 2]| {
+            let mut tally = Tally::default();
+            lines.iter().for_each(|line| tally.read(line));
+            tally
+        };
+        let failed =
+            || read(["test drain::ends ... FAILED", "test result: FAILED. 4 passed; 1 failed; 0 ignored"]);
+        let passed = read(["test drain::ends ... ok", "test result: ok. 1 passed; 0 failed; 0 ignored"]);
+        let mut steps = Steps::default();
+        steps.note_repeated("lab tests", true, failed(), passed);
+        assert_eq!((steps.tally.passed, steps.tally.failed, steps.flaky.len()), (5, 0, 1));
+        steps.note_repeated("lab tests", false, failed(), failed());
+        assert_eq!((steps.tally.passed, steps.tally.failed, steps.flaky.len()), (9, 1, 1));
+        // A repetition that finds no test proves nothing.
+        steps.note_repeated("lab tests", true, failed(), Tally::default());
+        assert_eq!((steps.tally.failed, steps.flaky.len()), (2, 1));
     }
 
     #[test]

@@ -60,7 +60,16 @@ fn unit(steps: &mut Steps, filter: Option<&str>) -> Result<()> {
         cargo.args(UNIT_PACKAGES).args(kinds).args(filter).args(["--", "--show-output"]);
         cargo
     };
-    steps.run("unit tests", &mut tests(&["--lib", "--bins", "--tests"]))?;
+    let kinds = ["--lib", "--bins", "--tests"];
+    steps.run_repeating("unit tests", &mut tests(&kinds), |names| {
+        let mut cargo = cargo_test();
+        cargo
+            .args(UNIT_PACKAGES)
+            .args(kinds)
+            .args(["--", "--exact", "--show-output", "--test-threads=1"])
+            .args(names);
+        cargo
+    })?;
     if filter.is_none() {
         steps.run(
             "documentation tests",
@@ -91,9 +100,19 @@ fn lab(steps: &mut Steps, filter: Option<&str>) -> Result<()> {
     }
     steps.run("build", process::cargo().args(["build", "--package", "lb-userspace"]))?;
     // One at a time: they share the machine's cores, and some measure milliseconds.
-    let mut cargo = cargo_test();
-    cargo.args(["--package", "weir-tests"]).args(filter).args(["--", "--test-threads=1", "--show-output"]);
-    steps.run("lab tests", &mut cargo)?;
+    let tests = |filter: Option<&str>, names: &[String]| {
+        let mut cargo = cargo_test();
+        cargo.args(["--package", "weir-tests"]).args(filter).args([
+            "--",
+            "--test-threads=1",
+            "--show-output",
+        ]);
+        if !names.is_empty() {
+            cargo.arg("--exact").args(names);
+        }
+        cargo
+    };
+    steps.run_repeating("lab tests", &mut tests(filter, &[]), |names| tests(None, names))?;
     if filter.is_none() {
         steps.run("regression gate", &mut bench::command(&["gate".into()]))?;
     }
