@@ -18,9 +18,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{
     gate::{Gate, Passage, Witness, monotonic},
     host::Host,
-    nginx::{Access, Nginx},
     plan::{Addresses, Family},
     process::Process,
+    web::{Access, WebServer},
     weir::WeirProc,
 };
 
@@ -37,7 +37,7 @@ pub enum Attachment {
 pub struct Backend {
     host: Host,
     attachment: Attachment,
-    nginx: Nginx,
+    web: WebServer,
     process: Mutex<Option<Process>>,
     gate: Gate,
     decap: Decap,
@@ -55,13 +55,13 @@ impl Backend {
     pub(crate) fn new(
         host: Host,
         attachment: Attachment,
-        nginx: Nginx,
+        web: WebServer,
         gate: Gate,
         bpffs: PathBuf,
         vips: &[Addresses],
     ) -> Result<Self> {
         let decap = Decap::new(&host, bpffs, vips)?;
-        Ok(Self { host, attachment, nginx, process: Mutex::new(None), gate, decap })
+        Ok(Self { host, attachment, web, process: Mutex::new(None), gate, decap })
     }
 
     /// How weir reaches it.
@@ -83,7 +83,7 @@ impl Backend {
     pub(crate) fn launch(&self) -> Result<()> {
         let mut process = self.process();
         if process.is_none() {
-            *process = Some(self.nginx.start(&self.host)?);
+            *process = Some(self.web.start(&self.host)?);
         }
         Ok(())
     }
@@ -91,7 +91,7 @@ impl Backend {
     pub(crate) fn wait_ready(&self) -> Result<()> {
         let mut process = self.process();
         let process = process.as_mut().with_context(|| format!("{} was not started", self.name()))?;
-        self.nginx.wait_ready(&self.host, process)
+        self.web.wait_ready(&self.host, process)
     }
 
     /// Kills the web server's processes at once (SIGKILL): the host lives on and refuses connections.
@@ -165,12 +165,12 @@ impl Backend {
 
     /// Lets `/healthz` answer with status 500 from the next request on; all else is served as before.
     pub fn sicken(&self) -> Result<()> {
-        self.nginx.sicken()
+        self.web.sicken()
     }
 
     /// Ends the sickness.
     pub fn heal(&self) -> Result<()> {
-        self.nginx.heal()
+        self.web.heal()
     }
 
     /// What its switch port sent to it for a VIP, also while frozen.
@@ -203,7 +203,7 @@ impl Backend {
 
     /// The requests answered so far. Entries are written when the answer is complete.
     pub fn access_log(&self) -> Result<Vec<Access>> {
-        self.nginx.log()
+        self.web.log()
     }
 }
 

@@ -11,10 +11,10 @@ use crate::{
     gate::Gates,
     host::Host,
     lab::Lab,
-    nginx::{Nginx, Web},
     plan::{self, Addresses, BEHIND_GATEWAY, CLIENTS, DIRECT, FRONT, GATEWAY, ROUTED, UPLINK, VIPS},
     process::Spawner,
     topology::{End, Topology, complete_checksums},
+    web::{Web, WebServer},
 };
 
 /// What a lab consists of.
@@ -162,9 +162,9 @@ impl LabBuilder {
                 Attachment::Direct => edge_gates.gate(name)?,
                 Attachment::Routed => router_gates.gate(name)?,
             };
-            let nginx = Nginx::new(claim.directory().join(name), name, &self.web, &big)?;
+            let web = WebServer::new(claim.directory().join(name), name, &self.web, &big)?;
             let bpffs = claim.bpffs().join(format!("decap-{name}"));
-            Backend::new(host(name, vec![*address]), *attachment, nginx, gate, bpffs, &vips)
+            Backend::new(host(name, vec![*address]), *attachment, web, gate, bpffs, &vips)
         };
         // The verifier checks one program for each backend: that takes most of the set-up time.
         let backends = thread::scope(|scope| {

@@ -51,10 +51,11 @@ fn downloads(lab: &Lab) -> Result<Downloads> {
     let get = |index: usize| {
         let vip = SocketAddr::new(lab.vip().of(Family::BOTH[index % 2]), 80);
         let source = any_port(lab.client().addresses()[0], vip);
-        Get::new(vip).path("/big").from(source).timeout(Duration::from_secs(10))
+        // Servers wait twice as long for each further packet that is lost while there is no weir.
+        Get::new(vip).path("/big").from(source).timeout(Duration::from_secs(60))
     };
     let downloads = Downloads::start_slow(lab.client(), (0..DOWNLOADS).map(get).collect());
-    downloads.wait_started(Duration::from_secs(10))?;
+    downloads.wait_started(Duration::from_secs(30))?;
     Ok(downloads)
 }
 
@@ -81,7 +82,7 @@ fn counters(weir: &WeirProc) -> Result<Value> {
 
 fn all_whole(downloads: Downloads) -> Result<()> {
     downloads.hurry();
-    let ended = downloads.finish(Duration::from_secs(30))?;
+    let ended = downloads.finish(Duration::from_secs(90))?;
     let broken: Vec<_> = ended.iter().filter(|download| download.broken()).collect();
     let whole = ended.iter().filter(|d| matches!(d.end, Some(Ok(()))) && d.received == BYTES).count();
     assert_eq!(whole, DOWNLOADS, "{broken:?}");

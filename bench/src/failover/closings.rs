@@ -6,7 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where the kernel's traces are, each in a folder of its own.
+use rustix::mount::{MountFlags, mount};
+
+/// Where the kernel's traces belong.
+const TRACING: &str = "/sys/kernel/tracing";
+/// Where they are, each in a folder of its own.
 const INSTANCES: &str = "/sys/kernel/tracing/instances";
 /// IPv4, from LISTEN to CLOSE.
 const CLOSED: &str = "family==2 && oldstate==10 && newstate==7";
@@ -19,6 +23,10 @@ pub(super) struct Closings {
 impl Closings {
     /// Starts the trace for a port; `None`, and a word about it, where the kernel offers none.
     pub(super) fn watch(port: u16) -> Option<Self> {
+        if !Path::new(INSTANCES).exists() {
+            // What stays wrong is told below.
+            let _ = mount("tracefs", TRACING, "tracefs", MountFlags::empty(), None);
+        }
         let folder = Path::new(INSTANCES).join(format!("weir-bench-{}", std::process::id()));
         let event = folder.join("events/sock/inet_sock_set_state");
         let started = fs::create_dir(&folder)

@@ -25,7 +25,7 @@ use anyhow::{Context as _, Result, bail};
 use ledger::Ledger;
 use rows::{MATCHES, Match};
 
-/// Measures how fast failed backends leave. Needs root, nginx and haproxy.
+/// Measures how fast failed backends leave. Needs root, nginx, lighttpd and haproxy.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Undisturbed trials of each row.

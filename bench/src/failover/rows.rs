@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use weir_tests::Program;
+
 /// How a backend fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// SIGKILL of the web server; the host lives on.
-    Killed,
+    /// SIGKILL of the web server, of this program; the host lives on.
+    Killed(Program),
     /// No frame reaches the host and none leaves it; no link goes down.
     Frozen,
     /// SIGSTOP of the web server: its kernel accepts, nobody answers.
@@ -23,7 +25,8 @@ impl Fault {
     /// For people.
     pub(super) fn text(self) -> &'static str {
         match self {
-            Self::Killed => "process killed",
+            Self::Killed(Program::Nginx) => "process killed (nginx)",
+            Self::Killed(Program::Lighttpd) => "process killed (lighttpd)",
             Self::Frozen => "host frozen or cut off behind a switch",
             Self::Hung => "server hung (accepts, never answers)",
             Self::Severed => "tunnel broken, host alive",
@@ -88,7 +91,7 @@ impl Match {
     pub(super) fn mode(&self) -> &'static str {
         match self.fault {
             Fault::Severed | Fault::LinkDown => "ipip",
-            Fault::Killed | Fault::Frozen | Fault::Hung | Fault::Lossy => "dsr-l2",
+            Fault::Killed(_) | Fault::Frozen | Fault::Hung | Fault::Lossy => "dsr-l2",
         }
     }
 
@@ -115,8 +118,31 @@ const fn haproxy(id: &'static str, signal: &'static str, interval_ms: u32) -> Ha
 }
 
 const fn killed(weir: Weir, haproxy: Option<Haproxy>, interval_ms: u64) -> Match {
-    Match { fault: Fault::Killed, weir, haproxy, interval: ms(interval_ms) }
+    Match { fault: Fault::Killed(Program::Nginx), weir, haproxy, interval: ms(interval_ms) }
 }
+
+/// The same with a server that dies faster.
+const fn light(weir: Weir, haproxy: Option<Haproxy>, interval_ms: u64) -> Match {
+    Match { fault: Fault::Killed(Program::Lighttpd), ..killed(weir, haproxy, interval_ms) }
+}
+
+/// A row of connects, whole or half, at an interval of milliseconds; the first refusal is a failure.
+macro_rules! connects {
+    ($id:literal, $kind:literal, $ms:literal, $goal:expr) => {
+        weir(
+            concat!($id, "-", $kind, "-", $ms, "ms"),
+            concat!($kind, " every ", $ms, " ms, fall 1"),
+            concat!("type = \"", $kind, "\"\ninterval = \"", $ms, "ms\"\ntimeout = \"10ms\"\nfall = 1"),
+            $goal,
+        )
+    };
+}
+
+const TRIPWIRE: &str = "type = \"tripwire\"\ninterval = \"10ms\"";
+const OBSERVE: Haproxy = Haproxy {
+    words: "observe layer4 error-limit 1 on-error mark-down",
+    ..haproxy("killed-haproxy-observe", "tcp every 5 ms, and `observe layer4` on its connections", 5)
+};
 
 const fn frozen(weir: Weir, haproxy: Option<Haproxy>, interval_ms: u64) -> Match {
     Match { fault: Fault::Frozen, ..killed(weir, haproxy, interval_ms) }
@@ -124,75 +150,42 @@ const fn frozen(weir: Weir, haproxy: Option<Haproxy>, interval_ms: u64) -> Match
 
 /// Everything, in the order of the table.
 pub(super) const MATCHES: &[Match] = &[
+    killed(weir("killed-tripwire", "tripwire", TRIPWIRE, goal(0.5, 3.0)), Some(OBSERVE), 5),
+    killed(Weir { decision: Some("decision"), ..connects!("killed", "syn", 1, goal(0.7, 3.0)) }, None, 1),
+    killed(connects!("killed", "syn", 2, goal(1.5, 4.0)), None, 2),
+    killed(connects!("killed", "syn", 5, goal(3.0, 7.0)), None, 5),
     killed(
-        weir("killed-tripwire", "tripwire", "type = \"tripwire\"\ninterval = \"10ms\"", goal(0.5, 3.0)),
-        Some(Haproxy {
-            words: "observe layer4 error-limit 1 on-error mark-down",
-            ..haproxy("killed-haproxy-observe", "tcp every 5 ms, and `observe layer4` on its connections", 5)
-        }),
-        5,
-    ),
-    killed(
-        Weir {
-            decision: Some("decision"),
-            ..weir(
-                "killed-syn-1ms",
-                "syn every 1 ms, fall 1",
-                "type = \"syn\"\ninterval = \"1ms\"\ntimeout = \"10ms\"\nfall = 1",
-                goal(0.7, 3.0),
-            )
-        },
-        None,
-        1,
-    ),
-    killed(
-        weir(
-            "killed-syn-2ms",
-            "syn every 2 ms, fall 1",
-            "type = \"syn\"\ninterval = \"2ms\"\ntimeout = \"10ms\"\nfall = 1",
-            goal(1.5, 4.0),
-        ),
-        None,
-        2,
-    ),
-    killed(
-        weir(
-            "killed-syn-5ms",
-            "syn every 5 ms, fall 1",
-            "type = \"syn\"\ninterval = \"5ms\"\ntimeout = \"10ms\"\nfall = 1",
-            goal(3.0, 7.0),
-        ),
-        None,
-        5,
-    ),
-    killed(
-        weir(
-            "killed-tcp-1ms",
-            "tcp every 1 ms, fall 1",
-            "type = \"tcp\"\ninterval = \"1ms\"\ntimeout = \"10ms\"\nfall = 1",
-            goal(0.7, 3.0),
-        ),
+        connects!("killed", "tcp", 1, goal(0.7, 3.0)),
         Some(haproxy("killed-haproxy-1ms", "tcp every 1 ms, fall 1", 1)),
         1,
     ),
     killed(
-        weir(
-            "killed-tcp-2ms",
-            "tcp every 2 ms, fall 1",
-            "type = \"tcp\"\ninterval = \"2ms\"\ntimeout = \"10ms\"\nfall = 1",
-            goal(1.5, 4.0),
-        ),
+        connects!("killed", "tcp", 2, goal(1.5, 4.0)),
         Some(haproxy("killed-haproxy-2ms", "tcp every 2 ms, fall 1", 2)),
         2,
     ),
     killed(
-        weir(
-            "killed-tcp-5ms",
-            "tcp every 5 ms, fall 1",
-            "type = \"tcp\"\ninterval = \"5ms\"\ntimeout = \"10ms\"\nfall = 1",
-            goal(3.0, 7.0),
-        ),
+        connects!("killed", "tcp", 5, goal(3.0, 7.0)),
         Some(haproxy("killed-haproxy-5ms", "tcp every 5 ms, fall 1", 5)),
+        5,
+    ),
+    light(weir("light-tripwire", "tripwire", TRIPWIRE, goal(0.5, 3.0)), None, 5),
+    light(connects!("light", "syn", 1, goal(0.7, 3.0)), None, 1),
+    light(connects!("light", "syn", 2, goal(1.5, 4.0)), None, 2),
+    light(connects!("light", "syn", 5, goal(3.0, 7.0)), None, 5),
+    light(
+        connects!("light", "tcp", 1, goal(0.7, 3.0)),
+        Some(haproxy("light-haproxy-1ms", "tcp every 1 ms, fall 1", 1)),
+        1,
+    ),
+    light(
+        connects!("light", "tcp", 2, goal(1.5, 4.0)),
+        Some(haproxy("light-haproxy-2ms", "tcp every 2 ms, fall 1", 2)),
+        2,
+    ),
+    light(
+        connects!("light", "tcp", 5, goal(3.0, 7.0)),
+        Some(haproxy("light-haproxy-5ms", "tcp every 5 ms, fall 1", 5)),
         5,
     ),
     frozen(

@@ -42,7 +42,7 @@ pub(super) fn play(one: &Match, trials: usize, gap: Duration) -> Result<Vec<Row>
     match one.fault {
         Fault::LinkDown => return link::play(one, trials, gap),
         Fault::Lossy => return passive::play(one, trials),
-        Fault::Killed | Fault::Frozen | Fault::Hung | Fault::Severed => {}
+        Fault::Killed(_) | Fault::Frozen | Fault::Hung | Fault::Severed => {}
     }
     let stage = Stage::set(one, gap)?;
     let mut weirs = Takes::default();
@@ -90,11 +90,16 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     fn set(one: &'a Match, gap: Duration) -> Result<Self> {
+        let killed = match one.fault {
+            Fault::Killed(program) => Some(program),
+            _ => None,
+        };
         let web = Web {
             ports: vec![PORT, weir_tests::RELAYED_PORT],
             scheduling: Scheduling::Realtime,
             // A server of several processes dies when the last of them does.
-            workers: if one.fault == Fault::Killed { 0 } else { 1 },
+            workers: if killed.is_some() { 0 } else { 1 },
+            program: killed.unwrap_or_default(),
             ..Web::default()
         };
         let lab = Lab::builder().direct(BACKENDS).web(web).start()?;
@@ -113,7 +118,7 @@ impl<'a> Stage<'a> {
                 Some((relay, load))
             }
         };
-        let closings = (one.fault == Fault::Killed).then(|| Closings::watch(PORT)).flatten();
+        let closings = killed.and_then(|_| Closings::watch(PORT));
         Ok(Self { one, weir, syns, relay, closings, gap, lab })
     }
 
@@ -217,7 +222,7 @@ impl<'a> Stage<'a> {
 
     fn fail(&self, backend: &Backend) -> Result<Duration> {
         match self.one.fault {
-            Fault::Killed => Ok(backend.kill()),
+            Fault::Killed(_) => Ok(backend.kill()),
             Fault::Frozen => backend.freeze(),
             Fault::Hung => backend.hang(),
             Fault::Severed => backend.sever(),
@@ -227,7 +232,7 @@ impl<'a> Stage<'a> {
 
     fn mend(&self, backend: &Backend) -> Result<()> {
         match self.one.fault {
-            Fault::Killed => backend.start(),
+            Fault::Killed(_) => backend.start(),
             Fault::Frozen | Fault::Severed => backend.thaw(),
             Fault::Hung => backend.go_on(),
             Fault::LinkDown | Fault::Lossy => Ok(()),

@@ -10,8 +10,8 @@ use super::quic;
 use crate::flow::{self, Class, Code, Continuation, FlowKey, Meta, NewFlows, continuation};
 use crate::forward::Inner;
 use crate::layout::{
-    Backend, BackendState, Bucket, ForwardWord, HandshakeStep, HotWord, Load, OnDown, Pool, Scheduler, Service,
-    TimeoutsWord, Way,
+    Backend, BackendState, Bucket, ForwardWord, HandshakeStep, HotWord, Load, OnDown, Pool, Scheduler,
+    Service, TimeoutsWord, Way,
 };
 use crate::reason::Reason;
 use crate::select::{self, Request, Selected};

@@ -93,6 +93,7 @@ impl Installer {
         let daemons = packages.iter().filter_map(|package| match package.as_str() {
             "nginx-light" => Some("nginx"),
             "haproxy" => Some("haproxy"),
+            "lighttpd" => Some("lighttpd"),
             _ => None,
         });
         let daemons: Vec<&str> = daemons.collect();

@@ -1,4 +1,4 @@
-//! nginx on a backend: its configuration, its start and its access log.
+//! The web server of a backend: its configuration, its start and its access log.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -16,7 +16,7 @@ use rustix::process::Signal;
 
 use crate::{host::Host, plan::Family, process::Process};
 
-/// How long nginx may take until it accepts connections.
+/// How long a server may take until it accepts connections.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// While a file of this name is there, `/healthz` answers with status 500.
@@ -39,6 +39,18 @@ pub struct Web {
     pub workers: u8,
     /// How long a server holds a connection that says nothing.
     pub patience: Duration,
+    /// The program.
+    pub program: Program,
+}
+
+/// A web server's program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Program {
+    /// Serves everything that is said here.
+    #[default]
+    Nginx,
+    /// One process with little memory to give back, so that it dies fast; it accepts and answers 404.
+    Lighttpd,
 }
 
 /// How a program is scheduled.
@@ -63,6 +75,7 @@ impl Default for Web {
             scheduling: Scheduling::Ordinary,
             workers: 1,
             patience: Duration::from_secs(60),
+            program: Program::Nginx,
         }
     }
 }
@@ -86,46 +99,59 @@ pub struct Access {
     pub path: String,
 }
 
-/// nginx's files on one backend.
+/// The server's files on one backend.
 #[derive(Debug)]
-pub(crate) struct Nginx {
+pub(crate) struct WebServer {
     directory: PathBuf,
     ports: Vec<u16>,
     scheduling: Scheduling,
+    program: Program,
 }
 
-impl Nginx {
+impl WebServer {
     /// Writes the configuration into a directory of the backend's own; `big` is the file behind `/big`.
     pub(crate) fn new(directory: PathBuf, backend: &str, web: &Web, big: &Path) -> Result<Self> {
         fs::create_dir_all(&directory)?;
-        fs::write(directory.join("nginx.conf"), configuration(&directory, backend, web, big))?;
-        Ok(Self { directory, ports: web.ports.clone(), scheduling: web.scheduling })
+        let text = match web.program {
+            Program::Nginx => configuration(&directory, backend, web, big),
+            Program::Lighttpd => small_configuration(&directory, web),
+        };
+        fs::write(directory.join("web.conf"), text)?;
+        Ok(Self { directory, ports: web.ports.clone(), scheduling: web.scheduling, program: web.program })
     }
 
-    /// Starts nginx without waiting for it.
+    /// Starts the server without waiting for it.
     pub(crate) fn start(&self, host: &Host) -> Result<Process> {
         let file = |name: &str| self.directory.join(name);
+        let name = match self.program {
+            Program::Nginx => "nginx",
+            Program::Lighttpd => "lighttpd",
+        };
         let mut command = match self.scheduling {
-            Scheduling::Ordinary => Command::new("nginx"),
+            Scheduling::Ordinary => Command::new(name),
             Scheduling::Realtime => {
                 let mut command = Command::new("chrt");
-                command.args(["--fifo", "1", "nginx"]);
+                command.args(["--fifo", "1", name]);
                 command
             }
         };
-        command
-            .arg("-e")
-            .arg(file("error.log"))
-            .arg("-c")
-            .arg(file("nginx.conf"))
-            .arg("-p")
-            .arg(&self.directory);
+        match self.program {
+            Program::Nginx => command
+                .arg("-e")
+                .arg(file("error.log"))
+                .arg("-c")
+                .arg(file("web.conf"))
+                .arg("-p")
+                .arg(&self.directory),
+            Program::Lighttpd => command.arg("-D").arg("-f").arg(file("web.conf")),
+        };
         command.stdout(fs::File::create(file("stdout.log"))?).stderr(fs::File::create(file("stderr.log"))?);
         // On SIGTERM the master ends its workers too; on SIGKILL they would stay.
-        host.spawn_with(command, Signal::TERM).context("is nginx installed? `cargo xtask setup` does it")
+        host.spawn_with(command, Signal::TERM)
+            .with_context(|| format!("is {name} installed? `cargo xtask setup` does it"))
     }
 
-    /// Waits until nginx accepts connections on every port of the host's own addresses.
+    /// Waits until the server accepts connections on every port of the host's own addresses.
     pub(crate) fn wait_ready(&self, host: &Host, process: &mut Process) -> Result<()> {
         let deadline = Instant::now() + START_LIMIT;
         for family in Family::BOTH {
@@ -133,7 +159,7 @@ impl Nginx {
                 let socket = host.socket(family, *port);
                 while host.run(|| TcpStream::connect_timeout(&socket, Duration::from_millis(200))).is_err() {
                     if process.exited().is_some() || Instant::now() > deadline {
-                        bail!("nginx does not answer on {socket}: {}", self.errors());
+                        bail!("the web server does not answer on {socket}: {}", self.errors());
                     }
                     thread::sleep(Duration::from_millis(2));
                 }
@@ -211,6 +237,24 @@ http {{
         connections = if web.workers == 0 { 512 } else { 4096 },
         patience = web.patience.as_secs(),
     )
+}
+
+/// lighttpd's: the same ports, and nothing to serve.
+fn small_configuration(directory: &Path, web: &Web) -> String {
+    let at = directory.display();
+    let mut text = format!(
+        "server.document-root = \"{at}\"\nserver.errorlog = \"{at}/error.log\"\nserver.max-connections = 512\n\
+         server.listen-backlog = 4096\n"
+    );
+    for (number, port) in web.ports.iter().enumerate() {
+        if number == 0 {
+            let _ = writeln!(text, "server.bind = \"0.0.0.0\"\nserver.port = {port}");
+        } else {
+            let _ = writeln!(text, "$SERVER[\"socket\"] == \"0.0.0.0:{port}\" {{}}");
+        }
+        let _ = writeln!(text, "$SERVER[\"socket\"] == \"[::]:{port}\" {{}}");
+    }
+    text
 }
 
 fn parse(line: &str) -> Option<Access> {
