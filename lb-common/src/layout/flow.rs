@@ -28,13 +28,6 @@ pub struct Bucket<const W: usize> {
 const _: () = assert!(core::mem::size_of::<Bucket<1>>() == 64 && core::mem::size_of::<Bucket<3>>() == 128);
 
 impl<const W: usize> Bucket<W> {
-    /// Begins to read it, and does not wait: what comes next runs while the line is on its way.
-    #[inline(always)]
-    pub fn fetch(&self) {
-        let [way, ..] = &self.ways;
-        let _ = way.binding.get();
-    }
-
     /// A bucket of empty ways.
     #[must_use]
     pub fn empty() -> Self {
