@@ -60,16 +60,7 @@ fn unit(steps: &mut Steps, filter: Option<&str>) -> Result<()> {
         cargo.args(UNIT_PACKAGES).args(kinds).args(filter).args(["--", "--show-output"]);
         cargo
     };
-    let kinds = ["--lib", "--bins", "--tests"];
-    steps.run_repeating("unit tests", &mut tests(&kinds), |names| {
-        let mut cargo = cargo_test();
-        cargo
-            .args(UNIT_PACKAGES)
-            .args(kinds)
-            .args(["--", "--exact", "--show-output", "--test-threads=1"])
-            .args(names);
-        cargo
-    })?;
+    steps.run("unit tests", &mut tests(&["--lib", "--bins", "--tests"]))?;
     if filter.is_none() {
         steps.run(
             "documentation tests",
