@@ -6,9 +6,13 @@
 //! [`SharedU64::exchange`], which orders what comes before and after it.
 
 #[cfg(all(not(target_arch = "bpf"), not(loom)))]
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicU8, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed,
+};
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+use loom::sync::atomic::{
+    AtomicU8, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed,
+};
 
 macro_rules! shared_word {
     ($(#[$doc:meta])* $name:ident, $int:ty, $atomic:ident) => {
@@ -89,6 +93,12 @@ macro_rules! shared_word {
 }
 
 shared_word!(
+    /// A shared byte.
+    SharedU8,
+    u8,
+    AtomicU8
+);
+shared_word!(
     /// A shared 32-bit word, native byte order.
     SharedU32,
     u32,
@@ -100,6 +110,15 @@ shared_word!(
     u64,
     AtomicU64
 );
+
+#[cfg(not(target_arch = "bpf"))]
+impl SharedU8 {
+    /// Replaces `old` by `new` where the byte is `old`; whether it was.
+    #[must_use]
+    pub fn exchange(&self, old: u8, new: u8) -> bool {
+        self.0.compare_exchange(old, new, AcqRel, Acquire).is_ok()
+    }
+}
 
 impl SharedU64 {
     /// Replaces `old` by `new`; whether the word was `old`. Of several at once that name the same `old` one succeeds.

@@ -3,8 +3,8 @@
 use crate::forward::Egress;
 use crate::layout::{
     Backend, Bucket, Charged, FilterLine, FragmentLine, Geometry, HandshakeStep, IndexLine, Limit, Limited,
-    Listed, Load, MaglevLine, NatAddress, NatLine, NatPort, NextHop, Pool, RangeLine, Scratch, ServerIds,
-    Service, SourceLine, Vip, VipLineV6,
+    Listed, Load, MaglevLine, NatAddress, NatLine, NatPort, NextHop, OverflowLine, Pool, RangeLine, Scratch,
+    ServerIds, Service, SourceLine, Vip, VipLineV6,
 };
 use crate::packet::{NoHeadroom, NoTxPort, Packet, TooShort};
 use crate::pipeline::Outcome;
@@ -116,6 +116,8 @@ pub struct Slices<'a> {
     pub next_hops: &'a [NextHop],
     pub flows_v4: &'a [Bucket<1>],
     pub flows_v6: &'a [Bucket<3>],
+    pub overflow_v4: &'a [OverflowLine],
+    pub overflow_v6: &'a [OverflowLine],
     pub fragments: &'a [FragmentLine],
     pub filters: &'a [FilterLine],
     pub limits: &'a [Limit],
@@ -141,6 +143,8 @@ impl Slices<'_> {
         next_hops: &[],
         flows_v4: &[],
         flows_v6: &[],
+        overflow_v4: &[],
+        overflow_v6: &[],
         fragments: &[],
         servers: &[],
         server_ids: &[],
@@ -280,6 +284,8 @@ impl Tables for Memory<'_> {
         next_hop: NextHop = next_hops;
         flows_v4: Bucket<1> = flows_v4;
         flows_v6: Bucket<3> = flows_v6;
+        overflow_v4: OverflowLine = overflow_v4;
+        overflow_v6: OverflowLine = overflow_v6;
         fragments: FragmentLine = fragments;
         filter_line: FilterLine = filters;
         limit: Limit = limits;

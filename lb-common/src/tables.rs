@@ -2,8 +2,8 @@
 
 use crate::layout::{
     Backend, Bucket, Charged, FilterLine, FragmentLine, HandshakeStep, IndexLine, Limit, Limited, Listed,
-    Load, MaglevLine, NatAddress, NatLine, NatPort, NextHop, Pool, RangeLine, Scratch, ServerIds, Service,
-    SourceLine, Vip, VipLineV6,
+    Load, MaglevLine, NatAddress, NatLine, NatPort, NextHop, OverflowLine, Pool, RangeLine, Scratch,
+    ServerIds, Service, SourceLine, Vip, VipLineV6,
 };
 use crate::reason::Reason;
 use crate::time::Tick;
@@ -74,6 +74,10 @@ pub trait Tables {
     fn flows_v4(&self, bucket: u32) -> Option<&Bucket<1>>;
     /// A bucket of the IPv6 flow table.
     fn flows_v6(&self, bucket: u32) -> Option<&Bucket<3>>;
+    /// A line of marks of the IPv4 flow table.
+    fn overflow_v4(&self, line: u32) -> Option<&OverflowLine>;
+    /// A line of marks of the IPv6 flow table.
+    fn overflow_v6(&self, line: u32) -> Option<&OverflowLine>;
     /// A line of the fragment table.
     fn fragments(&self, line: u32) -> Option<&FragmentLine>;
     /// A `snat` address by id.

@@ -11,8 +11,8 @@ use lb_common::cell::SharedU64;
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, Charged, Charges, Counter, FilterLine, FragmentLine, Geometry,
     HandshakeStep, Handshakes, IndexLine, LIMITED_SLOTS, Limit, Limited, Listed, Load, MaglevLine, Meta,
-    NatAddress, NatLine, NatPort, NextHop, Pool, PoolInfo, RangeLine, Refusals, Scratch, ServerIds, Service,
-    ServiceInfo, SourceLine, Vip, VipInfo, VipLineV6,
+    NatAddress, NatLine, NatPort, NextHop, OverflowLine, Pool, PoolInfo, RangeLine, Refusals, Scratch,
+    ServerIds, Service, ServiceInfo, SourceLine, Vip, VipInfo, VipLineV6,
 };
 use lb_common::pipeline::{STAGE_PLACES, Variant};
 use lb_common::reason::Reason;
@@ -47,6 +47,8 @@ shared_maps! {
     NEXT_HOPS: NextHop;
     FLOWS_V4: Bucket<1>;
     FLOWS_V6: Bucket<3>;
+    OVERFLOW_V4: OverflowLine;
+    OVERFLOW_V6: OverflowLine;
     FRAGMENTS: FragmentLine;
     FILTERS: FilterLine;
     LIMITS: Limit;
@@ -256,6 +258,8 @@ impl<B: Build> Tables for Maps<B> {
         next_hop: NextHop = NEXT_HOPS;
         flows_v4: Bucket<1> = FLOWS_V4;
         flows_v6: Bucket<3> = FLOWS_V6;
+        overflow_v4: OverflowLine = OVERFLOW_V4;
+        overflow_v6: OverflowLine = OVERFLOW_V6;
         fragments: FragmentLine = FRAGMENTS;
         filter_line: FilterLine = FILTERS;
         limit: Limit = LIMITS;

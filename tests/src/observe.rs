@@ -14,9 +14,11 @@ use serde_json::Value;
 use crate::{host::Host, weir::WeirProc};
 
 /// Maps that packets write.
-const WRITTEN_BY_PACKETS: [&str; 11] = [
+const WRITTEN_BY_PACKETS: [&str; 13] = [
     "flows_v4",
     "flows_v6",
+    "overflow_v4",
+    "overflow_v6",
     "fragments",
     "loads",
     "nat_addresses",

@@ -94,6 +94,13 @@ impl<const W: usize> FlowKey<W> {
     pub const fn buckets(&self, mask: u32) -> (u32, u32) {
         (self.hash as u32 & mask, (self.hash >> 32) as u32 & mask)
     }
+
+    /// The way, 0–3, whose entry the flow takes of those worth the same: by two bits of the hash that name no bucket.
+    #[inline(always)]
+    #[must_use]
+    pub const fn own_way(&self) -> u32 {
+        self.hash as u32 >> 30
+    }
 }
 
 /// The fields of a stored key: source address halves (IPv4: the address in the second), source port, VIP id, protocol.

@@ -12,11 +12,13 @@
 mod class;
 mod entry;
 mod key;
+mod overflow;
 mod place;
 mod rules;
 
 pub use class::{Class, Code, Meta};
 pub use entry::{Found, find, forget, write};
 pub use key::{Binding, FlowKey, decode};
-pub use place::place;
+pub use overflow::{Overflow, mark, overflow_line, overflow_lines};
+pub use place::{First, Offer, offer};
 pub use rules::{Continuation, NewFlows, continuation, stays};

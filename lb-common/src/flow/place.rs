@@ -6,10 +6,9 @@ use super::class::{CLASS_SHIFT, Class};
 use crate::layout::{Bucket, Way};
 use crate::time::{TICK_BITS, TICK_MASK, Tick};
 
-/// How many more free ways the second bucket must have to be preferred: a flow in its first bucket costs one line.
-const SECOND_BUCKET_BIAS: u32 = 1;
-/// Ways in use of a bucket that is full.
-const ALL: u32 = 4;
+/// Live entries of a bucket that is crowded, of four: new flows go to their second buckets if those are emptier, or soon one
+/// finds no place.
+const CROWDED: u32 = 3;
 
 /// A way's score: rank in bits 24 and up, ticks left in bits 4–23, the place of the way's index in an order that is the flow's own
 /// in bits 2–3, the index in bits 0–1. The lower, the more willingly the way is given up. An empty way's is its index alone:
@@ -41,9 +40,12 @@ const _: () = {
     assert!(rank(Class::Proven) < rank(Class::Closing) && rank(Class::Closing) < 16);
 };
 
-/// Scores of two ways, one in each half of a word, and how many of them are in use, to be added up likewise.
+/// Where the number of protected entries stands in a count; that of all in use is below.
+const PROTECTED_SHIFT: u32 = 8;
+
+/// Scores of two ways, one in each half of a word, and counts of them, to be added up likewise: in use, and protected.
 ///
-/// Eight ways are scored for every new flow. Two at a time take half the instructions of one at a time.
+/// Two at a time take half the instructions of one at a time.
 #[inline(always)]
 fn pair<const W: usize>([one, two]: [&Way<W>; 2], order: u64, clock: u64) -> (u64, u64) {
     let metas = one.meta.get() as u64 | (two.meta.get() as u64) << 32;
@@ -52,9 +54,10 @@ fn pair<const W: usize>([one, two]: [&Way<W>; 2], order: u64, clock: u64) -> (u6
     let class = metas >> CLASS_SHIFT & both(7);
     let held = (class + both(7)) >> 3 & ONES;
     let used = held & !expired;
-    let rank = (((class | class >> 1 & ONES) + ONES) & both(7)) + ONES;
+    let rank = ((((class | class >> 1 & ONES) + ONES) & both(7)) + ONES) & (used * 0xf);
     let score = (left << 4 | order) & ((held * AGE_AND_ORDER) | both(3));
-    ((rank & (used * 0xf)) << RANK_SHIFT | score, used)
+    let protected = rank >> 2 & rank >> 1 & ONES;
+    (rank << RANK_SHIFT | score, used | protected << PROTECTED_SHIFT)
 }
 
 /// The lesser of two numbers below 2³¹, in each half of a word. Without branches: they would be taken at random.
@@ -65,56 +68,80 @@ const fn lesser(one: u64, two: u64) -> u64 {
     one & mask | two & !mask
 }
 
-struct Best {
+/// What a bucket has for a new flow: the first empty way, else the entry that expired first (its flow may yet go on), else the
+/// oldest of those that ended before they were proven, else the oldest embryonic, else the oldest young one; never a live
+/// proven or closing one.
+pub struct Offer<'a, const W: usize> {
+    bucket: &'a Bucket<W>,
     score: u32,
+    /// Live entries.
     used: u32,
+    /// Live entries that are proven or closing.
+    protected: u32,
 }
 
-impl Best {
-    /// The index of the best way.
-    #[inline(always)]
-    fn way(&self) -> usize {
-        (self.score & 3) as usize
-    }
-}
-
-/// `order` is that of the first way.
+/// What `bucket` has for a new flow; `own_way` is [`FlowKey::own_way`](super::FlowKey::own_way).
+///
+/// Of entries as old as each other it is the own way's, or the one next in an order of the flow's own: so that the flows of a flood
+/// do not all take the same.
 #[inline(always)]
-fn best<const W: usize>(bucket: &Bucket<W>, order: u64, clock: u64) -> Best {
+pub fn offer<const W: usize>(bucket: &Bucket<W>, own_way: u32, now: Tick) -> Offer<'_, W> {
+    // Zero, which the verifier does not see: it would follow each index apart (a fifth more instructions).
+    let zero = (black_box(own_way) ^ own_way) & 3;
+    let (order, clock) = (both((own_way & 3) << 2 | zero), both(TICK_MASK + 1 - now.bits()));
     let [a, b, c, d] = &bucket.ways;
-    // An index n is at n and at 4 n, the latter under the flow's salt.
-    let (first, used) = pair([a, b], order ^ 5 << 32, clock);
+    // An index n is at n and at 4 n, the latter under the flow's own way.
+    let (first, count) = pair([a, b], order ^ 5 << 32, clock);
     let (second, more) = pair([c, d], order ^ (15 << 32 | 10), clock);
-    let (scores, used) = (lesser(first, second), used + more);
+    let (scores, count) = (lesser(first, second), count + more);
     let (one, two) = (scores as u32 as i64, (scores >> 32) as i64);
     let score = one + ((two - one) & (two - one) >> 63);
-    Best { score: score as u32, used: (used + (used >> 32)) as u32 }
+    let count = (count + (count >> 32)) as u32;
+    Offer { bucket, score: score as u32, used: count & 7, protected: count >> PROTECTED_SHIFT & 7 }
 }
 
-/// The way that a new flow of these two buckets may take: the first empty one, else the one that expired first (its flow may
-/// yet go on), else the oldest of those that ended before they were proven, else the oldest embryonic, else the oldest young
-/// one; never a live proven or closing one. The emptier bucket is filled first.
-///
-/// `salt` is any bits of the flow's hash: of entries as old as each other it names the one, so that the flows of a flood do not
-/// all take the same.
-#[inline(always)]
-pub fn place<'a, const W: usize>(
-    first: &'a Bucket<W>,
-    second: &'a Bucket<W>,
-    salt: u32,
-    now: Tick,
-) -> Option<&'a Way<W>> {
-    // Zero, which the verifier does not see: it would follow each index apart (a fifth more instructions).
-    let zero = (black_box(salt) ^ salt) & 3;
-    let (order, clock) = (both((salt & 3) << 2 | zero), both(TICK_MASK + 1 - now.bits()));
-    let (one, two) = (best(first, order, clock), best(second, order, clock));
-    let take_second = if one.used & two.used != ALL {
-        two.used + SECOND_BUCKET_BIAS < one.used || one.used == ALL
-    } else {
-        two.score >> 4 < one.score >> 4
-    };
-    let (bucket, best) = if take_second { (second, two) } else { (first, one) };
-    if best.score >= NEVER { None } else { Some(&bucket.ways[best.way()]) }
+/// What a new flow does with what its first bucket has for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// Takes it.
+    Taken,
+    /// Takes it unless the second bucket has fewer live entries.
+    Crowded,
+    /// Takes it unless the second bucket has fewer protected entries: here are so many that soon no flow finds a place.
+    Scarce,
+}
+
+impl<'a, const W: usize> Offer<'a, W> {
+    /// What a new flow does with this, if it is its first bucket's.
+    #[inline(always)]
+    #[must_use]
+    pub fn as_first(&self) -> First {
+        if self.protected >= CROWDED {
+            First::Scarce
+        } else if self.used >= CROWDED {
+            First::Crowded
+        } else {
+            First::Taken
+        }
+    }
+
+    /// Whether the flow takes what its second bucket has instead.
+    #[inline(always)]
+    #[must_use]
+    pub fn yields_to(&self, second: &Self) -> bool {
+        match self.as_first() {
+            First::Taken => false,
+            First::Crowded => second.used < self.used,
+            First::Scarce => second.protected < self.protected,
+        }
+    }
+
+    /// The way; `None` where all entries are protected.
+    #[inline(always)]
+    #[must_use]
+    pub fn way(&self) -> Option<&'a Way<W>> {
+        if self.score >= NEVER { None } else { Some(&self.bucket.ways[(self.score & 3) as usize]) }
+    }
 }
 
 #[cfg(test)]
@@ -164,18 +191,28 @@ mod tests {
         }
     }
 
+    /// The way that a new flow takes where both buckets are read.
+    fn place<'a>(one: &'a Bucket<1>, two: &'a Bucket<1>, own_way: u32) -> Option<&'a Way<1>> {
+        let (one, two) = (offer(one, own_way, NOW), offer(two, own_way, NOW));
+        if one.yields_to(&two) { two.way() } else { one.way() }
+    }
+
     #[test]
     fn a_new_flow_takes_the_entry_that_is_worth_least() {
         for seed in 0..20_000 {
             let [one, two] = buckets(seed);
-            let free = |bucket: &Bucket<1>| bucket.ways.iter().filter(|way| worth(way).0 < 2).count();
+            let at_least =
+                |bucket: &Bucket<1>, what| bucket.ways.iter().filter(|way| worth(way).0 >= what).count();
+            let (used, protected) =
+                (|bucket: &Bucket<1>| at_least(bucket, 2), |bucket: &Bucket<1>| at_least(bucket, 5));
             let least = |bucket: &Bucket<1>| bucket.ways.iter().map(worth).min().expect("it has ways");
-            let second = match (free(&one), free(&two)) {
-                (0, 0) => least(&two) < least(&one),
-                (first, second) => first == 0 || second > first + SECOND_BUCKET_BIAS as usize,
+            let second = if protected(&one) >= 3 {
+                protected(&two) < protected(&one)
+            } else {
+                used(&one) >= 3 && used(&two) < used(&one)
             };
             let (bucket, expected) = if second { (&two, least(&two)) } else { (&one, least(&one)) };
-            let taken = place(&one, &two, hash::again(seed, 99) as u32, NOW);
+            let taken = place(&one, &two, hash::again(seed, 99) as u32);
             assert_eq!(taken.map(worth), Some(expected).filter(|worth| worth.0 < 5), "seed {seed}");
             if let Some(taken) = taken {
                 let index = bucket.ways.iter().position(|way| std::ptr::eq(way, taken));
@@ -198,9 +235,19 @@ mod tests {
         }
         // Always the same one would be the entry that the last flow of a flood took.
         let given_up = |way: &Way<1>| {
-            (0..4).any(|salt| place(&one, &two, salt, NOW).is_some_and(|taken| std::ptr::eq(taken, way)))
+            (0..4).any(|own_way| place(&one, &two, own_way).is_some_and(|taken| std::ptr::eq(taken, way)))
         };
         assert!(one.ways.iter().all(given_up));
+    }
+
+    #[test]
+    fn the_own_ways_of_one_buckets_flows_differ() {
+        let mask = (1 << 19) - 1;
+        let of_bucket_7 = (0..8_000_000u32)
+            .map(|source| FlowKey::v4(1, source, (1, 80), 1, Protocol::Tcp))
+            .filter(|key| key.buckets(mask).0 == 7);
+        let ways: std::collections::HashSet<u32> = of_bucket_7.map(|key| key.own_way()).collect();
+        assert_eq!(ways.len(), 4);
     }
 
     #[test]
@@ -208,9 +255,9 @@ mod tests {
         let [one, two] = buckets(0);
         let (key, proven) = (FlowKey::v4(1, 1, (1, 80), 1, Protocol::Tcp), Meta::new(NOW, Class::Proven, 0));
         one.ways.iter().chain(&two.ways).for_each(|way| write(way, &key, 7, proven));
-        assert!(place(&one, &two, 0, NOW).is_none());
+        assert!(place(&one, &two, 0).is_none());
         forget(&two.ways[2]);
-        assert!(place(&one, &two, 0, NOW).is_some_and(|way| std::ptr::eq(way, &two.ways[2])));
+        assert!(place(&one, &two, 0).is_some_and(|way| std::ptr::eq(way, &two.ways[2])));
         assert!(find(&two, &key).is_some_and(|found| !std::ptr::eq(found.way, &two.ways[2])));
     }
 }

@@ -1,6 +1,6 @@
 //! The flow table's storage; its protocol is in [`crate::flow`].
 
-use crate::cell::{SharedU32, SharedU64};
+use crate::cell::{SharedU8, SharedU32, SharedU64};
 
 /// One flow entry: `W` key words and the last word, whose upper half is the binding, its lower half the meta.
 ///
@@ -24,8 +24,30 @@ pub struct Bucket<const W: usize> {
     pub ways: [Way<W>; 4],
 }
 
+/// Marks of an [`OverflowLine`].
+pub const MARKS_PER_LINE: usize = 64;
+
+/// Marks of neighbouring buckets of a flow table; see [`crate::flow::Overflow`].
+#[repr(C, align(64))]
+#[cfg_attr(not(target_arch = "bpf"), derive(Debug, Clone))]
+pub struct OverflowLine {
+    /// The marks; 0 is none.
+    pub marks: [SharedU8; MARKS_PER_LINE],
+}
+
 #[cfg(not(loom))]
-const _: () = assert!(core::mem::size_of::<Bucket<1>>() == 64 && core::mem::size_of::<Bucket<3>>() == 128);
+const _: () = {
+    assert!(core::mem::size_of::<Bucket<1>>() == 64 && core::mem::size_of::<Bucket<3>>() == 128);
+    assert!(core::mem::size_of::<OverflowLine>() == 64);
+};
+
+impl OverflowLine {
+    /// A line without marks.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { marks: core::array::from_fn(|_| SharedU8::new(0)) }
+    }
+}
 
 impl<const W: usize> Bucket<W> {
     /// A bucket of empty ways.

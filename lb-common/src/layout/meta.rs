@@ -4,7 +4,7 @@
 pub const MAGIC: u64 = 0x7765_6972_6d61_7073;
 
 /// Version of the layouts in this module. An adopter of maps with another version builds new maps.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// The oldest version whose flows a start takes over into new maps. What it reads there is laid out as here: [`MetaHead`],
 /// the labels, [`super::HotWord`] in [`super::Backend`], the flow tables, [`super::Counter`]. Whoever changes one of these

@@ -28,7 +28,7 @@ pub use backend::{
 };
 pub use counter::{Counter, HandshakeStep, Handshakes};
 pub use filter::{FILTER_WORDS, FilterLine, ListParts, ListWords, Listed, Lists, Refusals, keys_per_line};
-pub use flow::{Bucket, Way};
+pub use flow::{Bucket, MARKS_PER_LINE, OverflowLine, Way};
 pub use fragment::{FRAGMENT_WAYS, FragmentLine, FragmentWay};
 pub use index::{INDEX_WAYS, IndexLine, V6_WAYS, VipLineV6};
 pub use info::{BackendInfo, NAME_LEN, PORTS_LEN, PoolInfo, ServiceInfo, Text, VipInfo};
@@ -39,7 +39,7 @@ pub use meta::{CARRIED_SINCE, Geometry, LAYOUT_VERSION, MAGIC, Meta, MetaHead};
 pub use nat::{NAT_WAYS, NatAddress, NatLine, NatPort, NatQueue, NatRange, SnatWord};
 pub use next_hop::{NextHop, NextHopCopy};
 pub use pool::{LastResort, Pool, Span};
-pub use scratch::{Asked, Chosen, Datagram, Note, Scratch, Translating};
+pub use scratch::{Asked, Asking, Chosen, Datagram, Note, Scratch, Translating};
 pub use server_id::{CID_CONFIGS, CidConfigs, SERVER_ID_BYTES, SERVER_IDS, ServerId, ServerIds};
 pub use service::{ForwardWord, Mode, OnDown, Scheduler, Service, TimeoutsWord};
 pub use vip::{RANGES_PER_LINE, RangeLine, RangeWord, Unmatched, Vip, VipPorts};

@@ -3,6 +3,7 @@
 use super::Family;
 use crate::cell::SharedU64;
 use crate::reason::Reason;
+use crate::time::Tick;
 
 /// One CPU's own words; zero at first. Not kept across loads of the program.
 #[repr(C)]
@@ -30,6 +31,8 @@ pub struct Scratch {
     pub admitted: SharedU64,
     /// See [`Scratch::launder`].
     pub laundry: SharedU64,
+    /// [`Asking`].
+    pub asking: SharedU64,
     /// What mode `nat` keeps of a packet on its way; see [`Translating`].
     pub translating: [SharedU64; 2],
     /// By kind of answer: when its allowance is whole again, in nanoseconds.
@@ -65,6 +68,44 @@ impl Chosen {
     #[must_use]
     pub const fn of(self, pool: u32, hash: u64) -> Option<u32> {
         if self.0 >> 16 == Self::new(0, pool, hash).0 >> 16 { Some(self.0 as u16 as u32) } else { None }
+    }
+}
+
+/// How many new flows asked for their second buckets because the first was crowded: bits 0–31 in this tick, 32–63 the tick.
+///
+/// Only so many a tick do. A flood that fills the table would be in second buckets by and by, and from then on each of its packets
+/// would cost two lines instead of one; nothing is lost by that it takes the ways of its own kind in first buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asking(pub u64);
+
+impl Asking {
+    /// The count in the tick `now`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn in_tick(self, now: Tick) -> Self {
+        if (self.0 >> 32) as u32 == now.bits() { self } else { Self((now.bits() as u64) << 32) }
+    }
+
+    /// How many.
+    #[inline(always)]
+    #[must_use]
+    pub const fn count(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// With this one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn one_more(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// How many may in a tick, on each CPU, by the mask of the flow table: one for four buckets, and then some. It takes as many
+    /// to fill the table to its limit in a tick.
+    #[inline(always)]
+    #[must_use]
+    pub const fn most(mask: u32) -> u32 {
+        (mask >> 2) + 64
     }
 }
 
@@ -226,6 +267,15 @@ mod tests {
         assert_eq!(chosen.of(3, 0x1234_5678_0000_0000), Some(7));
         assert_eq!((chosen.of(4, 0x1234_5678_9abc_def0), chosen.of(3, 0x1234_5679_9abc_def0)), (None, None));
         assert_eq!(Chosen(0).of(1, 0), None);
+    }
+
+    #[test]
+    fn new_flows_that_ask_are_counted_in_each_tick_anew() {
+        let (now, next) = (Tick::from_bits(7), Tick::from_bits(8));
+        let asking = Asking(0).in_tick(now).one_more().one_more();
+        assert_eq!((asking.in_tick(now).count(), asking.in_tick(next).count()), (2, 0));
+        // A limit of 64 flows has 32 buckets.
+        assert!(Asking::most(31) >= 64 && Asking::most((1 << 19) - 1) == (1 << 17) + 63);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! [`process`] runs one stage after the other, each a function: one of all of them takes minutes to compile.
 
 mod answer;
+mod buckets;
 mod choose;
 mod filter;
 mod fragment;

@@ -1,5 +1,6 @@
 //! From a packet for a VIP to the backend that gets it.
 
+use super::buckets;
 use super::choose;
 use super::filter::{self, Look};
 use super::ip::Ip;
@@ -177,7 +178,9 @@ fn bound<'a, const W: usize, I: Ip<W>, T: Tables>(
 ) -> Result<Option<Selected<'a>>, Reason> {
     let (first, second) = key.buckets(I::flows_mask(tables));
     let found = match flow::find(I::bucket(tables, first).ok_or(Reason::Inconsistent)?, key) {
-        None => flow::find(I::bucket(tables, second).ok_or(Reason::Inconsistent)?, key),
+        None if buckets::overflow::<W, I, T>(tables, first)?.any() => {
+            flow::find(I::bucket(tables, second).ok_or(Reason::Inconsistent)?, key)
+        }
         found => found,
     };
     let Some(found) = found else { return Ok(None) };
@@ -227,17 +230,17 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
     choice: Choice,
     now: Tick,
 ) -> Result<(Selected<'a>, Reason), Reason> {
-    let (first, second) = key.buckets(I::flows_mask(tables));
-    tables.trace(Mark::Buckets, first, second as u64);
-    let first = I::bucket(tables, first).ok_or(Reason::Inconsistent)?;
+    let (number, second) = key.buckets(I::flows_mask(tables));
+    tables.trace(Mark::Buckets, number, second as u64);
+    let first = I::bucket(tables, number).ok_or(Reason::Inconsistent)?;
     let mut found = flow::find(first, key);
     let mut place = None;
     if found.is_none() {
-        let second = I::bucket(tables, second).ok_or(Reason::Inconsistent)?;
-        found = flow::find(second, key);
+        let overflow = buckets::overflow::<W, I, T>(tables, number)?;
+        found = buckets::find_second::<W, I, T>(tables, key, second, overflow, now)?;
         if found.is_none() {
             claimed_source::<W, I>(packet, choice)?;
-            place = flow::place(first, second, key.hash as u32 >> 16, now);
+            place = buckets::place::<W, I, T>(tables, key, (first, second), overflow, now)?;
             tables.trace(Mark::Missed, place.is_some() as u32, 0);
         }
     }
@@ -312,12 +315,12 @@ fn routed<'a, const W: usize, I: Ip<W>, T: Tables>(
     if !rules.forward.track() {
         return Ok(selected);
     }
-    let (first, second) = key.buckets(I::flows_mask(tables));
-    tables.trace(Mark::Buckets, first, second as u64);
-    let first = I::bucket(tables, first).ok_or(Reason::Inconsistent)?;
-    let second = I::bucket(tables, second).ok_or(Reason::Inconsistent)?;
+    let (number, second) = key.buckets(I::flows_mask(tables));
+    tables.trace(Mark::Buckets, number, second as u64);
+    let first = I::bucket(tables, number).ok_or(Reason::Inconsistent)?;
+    let overflow = buckets::overflow::<W, I, T>(tables, number)?;
     let found = match flow::find(first, key) {
-        None => flow::find(second, key),
+        None => buckets::find_second::<W, I, T>(tables, key, second, overflow, now)?,
         found => found,
     };
     let way = match found {
@@ -338,7 +341,7 @@ fn routed<'a, const W: usize, I: Ip<W>, T: Tables>(
             if rules.forward.has_limit() {
                 limits::admitted::<W, I, T>(tables, packet, service, key.hash)?;
             }
-            flow::place(first, second, key.hash as u32 >> 16, now)
+            buckets::place::<W, I, T>(tables, key, (first, second), overflow, now)?
         }
     };
     if let Some(way) = way {

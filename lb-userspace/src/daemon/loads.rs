@@ -1,38 +1,62 @@
-//! The thread that counts live flows for services that choose backends by them.
+//! The threads that read the flow tables again and again, a part at a time: one counts live flows for services that choose
+//! backends by them, one takes back the marks of second buckets.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lb_common::time::Tick;
 
-use crate::flows::{self, LoadCount, PARTS};
+use crate::flows::{self, LoadCount, PARTS, Settling};
 use crate::maps::set::MapSet;
 
 /// Shortest time of a count.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Most of a CPU that counting takes, as one part in so many.
+/// How often marks are looked after.
+const SETTLES_EVERY: Duration = Duration::from_secs(60);
+/// Most of a CPU that a thread takes, as one part in so many.
 const SHARE: u32 = 10;
 
-/// Starts the thread; it ends with the process.
+/// Starts the threads; they end with the process.
 pub(super) fn start(maps: Arc<MapSet>) -> std::io::Result<()> {
-    std::thread::Builder::new().name("loads".to_owned()).spawn(move || {
+    start_one("loads", maps.clone(), count)?;
+    start_one("overflow", maps, settle)
+}
+
+fn start_one(name: &str, maps: Arc<MapSet>, work: fn(&MapSet)) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         loop {
-            count(&maps);
+            work(&maps);
         }
     })?;
     Ok(())
 }
 
+fn now() -> Tick {
+    Tick::from_ns(flows::now_ns())
+}
+
+/// Reads all parts, with rests between them.
+fn pace(mut read: impl FnMut(usize)) {
+    for part in 0..PARTS {
+        let began = Instant::now();
+        read(part);
+        std::thread::sleep((PERIOD / PARTS as u32).max(began.elapsed() * (SHARE - 1)));
+    }
+}
+
 fn count(maps: &MapSet) {
-    let now = || Tick::from_ns(flows::now_ns());
     let Some(mut count) = LoadCount::begin(maps) else {
         std::thread::sleep(PERIOD);
         return;
     };
-    for part in 0..PARTS {
-        let began = Instant::now();
-        count.part(maps, part, now());
-        std::thread::sleep((PERIOD / PARTS as u32).max(began.elapsed() * (SHARE - 1)));
-    }
+    pace(|part| count.part(maps, part, now()));
     count.publish(maps, now());
+}
+
+fn settle(maps: &MapSet) {
+    std::thread::sleep(SETTLES_EVERY);
+    if let Some(mut settling) = Settling::begin(maps, now()) {
+        pace(|part| settling.part(maps, part, now()));
+        settling.finish(maps, now());
+    }
 }

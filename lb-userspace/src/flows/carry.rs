@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use lb_common::flow::{self, Meta};
+use lb_common::flow::{self, Meta, Overflow};
 use lb_common::layout::HotWord;
 use lb_common::time::Tick;
 
@@ -132,14 +132,24 @@ fn translated(from: &MapSet, entry: Entry, ids: &Translation) -> Option<Entry> {
 fn put<const W: usize, F: FlowTable<W>>(to: &MapSet, entry: &Entry, now: Tick) -> bool {
     let buckets = F::buckets(to);
     let key = F::key(to.meta[0].geometry.secret, entry);
-    let (first, second) = key.buckets((buckets.len() as u32).saturating_sub(1));
-    let (Some(first), Some(second)) = (buckets.get(first as usize), buckets.get(second as usize)) else {
+    let (number, second) = key.buckets((buckets.len() as u32).saturating_sub(1));
+    let line = F::overflow(to).get(flow::overflow_line(number) as usize);
+    let (Some(line), Some(first), Some(second)) =
+        (line, buckets.get(number as usize), buckets.get(second as usize))
+    else {
         return false;
     };
     if flow::find(first, &key).is_some() || flow::find(second, &key).is_some() {
         return true;
     }
-    let Some(way) = flow::place(first, second, key.hash as u32 >> 16, now) else { return false };
+    let (one, two) = (flow::offer(first, key.own_way(), now), flow::offer(second, key.own_way(), now));
+    let offer = if one.yields_to(&two) {
+        Overflow::of(line, number).set(now);
+        two
+    } else {
+        one
+    };
+    let Some(way) = offer.way() else { return false };
     flow::write(way, &key, entry.backend.into(), entry.meta);
     true
 }

@@ -1,5 +1,7 @@
 //! One entry.
 
+use std::ops::Range;
+
 use lb_common::flow::{Binding, Meta, decode};
 use lb_common::layout::{Bucket, Way};
 use lb_common::wire::Protocol;
@@ -39,18 +41,36 @@ fn read<const W: usize>(way: &Way<W>) -> Option<Entry> {
     })
 }
 
-/// The entries of a table whose flows belong where they are: others are torn.
-pub(super) fn entries<'a, const W: usize, F: FlowTable<W>>(
+/// An entry where it is.
+pub(super) struct Placed {
+    pub(super) entry: Entry,
+    /// Number of its bucket.
+    pub(super) number: u32,
+    /// Number of the flow's first bucket.
+    pub(super) first: u32,
+}
+
+/// The entries in these buckets of a table whose flows belong where they are: others are torn.
+pub(super) fn placed<'a, const W: usize, F: FlowTable<W>>(
     maps: &'a MapSet,
-) -> impl Iterator<Item = Entry> + 'a {
+    numbers: Range<usize>,
+) -> impl Iterator<Item = Placed> + 'a {
     let buckets = F::buckets(maps);
     let secret = maps.meta[0].geometry.secret;
     let mask = (buckets.len() as u32).saturating_sub(1);
     let of_bucket = move |(number, bucket): (usize, &'a Bucket<W>)| {
-        bucket.ways.iter().filter_map(read).filter(move |entry| {
-            let (first, second) = F::key(secret, entry).buckets(mask);
-            first as usize == number || second as usize == number
+        bucket.ways.iter().filter_map(read).filter_map(move |entry| {
+            let (first, second) = F::key(secret, &entry).buckets(mask);
+            let number = number as u32;
+            (first == number || second == number).then_some(Placed { entry, number, first })
         })
     };
-    buckets.iter().enumerate().flat_map(of_bucket)
+    buckets.iter().enumerate().take(numbers.end).skip(numbers.start).flat_map(of_bucket)
+}
+
+/// The entries of a whole table.
+pub(super) fn entries<'a, const W: usize, F: FlowTable<W>>(
+    maps: &'a MapSet,
+) -> impl Iterator<Item = Entry> + 'a {
+    placed::<W, F>(maps, 0..F::buckets(maps).len()).map(|placed| placed.entry)
 }

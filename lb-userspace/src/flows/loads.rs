@@ -2,6 +2,7 @@
 //! time.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use lb_common::flow::{Binding, Class, Meta};
 use lb_common::layout::{BackendState, Bucket, ForwardWord, HotWord, LoadsWord, Scheduler};
@@ -115,7 +116,11 @@ impl LoadCount {
     }
 }
 
+/// Which of so many values a part has.
+pub(super) fn part_of(len: usize, part: usize) -> Range<usize> {
+    len * part / PARTS..len * (part + 1) / PARTS
+}
+
 fn slice<T>(values: &[T], part: usize) -> &[T] {
-    let bound = |part: usize| values.len() * part / PARTS;
-    values.get(bound(part)..bound(part + 1)).unwrap_or(&[])
+    values.get(part_of(values.len(), part)).unwrap_or(&[])
 }

@@ -10,16 +10,18 @@ mod entry;
 mod list;
 mod loads;
 pub mod nat;
+mod overflow;
 mod sweep;
 
 use lb_common::flow::FlowKey;
-use lb_common::layout::{Bucket, Geometry};
+use lb_common::layout::{Bucket, Geometry, OverflowLine};
 use lb_common::memory::Memory;
 use lb_common::time::Tick;
 
 pub use carry::{Carried, Translation, carry};
 pub use list::{Flow, list};
 pub use loads::{LoadCount, PARTS};
+pub use overflow::Settling;
 pub use sweep::{FlowCount, Purge, Sweep, sweep};
 
 use crate::maps::set::MapSet;
@@ -62,6 +64,8 @@ pub fn memory(maps: &MapSet) -> Memory<'_> {
 pub(crate) trait FlowTable<const W: usize> {
     /// Its buckets.
     fn buckets(maps: &MapSet) -> &[Bucket<W>];
+    /// The marks of buckets whose flows may be in their second one.
+    fn overflow(maps: &MapSet) -> &[OverflowLine];
     /// The key of a flow under a secret.
     fn key(secret: u64, entry: &entry::Entry) -> FlowKey<W>;
 }
@@ -76,6 +80,10 @@ impl FlowTable<1> for V4 {
         &maps.flows_v4
     }
 
+    fn overflow(maps: &MapSet) -> &[OverflowLine] {
+        &maps.overflow_v4
+    }
+
     fn key(secret: u64, entry: &entry::Entry) -> FlowKey<1> {
         FlowKey::v4(secret, entry.source.1 as u32, entry.ports, entry.vip, entry.protocol)
     }
@@ -84,6 +92,10 @@ impl FlowTable<1> for V4 {
 impl FlowTable<3> for V6 {
     fn buckets(maps: &MapSet) -> &[Bucket<3>] {
         &maps.flows_v6
+    }
+
+    fn overflow(maps: &MapSet) -> &[OverflowLine] {
+        &maps.overflow_v6
     }
 
     fn key(secret: u64, entry: &entry::Entry) -> FlowKey<3> {

@@ -8,8 +8,8 @@ use std::ptr::NonNull;
 
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, FilterLine, FragmentLine, IndexLine, Limit, Load, MaglevLine, Meta,
-    MetaHead, NatAddress, NatLine, NatPort, NextHop, Pool, PoolInfo, RangeLine, ServerIds, Service,
-    ServiceInfo, SourceLine, Vip, VipInfo, VipLineV6,
+    MetaHead, NatAddress, NatLine, NatPort, NextHop, OverflowLine, Pool, PoolInfo, RangeLine, ServerIds,
+    Service, ServiceInfo, SourceLine, Vip, VipInfo, VipLineV6,
 };
 use lb_common::trace::Trace;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
@@ -47,6 +47,7 @@ map_values!(
     NatLine,
     NatPort,
     NextHop,
+    OverflowLine,
     Pool,
     PoolInfo,
     RangeLine,

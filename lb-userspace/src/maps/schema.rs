@@ -1,10 +1,11 @@
 //! The maps of the packet program: names, kinds, sizes.
 
+use lb_common::flow::overflow_lines;
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, Charges, Counter, FilterLine, FragmentLine, Handshakes, IndexLine,
-    LIMITED_SLOTS, Limit, Limited, Load, MaglevLine, Meta, NatAddress, NatLine, NatPort, NextHop, Pool,
-    PoolInfo, RangeLine, Refusals, Scratch, ServerIds, Service, ServiceInfo, SourceLine, Vip, VipInfo,
-    VipLineV6,
+    LIMITED_SLOTS, Limit, Limited, Load, MaglevLine, Meta, NatAddress, NatLine, NatPort, NextHop,
+    OverflowLine, Pool, PoolInfo, RangeLine, Refusals, Scratch, ServerIds, Service, ServiceInfo, SourceLine,
+    Vip, VipInfo, VipLineV6,
 };
 use lb_common::reason::Reason;
 use lb_common::trace::Trace;
@@ -66,6 +67,8 @@ pub fn maps(sizes: &Sizes) -> Vec<MapSpec> {
         spec::<NextHop>("NEXT_HOPS", "next_hops", Shared, sizes.next_hops),
         spec::<Bucket<1>>("FLOWS_V4", "flows_v4", Shared, sizes.flows_v4),
         spec::<Bucket<3>>("FLOWS_V6", "flows_v6", Shared, sizes.flows_v6),
+        spec::<OverflowLine>("OVERFLOW_V4", "overflow_v4", Shared, overflow_lines(sizes.flows_v4)),
+        spec::<OverflowLine>("OVERFLOW_V6", "overflow_v6", Shared, overflow_lines(sizes.flows_v6)),
         spec::<FragmentLine>("FRAGMENTS", "fragments", Shared, sizes.fragments),
         spec::<FilterLine>("FILTERS", "filters", Shared, sizes.filters),
         spec::<Limit>("LIMITS", "limits", Shared, sizes.services),

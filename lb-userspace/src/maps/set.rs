@@ -2,10 +2,11 @@
 
 use std::io;
 
+use lb_common::flow::overflow_lines;
 use lb_common::layout::{
     Backend, BackendInfo, Bucket, FilterLine, FragmentLine, IndexLine, Limit, Load, MaglevLine, Meta,
-    NatAddress, NatLine, NatPort, NextHop, Pool, PoolInfo, RangeLine, ServerIds, Service, ServiceInfo,
-    SourceLine, Vip, VipInfo, VipLineV6,
+    NatAddress, NatLine, NatPort, NextHop, OverflowLine, Pool, PoolInfo, RangeLine, ServerIds, Service,
+    ServiceInfo, SourceLine, Vip, VipInfo, VipLineV6,
 };
 use lb_common::memory::Slices;
 use lb_common::trace::Trace;
@@ -34,6 +35,8 @@ pub struct MapSet {
     pub next_hops: Mapping<NextHop>,
     pub flows_v4: Mapping<Bucket<1>>,
     pub flows_v6: Mapping<Bucket<3>>,
+    pub overflow_v4: Mapping<OverflowLine>,
+    pub overflow_v6: Mapping<OverflowLine>,
     pub fragments: Mapping<FragmentLine>,
     pub filters: Mapping<FilterLine>,
     pub limits: Mapping<Limit>,
@@ -83,6 +86,8 @@ impl MapSet {
             next_hops: source.open(find("next_hops"), access)?,
             flows_v4: source.open(find("flows_v4"), access)?,
             flows_v6: source.open(find("flows_v6"), access)?,
+            overflow_v4: source.open(find("overflow_v4"), access)?,
+            overflow_v6: source.open(find("overflow_v6"), access)?,
             fragments: source.open(find("fragments"), access)?,
             filters: source.open(find("filters"), access)?,
             limits: source.open(find("limits"), access)?,
@@ -120,6 +125,8 @@ impl MapSet {
             next_hops: Mapping::anonymous(sizes.next_hops as usize)?,
             flows_v4: Mapping::anonymous(sizes.flows_v4 as usize)?,
             flows_v6: Mapping::anonymous(sizes.flows_v6 as usize)?,
+            overflow_v4: Mapping::anonymous(overflow_lines(sizes.flows_v4) as usize)?,
+            overflow_v6: Mapping::anonymous(overflow_lines(sizes.flows_v6) as usize)?,
             fragments: Mapping::anonymous(sizes.fragments as usize)?,
             filters: Mapping::anonymous(sizes.filters as usize)?,
             limits: Mapping::anonymous(sizes.services as usize)?,
@@ -154,6 +161,8 @@ impl MapSet {
             next_hops: &self.next_hops,
             flows_v4: &self.flows_v4,
             flows_v6: &self.flows_v6,
+            overflow_v4: &self.overflow_v4,
+            overflow_v6: &self.overflow_v6,
             fragments: &self.fragments,
             filters: &self.filters,
             limits: &self.limits,

@@ -10,7 +10,7 @@ use crate::instance::Instance;
 fn bpftool_prints_the_names_of_the_fields_of_every_map() {
     let Some(instance) = Instance::new() else { return };
     let _loaded = instance.load(&SceneSizes::SMALL.geometry(Scene::START));
-    let cases: [(&str, &[&str]); 19] = [
+    let cases: [(&str, &[&str]); 21] = [
         ("meta", &["magic", "layout_version", "secret", "object"]),
         ("vips_v4", &["entries", "overflow"]),
         ("vips_v6", &["high", "low", "ids"]),
@@ -24,6 +24,8 @@ fn bpftool_prints_the_names_of_the_fields_of_every_map() {
         ("next_hops", &["select", "copies", "port", "mtu", "macs", "tags"]),
         ("flows_v4", &["ways", "key", "meta", "binding"]),
         ("flows_v6", &["ways", "key", "meta", "binding"]),
+        ("overflow_v4", &["marks"]),
+        ("overflow_v6", &["marks"]),
         ("fragments", &["ways", "key", "value"]),
         ("nat_addresses", &["address", "range", "queues", "head", "tail"]),
         ("nat_ports", &["state", "check", "ends", "client", "place"]),

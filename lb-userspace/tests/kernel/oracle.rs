@@ -136,6 +136,8 @@ fn forget(maps: &MapSet) {
     }
     clear(&maps.flows_v4, lb_common::layout::Bucket::empty);
     clear(&maps.flows_v6, lb_common::layout::Bucket::empty);
+    clear(&maps.overflow_v4, lb_common::layout::OverflowLine::empty);
+    clear(&maps.overflow_v6, lb_common::layout::OverflowLine::empty);
     clear(&maps.fragments, lb_common::layout::FragmentLine::empty);
     clear(&maps.sources, || SourceLine { ways: Default::default() });
     maps.limits.iter().for_each(|limit| limit.total_whole.set(0));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use lb_common::layout::{Asking, Scratch};
 use lb_common::reason::Reason;
 use lb_userspace::flows;
 
@@ -97,4 +98,62 @@ fn connections_opened_during_a_flood_are_proven_and_stay() {
     for (packet, name) in &opened {
         assert_eq!(world.to(packet), (Reason::FlowKnown, name.clone()));
     }
+}
+
+/// Proves as many flows as fit; gives those that have a place.
+fn fill(world: &World) -> Vec<(Packet, String)> {
+    let proven = (0..FLOWS).map(|number| prove(world, number));
+    proven.filter(|(packet, _)| world.send(packet).reason == Reason::FlowKnown).collect()
+}
+
+fn assert_known(world: &World, flows: &[(Packet, String)]) {
+    for (packet, name) in flows {
+        assert_eq!(world.to(packet), (Reason::FlowKnown, name.clone()), "{packet:?}");
+    }
+}
+
+#[test]
+fn marks_of_second_buckets_go_with_their_flows_and_no_sooner() {
+    let mut world = world();
+    let flows = fill(&world);
+    let marks = world.marks();
+    println!("{} flows, {marks} marks", flows.len());
+    assert!(marks > 1000, "{marks}");
+    assert_eq!(world.settle(|| ()), 0, "all marks are of this moment");
+    // Far enough from the moment in which they were set.
+    world.after_ticks(5);
+    assert_eq!(world.settle(|| ()), 0, "each is of a live flow");
+    assert_known(&world, &flows);
+    // Past the idle time of proven flows.
+    world.after_ticks(1900);
+    assert_eq!((world.settle(|| ()), world.marks()), (marks, 0));
+}
+
+#[test]
+fn a_mark_that_is_set_during_the_look_through_the_tables_stays() {
+    let mut world = world();
+    let flows = fill(&world);
+    let marks = world.marks();
+    world.after_ticks(1900);
+    // Expired flows go on as long as nobody takes their places.
+    let taken_back = world.settle(|| assert_known(&world, &flows));
+    assert_eq!((taken_back, world.marks()), (0, marks));
+    assert_known(&world, &flows);
+}
+
+#[test]
+fn a_flood_stays_out_of_second_buckets() {
+    let world = world();
+    let cpu = Scratch::default();
+    for number in 0..500_000 {
+        world.send_on(&cpu, &client(1_000_000 + number, Kind::Syn));
+    }
+    let (marks, buckets) = (world.marks(), world.maps.flows_v4.len());
+    let swept = flows::sweep(&world.maps, world.now_ns, &flows::Purge::default());
+    println!("{} flows of a flood, {marks} marks of {buckets}", swept.live_v4);
+    assert!(swept.live_v4 > buckets as u64 * 4 * 99 / 100, "the table is full");
+    assert!(marks > 0 && marks <= Asking::most(buckets as u32 - 1) as usize, "{marks}");
+    // What comes of it all the same: legitimate flows among it are proven, and stay.
+    let opened: Vec<(Packet, String)> = (0..200).map(|number| prove(&world, number)).collect();
+    assert_known(&world, &opened);
 }

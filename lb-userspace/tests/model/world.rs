@@ -205,16 +205,15 @@ pub(crate) struct Seen {
 /// Sends a packet at a time.
 pub(crate) fn send(maps: &MapSet, now_ns: u64, packet: &Packet) -> Seen {
     let (mut buffer, end) = packet.frame();
-    send_frame(maps, now_ns, &mut buffer[..end])
+    send_frame(maps, now_ns, &Scratch::default(), &mut buffer[..end])
 }
 
 /// Sends a frame that begins behind its headroom.
-fn send_frame(maps: &MapSet, now_ns: u64, frame: &mut [u8]) -> Seen {
+fn send_frame(maps: &MapSet, now_ns: u64, scratch: &Scratch, frame: &mut [u8]) -> Seen {
     let (to, counted) = (Cell::new(None), Cell::new(0));
-    let scratch = Scratch::default();
     let memory = Memory {
         now: Tick::from_ns(now_ns),
-        scratch: Some(&scratch),
+        scratch: Some(scratch),
         on_count: &|_, _| counted.set(counted.get() + 1),
         on_forwarded: &|service, backend, _| to.set(Some((service as u16, backend as u16))),
         ..flows::memory(maps)
@@ -234,7 +233,7 @@ fn send_datagram(maps: &MapSet, now_ns: u64, packet: &Packet, payload: &[u8]) ->
     for (at, length) in [(ip + 2, 28 + payload.len()), (ip + 24, 8 + payload.len())] {
         frame[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
     }
-    send_frame(maps, now_ns, &mut frame)
+    send_frame(maps, now_ns, &Scratch::default(), &mut frame)
 }
 
 /// Maps, applier and clock.
@@ -277,6 +276,29 @@ impl World {
 
     pub(crate) fn send(&self, packet: &Packet) -> Seen {
         send(&self.maps, self.now_ns, packet)
+    }
+
+    /// Sends a packet on a CPU that remembers others.
+    pub(crate) fn send_on(&self, cpu: &Scratch, packet: &Packet) -> Seen {
+        let (mut buffer, end) = packet.frame();
+        send_frame(&self.maps, self.now_ns, cpu, &mut buffer[..end])
+    }
+
+    /// Looks through the tables for flows in their second buckets, with something that happens between look and end; gives how
+    /// many marks were taken back.
+    pub(crate) fn settle(&self, meanwhile: impl FnOnce()) -> usize {
+        let now = Tick::from_ns(self.now_ns);
+        let Some(mut settling) = flows::Settling::begin(&self.maps, now) else { return 0 };
+        (0..flows::PARTS).for_each(|part| settling.part(&self.maps, part, now));
+        meanwhile();
+        settling.finish(&self.maps, now)
+    }
+
+    /// Buckets whose flows may be in their second ones.
+    pub(crate) fn marks(&self) -> usize {
+        let lines = [&self.maps.overflow_v4, &self.maps.overflow_v6];
+        let marks = lines.into_iter().flat_map(|lines| lines.iter()).flat_map(|line| &line.marks);
+        marks.filter(|mark| mark.get() != 0).count()
     }
 
     /// Sends a datagram of an IPv4 client with this payload, which must be forwarded; gives reason and backend name.

@@ -1,9 +1,11 @@
 //! Tables in vectors.
 
 use lb_common::cell::{SharedU32, SharedU64};
+use lb_common::flow;
 use lb_common::layout::{
     Backend, Bucket, FilterLine, FragmentLine, IndexLine, Limit, Load, MaglevLine, NatAddress, NatLine,
-    NatPort, NatQueue, NextHop, NextHopCopy, Pool, RangeLine, ServerIds, Service, SourceLine, Vip, VipLineV6,
+    NatPort, NatQueue, NextHop, NextHopCopy, OverflowLine, Pool, RangeLine, ServerIds, Service, SourceLine,
+    Vip, VipLineV6,
 };
 use lb_common::memory::Slices;
 
@@ -27,6 +29,8 @@ pub struct Plain {
     next_hops: Vec<NextHop>,
     flows_v4: Vec<Bucket<1>>,
     flows_v6: Vec<Bucket<3>>,
+    overflow_v4: Vec<OverflowLine>,
+    overflow_v6: Vec<OverflowLine>,
     fragments: Vec<FragmentLine>,
     filters: Vec<FilterLine>,
     limits: Vec<Limit>,
@@ -106,6 +110,8 @@ impl Plain {
             }),
             flows_v4: repeat(sizes.flows_v4, Bucket::empty),
             flows_v6: repeat(sizes.flows_v6, Bucket::empty),
+            overflow_v4: repeat(flow::overflow_lines(sizes.flows_v4), OverflowLine::empty),
+            overflow_v6: repeat(flow::overflow_lines(sizes.flows_v6), OverflowLine::empty),
             fragments: repeat(sizes.fragments, FragmentLine::empty),
             filters: repeat(sizes.filters, FilterLine::default),
             limits: repeat(sizes.services, || Limit {
@@ -149,6 +155,8 @@ impl Plain {
             next_hops: &self.next_hops,
             flows_v4: &self.flows_v4,
             flows_v6: &self.flows_v6,
+            overflow_v4: &self.overflow_v4,
+            overflow_v6: &self.overflow_v6,
             fragments: &self.fragments,
             filters: &self.filters,
             limits: &self.limits,

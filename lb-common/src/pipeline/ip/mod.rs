@@ -8,7 +8,7 @@ pub(super) use v6::V6;
 
 use super::parse::Walk;
 use crate::flow::FlowKey;
-use crate::layout::{Bucket, Family};
+use crate::layout::{Bucket, Family, OverflowLine};
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::tables::Tables;
@@ -107,6 +107,7 @@ pub(super) trait Ip<const W: usize> {
     fn key(secret: u64, source: Self::Address, ports: (u16, u16), vip: u32, protocol: Protocol)
     -> FlowKey<W>;
     fn bucket<T: Tables>(tables: &T, hash: u32) -> Option<&Bucket<W>>;
+    fn overflow_line<T: Tables>(tables: &T, line: u32) -> Option<&OverflowLine>;
     fn flows_mask<T: Tables>(tables: &T) -> u32;
     /// The selection hash of what `hashed` keeps of a flow besides its source.
     fn flow_hash(seed: u64, source: Self::Address, destination: Self::Address, ends: u64, hashed: u64)

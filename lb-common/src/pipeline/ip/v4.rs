@@ -4,7 +4,7 @@ use core::mem::offset_of;
 
 use super::{Ip, Network, Payload, Piece, Sent, TTL};
 use crate::flow::FlowKey;
-use crate::layout::{Bucket, Family};
+use crate::layout::{Bucket, Family, OverflowLine};
 use crate::packet::Packet;
 use crate::pipeline::parse::Walk;
 use crate::reason::Reason;
@@ -119,6 +119,11 @@ impl Ip<1> for V4 {
     #[inline(always)]
     fn bucket<T: Tables>(tables: &T, bucket: u32) -> Option<&Bucket<1>> {
         tables.flows_v4(bucket)
+    }
+
+    #[inline(always)]
+    fn overflow_line<T: Tables>(tables: &T, line: u32) -> Option<&OverflowLine> {
+        tables.overflow_v4(line)
     }
 
     #[inline(always)]

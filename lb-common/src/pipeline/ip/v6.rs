@@ -4,7 +4,7 @@ use core::mem::offset_of;
 
 use super::{Ip, Network, Payload, Piece, Sent, TTL, pseudo_sum};
 use crate::flow::FlowKey;
-use crate::layout::{Bucket, Family};
+use crate::layout::{Bucket, Family, OverflowLine};
 use crate::packet::Packet;
 use crate::pipeline::parse::Walk;
 use crate::reason::Reason;
@@ -118,6 +118,11 @@ impl Ip<3> for V6 {
     #[inline(always)]
     fn bucket<T: Tables>(tables: &T, bucket: u32) -> Option<&Bucket<3>> {
         tables.flows_v6(bucket)
+    }
+
+    #[inline(always)]
+    fn overflow_line<T: Tables>(tables: &T, line: u32) -> Option<&OverflowLine> {
+        tables.overflow_v6(line)
     }
 
     #[inline(always)]
