@@ -118,6 +118,10 @@ impl Trials {
             thread::sleep(until_phase(number));
             let failed_at = fail(backend)?;
             thread::sleep((failed_at + AFTERMATH).saturating_sub(monotonic()));
+            // As a rule long past; not where the machine stood still meanwhile.
+            eventually(&format!("{} is down", backend.name()), || {
+                self.weir.log().matches("to=\"down\"").count() > number
+            });
             let witness = backend.witness()?;
             trials.push(Trial {
                 last_connection: witness.last_syn.saturating_sub(failed_at),
