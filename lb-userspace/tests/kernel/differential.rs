@@ -5,11 +5,11 @@
 
 use aya::TestRun as _;
 use aya::programs::TestRunOptions;
-use lb_common::cell::SharedU64;
+use lb_common::cell::{SharedU8, SharedU64};
 use lb_common::forward::Egress;
 use lb_common::layout::{
-    Bucket, Charges, Counter, FragmentLine, FragmentWay, HandshakeStep, Handshakes, Load, NatPort, Refusals,
-    SourceLine, Way,
+    Bucket, Charges, Counter, FragmentLine, FragmentWay, HandshakeStep, Handshakes, Load, NatPort,
+    OverflowLine, Refusals, SourceLine, Way,
 };
 use lb_common::pipeline::Outcome;
 use lb_common::reason::{Reason, Verdict};
@@ -54,6 +54,15 @@ fn compare_flows<const W: usize>(kernel: &[Bucket<W>], host: &[Bucket<W>], batch
         used += host.ways.iter().filter(|way| way.binding.get() != 0).count();
     }
     used
+}
+
+/// Compares the marks of second buckets; gives how many are set.
+fn compare_marks(kernel: &[OverflowLine], host: &[OverflowLine], batch: usize) -> usize {
+    let bytes = |lines: &[OverflowLine]| {
+        lines.iter().flat_map(|line| line.marks.each_ref().map(SharedU8::get)).collect::<Vec<_>>()
+    };
+    assert_eq!(bytes(kernel), bytes(host), "batch {batch}: marks differ");
+    bytes(host).iter().filter(|mark| **mark != 0).count()
 }
 
 fn compare_fragments(kernel: &[FragmentLine], host: &[FragmentLine], batch: usize) {
@@ -121,7 +130,7 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
     let mut actions = [0_u64; 5];
     let mut choice = Splitmix(0x7765_6972);
     let mut output = vec![0; 8192];
-    let (mut used, mut counted) = ((0, 0), 0);
+    let (mut used, mut counted, mut marked) = ((0, 0), 0, 0);
     // What backends in mode `nat` send back.
     let mut answers = Vec::new();
     for (batch, pause) in BATCHES.into_iter().enumerate() {
@@ -172,6 +181,8 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
             compare_flows(&kernel_tables.0.flows_v4, slices.flows_v4, batch),
             compare_flows(&kernel_tables.0.flows_v6, slices.flows_v6, batch),
         );
+        marked = compare_marks(&kernel_tables.0.overflow_v4, slices.overflow_v4, batch)
+            + compare_marks(&kernel_tables.0.overflow_v6, slices.overflow_v6, batch);
         compare_sources(&kernel_tables.0.sources, slices.sources, batch);
         compare_fragments(&kernel_tables.0.fragments, slices.fragments, batch);
         counted = compare_loads(&kernel_tables.0.loads, slices.loads, batch);
@@ -186,6 +197,7 @@ fn the_kernel_and_the_host_treat_every_frame_alike() {
             "reasons add up to the packets"
         );
     }
+    assert!(marked > 8, "{marked} buckets have flows in second ones");
     assert!(counted > 8, "flows of {counted} backends were counted");
     let steps = handshakes(&expected.expect("batches ran").handshakes);
     println!("steps of handshakes: {steps:?}");

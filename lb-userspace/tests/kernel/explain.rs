@@ -33,6 +33,8 @@ fn everything(maps: &MapSet) -> String {
     }
     flows(words(&maps.flows_v4));
     flows(words(&maps.flows_v6));
+    let marks = maps.overflow_v4.iter().chain(maps.overflow_v6.iter()).flat_map(|line| &line.marks);
+    flows(marks.map(|mark| u64::from(mark.get())).collect());
     flows(maps.backends.iter().flat_map(|backend| [backend.hot.get(), backend.egress.get()]).collect());
     flows(maps.pools.iter().flat_map(|pool| [pool.current.get(), pool.previous.get()]).collect());
     flows(maps.limits.iter().map(|limit| limit.total_whole.get()).collect());
