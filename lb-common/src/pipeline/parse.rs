@@ -63,11 +63,19 @@ pub(super) fn parse<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     at: usize,
     (walk, look): (Walk, Look),
 ) -> Result<Parsed<I::Address>, Reason> {
-    let network = match walk {
-        Walk::None => I::read_fixed(packet, at)?,
-        Walk::All => I::read(packet, at).ok_or(Reason::Truncated)?,
+    let (network, vip) = match walk {
+        Walk::None => {
+            let header = I::fixed(packet, at)?;
+            let vip = I::vip(tables, I::destination(header)).ok_or(Reason::NotVip)?;
+            // Read only now: before the look-up the compiler would keep each field on the stack.
+            (I::network(header, at), vip)
+        }
+        Walk::All => {
+            let network = I::read(packet, at).ok_or(Reason::Truncated)?;
+            let vip = I::vip(tables, network.destination).ok_or(Reason::NotVip)?;
+            (network, vip)
+        }
     };
-    let vip = I::vip(tables, network.destination).ok_or(Reason::NotVip)?;
     tables.trace(Mark::Vip, vip, 0);
     if !network.sound || at + network.length as usize > packet.length() {
         return Err(Reason::Malformed);
@@ -124,12 +132,10 @@ pub(super) fn read<const W: usize, I: Ip<W>, P: Packet, T: Tables>(
     (protocol, offset): (Protocol, usize),
     extent: Extent,
 ) -> Result<Parsed<I::Address>, Reason> {
-    if offset + protocol.header_length() > extent.end {
-        return Err(Reason::Malformed);
-    }
-    // Read once for all protocols: the compiler would merge what each of them read byte by byte.
-    let ports: &Ports = packet.header(offset).ok_or(Reason::Malformed)?;
-    let ports = ports.both();
+    // Both at once, and for all protocols: the compiler would read them byte by byte, and merge what each protocol read.
+    let ports: &[u8; size_of::<Ports>()] = packet.header(offset).ok_or(Reason::Malformed)?;
+    let ports = u32::from_be_bytes(*ports);
+    let ports = ((ports >> 16) as u16, ports as u16);
     let segment = segment(packet, protocol, offset, extent)?;
     tables.trace(
         Mark::Transport,
@@ -170,13 +176,17 @@ fn segment<P: Packet>(
             let udp: &[[u8; 2]; 4] = packet.header(offset).ok_or(Reason::Malformed)?;
             let [_, _, length, _] = *udp;
             let length = u16::from_be_bytes(length) as usize;
-            if length < 8 || offset + length > extent.whole_end {
+            let least = protocol.header_length();
+            if offset + least > extent.end || length < least || offset + length > extent.whole_end {
                 return Err(Reason::Malformed);
             }
             Ok(Segment::Datagram)
         }
         Protocol::Sctp => {
             let sctp: &SctpStart = packet.header(offset).ok_or(Reason::Malformed)?;
+            if offset + protocol.header_length() > extent.end {
+                return Err(Reason::Malformed);
+            }
             Ok(Segment::of_sctp(sctp.chunk))
         }
     }

@@ -59,7 +59,7 @@ impl Rules {
     }
 }
 
-/// The service that claims a packet, once the VIP's lists let the packet in.
+/// The service that claims a packet; with [`Look::Whole`] once the VIP's lists let the packet in.
 #[inline(always)]
 fn service_for<'a, const W: usize, I: Ip<W>, T: Tables>(
     tables: &'a T,
@@ -77,10 +77,31 @@ fn service_for<'a, const W: usize, I: Ip<W>, T: Tables>(
     let record = tables.service(id).ok_or(Reason::Inconsistent)?;
     let forward = ForwardWord(record.forward.get());
     tables.trace(Mark::Service, id, forward.0);
-    if matches!(look, Look::Front) && !forward.is_plain() && forward.has_lists() {
+    Ok((id, record, forward))
+}
+
+/// What only services that are not [plain](ForwardWord::is_plain) ask of a packet. The id of the backend that its QUIC
+/// connection ID names, else 0.
+#[inline(always)]
+fn asked<const W: usize, I: Ip<W>, T: Tables>(
+    tables: &T,
+    packet: &Parsed<I::Address>,
+    (service, forward): (u32, ForwardWord),
+    key: &FlowKey<W>,
+    (look, choice): (Look, Choice),
+) -> Result<u32, Reason> {
+    if matches!(look, Look::Front) && forward.has_lists() {
         filter::check::<W, I, T>(tables, packet.vip, packet.source, look)?;
     }
-    Ok((id, record, forward))
+    balanced(forward)?;
+    if !forward.quic() || !matches!(packet.protocol, Protocol::Udp) {
+        return Ok(0);
+    }
+    match choice {
+        Choice::Table => Ok(0),
+        Choice::Asked => Err(quic::ask(tables, service, packet.transport, key.hash)),
+        Choice::Made => quic::named(tables, service, packet.transport, key.hash),
+    }
 }
 
 #[inline(always)]
@@ -90,18 +111,13 @@ pub(super) fn steer<'a, const W: usize, I: Ip<W>, T: Tables>(
     (look, choice): (Look, Choice),
 ) -> Result<Steered<'a>, Reason> {
     let (id, record, forward) = service_for::<W, I, T>(tables, packet, look)?;
-    balanced(forward)?;
     let rules = Rules { forward, timeouts: TimeoutsWord(record.timeouts.get()) };
     let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);
     let now = tables.now();
-    let named = if !forward.is_plain() && forward.quic() && matches!(packet.protocol, Protocol::Udp) {
-        match choice {
-            Choice::Table => 0,
-            Choice::Asked => return Err(quic::ask(tables, id, packet.transport, key.hash)),
-            Choice::Made => quic::named(tables, id, packet.transport, key.hash)?,
-        }
-    } else {
+    let named = if forward.is_plain() {
         0
+    } else {
+        asked::<W, I, T>(tables, packet, (id, forward), &key, (look, choice))?
     };
     let (selected, reason) = if named != 0 {
         (routed::<W, I, T>(tables, packet, id, &rules, &key, named, now)?, Reason::QuicRouted)
@@ -194,7 +210,7 @@ fn bound<'a, const W: usize, I: Ip<W>, T: Tables>(
 /// Whether the service's packets leave as they came, with or without something around them.
 #[inline(always)]
 fn balanced(forward: ForwardWord) -> Result<(), Reason> {
-    if !forward.is_plain() && forward.translates() { Err(Reason::Translate) } else { Ok(()) }
+    if forward.translates() { Err(Reason::Translate) } else { Ok(()) }
 }
 
 /// The selection hash: of the whole flow, or of the client's address alone.

@@ -12,7 +12,7 @@ use crate::layout::{Bucket, Family, OverflowLine};
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::tables::Tables;
-use crate::wire::{Message, Protocol};
+use crate::wire::{self, Message, Protocol};
 
 /// TTL or hop limit of what weir sends itself.
 const TTL: u8 = 64;
@@ -84,14 +84,19 @@ pub(super) trait Ip<const W: usize> {
     /// Type and code of port unreachable.
     const PORT_UNREACHABLE: (u8, u8);
     type Address: Copy + PartialEq;
+    /// The fixed header.
+    type Header: wire::Header;
 
     /// Reads the header at `at`; `None` where the frame does not hold one of this version.
     fn read<P: Packet>(packet: &P, at: usize) -> Option<Network<Self::Address>>;
-    /// The same for the fixed header alone.
+    /// The fixed header at `at`, of a packet without options.
     ///
     /// # Errors
     /// [`Reason::Truncated`] where the frame does not hold one; [`Reason::IpOptions`] where another stage has to look.
-    fn read_fixed<P: Packet>(packet: &P, at: usize) -> Result<Network<Self::Address>, Reason>;
+    fn fixed<P: Packet>(packet: &P, at: usize) -> Result<&Self::Header, Reason>;
+    fn destination(header: &Self::Header) -> Self::Address;
+    /// Reads a [`Ip::fixed`] header at `at`.
+    fn network(header: &Self::Header, at: usize) -> Network<Self::Address>;
     fn vip<T: Tables>(tables: &T, address: Self::Address) -> Option<u32>;
     /// Finds the transport header of a packet for a VIP whose IP header is at `at`.
     fn payload<P: Packet>(

@@ -29,6 +29,7 @@ impl Ip<1> for V4 {
     const PORT_UNREACHABLE: (u8, u8) = (3, 3);
     /// Big-endian number.
     type Address = u32;
+    type Header = Ipv4;
 
     #[inline(always)]
     fn read<P: Packet>(packet: &P, at: usize) -> Option<Network<u32>> {
@@ -52,16 +53,23 @@ impl Ip<1> for V4 {
     }
 
     #[inline(always)]
-    fn read_fixed<P: Packet>(packet: &P, at: usize) -> Result<Network<u32>, Reason> {
+    fn fixed<P: Packet>(packet: &P, at: usize) -> Result<&Ipv4, Reason> {
         let header: &Ipv4 = packet.header(at).ok_or(Reason::Truncated)?;
         // One comparison for version and length; a broken header is told from one with options where those are read.
-        if header.version_ihl != 0x45 {
-            return Err(Reason::IpOptions);
-        }
+        if header.version_ihl == 0x45 { Ok(header) } else { Err(Reason::IpOptions) }
+    }
+
+    #[inline(always)]
+    fn destination(header: &Ipv4) -> u32 {
+        u32::from_be_bytes(header.destination)
+    }
+
+    #[inline(always)]
+    fn network(header: &Ipv4, at: usize) -> Network<u32> {
         let length = u16::from_be_bytes(header.total_length) as u32;
-        Ok(Network {
+        Network {
             source: u32::from_be_bytes(header.source),
-            destination: u32::from_be_bytes(header.destination),
+            destination: Self::destination(header),
             traffic_class: header.traffic_class,
             sound: length >= size_of::<Ipv4>() as u32,
             length,
@@ -69,7 +77,7 @@ impl Ip<1> for V4 {
             payload: at + size_of::<Ipv4>(),
             next: header.protocol,
             ttl: header.ttl,
-        })
+        }
     }
 
     #[inline(always)]

@@ -44,30 +44,37 @@ impl Ip<3> for V6 {
     const QUOTE: u32 = MIN_MTU_V6 - (size_of::<Ipv6>() + size_of::<Icmp>()) as u32;
     const PORT_UNREACHABLE: (u8, u8) = (1, 4);
     type Address = Halves;
+    type Header = Ipv6;
 
     #[inline(always)]
     fn read<P: Packet>(packet: &P, at: usize) -> Option<Network<Halves>> {
-        let header: &Ipv6 = packet.header(at)?;
-        let word = header.first_word();
-        if word >> 28 != 6 {
-            return None;
-        }
-        Some(Network {
+        Some(Self::network(Self::fixed(packet, at).ok()?, at))
+    }
+
+    #[inline(always)]
+    fn fixed<P: Packet>(packet: &P, at: usize) -> Result<&Ipv6, Reason> {
+        let header: &Ipv6 = packet.header(at).ok_or(Reason::Truncated)?;
+        if header.first_word() >> 28 == 6 { Ok(header) } else { Err(Reason::Truncated) }
+    }
+
+    #[inline(always)]
+    fn destination(header: &Ipv6) -> Halves {
+        numbers(header.destination)
+    }
+
+    #[inline(always)]
+    fn network(header: &Ipv6, at: usize) -> Network<Halves> {
+        Network {
             source: numbers(header.source),
-            destination: numbers(header.destination),
-            traffic_class: (word >> 20) as u8,
+            destination: Self::destination(header),
+            traffic_class: (header.first_word() >> 20) as u8,
             sound: true,
             length: u16::from_be_bytes(header.payload_length) as u32 + size_of::<Ipv6>() as u32,
             fragment: false,
             payload: at + size_of::<Ipv6>(),
             next: header.next_header,
             ttl: header.hop_limit,
-        })
-    }
-
-    #[inline(always)]
-    fn read_fixed<P: Packet>(packet: &P, at: usize) -> Result<Network<Halves>, Reason> {
-        Self::read(packet, at).ok_or(Reason::Truncated)
+        }
     }
 
     #[inline(always)]
