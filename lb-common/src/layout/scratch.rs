@@ -100,12 +100,12 @@ impl Asking {
         Self(self.0 + 1)
     }
 
-    /// How many may in a tick, on each CPU, by the mask of the flow table: one for four buckets, and then some. It takes as many
-    /// to fill the table to its limit in a tick.
+    /// How many may in a tick, on each CPU, by the mask of the flow table: one for two buckets, and then some. It takes as many
+    /// to fill the table to a third above its limit in a tick.
     #[inline(always)]
     #[must_use]
     pub const fn most(mask: u32) -> u32 {
-        (mask >> 2) + 64
+        (mask >> 1) + 64
     }
 }
 
@@ -275,7 +275,7 @@ mod tests {
         let asking = Asking(0).in_tick(now).one_more().one_more();
         assert_eq!((asking.in_tick(now).count(), asking.in_tick(next).count()), (2, 0));
         // A limit of 64 flows has 32 buckets.
-        assert!(Asking::most(31) >= 64 && Asking::most((1 << 19) - 1) == (1 << 17) + 63);
+        assert!(Asking::most(31) >= 64 && Asking::most((1 << 19) - 1) == (1 << 18) + 63);
     }
 
     #[test]
