@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -93,13 +94,18 @@ impl WeirProc {
         Ok(counters.values().filter_map(Value::as_u64).sum())
     }
 
-    /// The backend of each live flow, as `pool/name`, by client port.
-    pub fn flow_backends(&self) -> Result<BTreeMap<u16, String>> {
-        let flows = self.json(&["flows", "--limit", "0"])?;
+    /// The backend of each live flow, as `pool/name`, by its client's address and port; of those that `filter`, arguments of
+    /// `weir flows`, lets through.
+    pub fn flow_backends(&self, filter: &[&str]) -> Result<BTreeMap<SocketAddr, String>> {
+        let flows = self.json(&[&["flows", "--limit", "0"][..], filter].concat())?;
         let flow = |flow: &Value| {
+            let client = flow["client"].as_str().context("a flow has a client")?.parse()?;
             let port = flow["client_port"].as_u64().context("a flow has a client port")?;
             let name = |key: &str| flow[key].as_str().unwrap_or_default();
-            Ok((u16::try_from(port)?, format!("{}/{}", name("pool"), name("backend"))))
+            Ok((
+                SocketAddr::new(client, u16::try_from(port)?),
+                format!("{}/{}", name("pool"), name("backend")),
+            ))
         };
         flows["flows"].as_array().context("flows is a list")?.iter().map(flow).collect()
     }

@@ -63,10 +63,10 @@ fn survives(signal: Signal) -> Result<()> {
     let reasons: BTreeSet<_> =
         status["changes"].as_array().context("changes")?.iter().map(|c| c["reason"].as_str()).collect();
     ensure!(reasons == BTreeSet::from([Some("kernel update"), Some("new disks"), Some("canary")]));
-    let flows = weir.flow_backends()?;
-    for (port, backend) in &before.flows {
-        let now = flows.get(port).with_context(|| format!("the flow of port {port} is gone"))?;
-        ensure!(now == backend, "port {port}: {now} was {backend}");
+    let flows = weir.flow_backends(&[])?;
+    for (client, backend) in &before.flows {
+        let now = flows.get(client).with_context(|| format!("the flow of {client} is gone"))?;
+        ensure!(now == backend, "{client}: {now} was {backend}");
     }
 
     let ended = downloads.finish(Duration::from_secs(30))?;
@@ -119,7 +119,7 @@ struct Remembered {
     /// Admin state, weight and health by backend.
     states: Vec<serde_json::Value>,
     /// Backends of the flows that exist already and last.
-    flows: std::collections::BTreeMap<u16, String>,
+    flows: std::collections::BTreeMap<SocketAddr, String>,
 }
 
 impl Remembered {
@@ -128,15 +128,10 @@ impl Remembered {
         let state = |backend: &serde_json::Value| {
             json!([backend["name"], backend["admin"], backend["weight"], backend["health"], backend["why"]])
         };
-        let proven = weir.json(&["flows", "--state", "proven", "--limit", "0"])?;
-        let flow = |flow: &serde_json::Value| {
-            let name = format!("{}/{}", flow["pool"].as_str()?, flow["backend"].as_str()?);
-            Some((flow["client_port"].as_u64()? as u16, name))
-        };
         Ok(Self {
             attached: vec![weir.attachment("eth0")?, weir.attachment("eth1")?],
             states: backends["backends"].as_array().context("backends")?.iter().map(state).collect(),
-            flows: proven["flows"].as_array().context("flows")?.iter().filter_map(flow).collect(),
+            flows: weir.flow_backends(&["--state", "proven"])?,
         })
     }
 }

@@ -244,8 +244,8 @@ fn on_down_reset_ends_connections_of_a_silent_backend_as_soon_as_it_is_down() ->
     let target = SocketAddr::new(lab.vip().of(Family::V4), 80);
     let mut streams =
         lab.client().run(|| (0..CLIENTS).map(|_| endless_upload(target)).collect::<Result<Vec<_>, _>>())?;
-    eventually("all flows are known", || weir.flow_backends().is_ok_and(|flows| flows.len() == CLIENTS));
-    let flows = weir.flow_backends()?;
+    eventually("all flows are known", || weir.flow_backends(&[]).is_ok_and(|flows| flows.len() == CLIENTS));
+    let flows = weir.flow_backends(&[])?;
     let victim = flows.values().next().context("there are flows")?.clone();
     let name = victim.rsplit('/').next().context("a backend has a name")?;
 

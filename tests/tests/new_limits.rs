@@ -162,7 +162,7 @@ struct Run {
     load: Load,
     downloads: Downloads,
     attached: Vec<weir_tests::PinnedLink>,
-    flows: std::collections::BTreeMap<u16, String>,
+    flows: std::collections::BTreeMap<SocketAddr, String>,
 }
 
 impl Run {
@@ -171,7 +171,7 @@ impl Run {
         let get = Get::new(vip).timeout(Duration::from_secs(5));
         let downloads = Downloads::start(lab.client(), vec![get.clone().path("/big"); 30]);
         downloads.wait_started(Duration::from_secs(5))?;
-        let flows = weir.flow_backends()?;
+        let flows = weir.flow_backends(&[])?;
         ensure!(flows.len() >= 30, "{flows:?}");
         let load = Load::start(lab.client(), get, Rate { per_second: 200, threads: 32 });
         eventually("the load runs", || load.count() > 50);
@@ -184,9 +184,9 @@ impl Run {
             ensure!(after.link == before.link, "{after:?} was {before:?}");
             ensure!(after.program != before.program, "the program was not replaced: {after:?}");
         }
-        let flows = weir.flow_backends()?;
-        for (port, backend) in &self.flows {
-            ensure!(flows.get(port) == Some(backend), "port {port}: {:?} was {backend}", flows.get(port));
+        let flows = weir.flow_backends(&[])?;
+        for (client, backend) in &self.flows {
+            ensure!(flows.get(client) == Some(backend), "{client}: {:?} was {backend}", flows.get(client));
         }
         let ended = self.downloads.finish(Duration::from_secs(30))?;
         ensure!(ended.iter().all(|download| !download.broken()), "{ended:?}");

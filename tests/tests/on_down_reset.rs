@@ -123,10 +123,12 @@ fn ended(children: Vec<Child>, since: Instant, limit: Duration) -> Result<Vec<En
 /// Starts uploads, freezes the backend that has most of them, and gives how many it had and which uploads ended.
 fn freeze_one(lab: &Lab, weir: &WeirProc, limit: Duration) -> Result<(usize, Vec<Ended>)> {
     let children = uploads(lab)?;
-    eventually("all flows are known", || weir.flow_backends().is_ok_and(|flows| flows.len() == 2 * UPLOADS));
+    eventually("all flows are known", || {
+        weir.flow_backends(&[]).is_ok_and(|flows| flows.len() == 2 * UPLOADS)
+    });
     thread::sleep(Duration::from_millis(300));
     let mut shares: BTreeMap<String, usize> = BTreeMap::new();
-    weir.flow_backends()?.into_values().for_each(|backend| *shares.entry(backend).or_default() += 1);
+    weir.flow_backends(&[])?.into_values().for_each(|backend| *shares.entry(backend).or_default() += 1);
     let (victim, had) = shares.into_iter().max_by_key(|(_, flows)| *flows).context("there are flows")?;
     let name = victim.rsplit('/').next().context("a backend has a name")?;
     let since = Instant::now();
