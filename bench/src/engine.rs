@@ -9,7 +9,9 @@ use aya::programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::layout::Counter;
 use lb_common::reason::Reason;
+use lb_common::time::Tick;
 use lb_userspace::config::model::Limits;
+use lb_userspace::flows::{PARTS, Settling};
 use lb_userspace::maps::counters::{CounterKind, CounterMaps};
 use lb_userspace::maps::load::{self, Loaded};
 use lb_userspace::maps::mapping::Access;
@@ -153,7 +155,7 @@ pub(crate) struct Weir {
     other: Option<Loaded>,
     counters: CounterMaps,
     pins: Pins,
-    _set: MapSet,
+    set: MapSet,
 }
 
 impl Weir {
@@ -185,7 +187,7 @@ impl Weir {
             None => None,
         };
         let counters = CounterMaps::open(pins)?;
-        Ok(Self { loaded, other, counters, pins: pins.clone(), _set: set })
+        Ok(Self { loaded, other, counters, pins: pins.clone(), set })
     }
 
     /// Name, verified instructions and bytes of machine code of each of weir's programs.
@@ -202,6 +204,18 @@ impl Weir {
     pub(crate) fn other_fd(&mut self) -> Result<ProgramFd> {
         let other = self.other.as_mut().context("no other build is loaded")?;
         Ok(other.program()?.fd()?.try_clone()?)
+    }
+
+    /// Takes back the marks of second buckets that no flow needs, as the daemon does every minute.
+    pub(crate) fn settle(&self) {
+        let now = || {
+            let time = clock_gettime(ClockId::Monotonic);
+            Tick::from_ns(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+        };
+        if let Some(mut settling) = Settling::begin(&self.set, now()) {
+            (0..PARTS).for_each(|part| settling.part(&self.set, part, now()));
+            settling.finish(&self.set, now());
+        }
     }
 
     /// Packets that left for `reason` so far.

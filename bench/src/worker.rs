@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::programs::ProgramFd;
+use lb_common::time::TICK_NS;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::cases::{ALL, Case, Flows, Program, Table};
@@ -30,6 +33,9 @@ pub(crate) struct Args {
 
 /// Fresh flows that fill a table: two for each place.
 const FILL: u32 = 4 << 20;
+
+/// The clock of flow entries moves on within this time; a mark that is twice as old may be taken back.
+const TICK: Duration = Duration::from_nanos(TICK_NS);
 
 /// Nanoseconds per packet by case, one for each round.
 pub(crate) type Measured = BTreeMap<String, Vec<f64>>;
@@ -98,13 +104,24 @@ impl Tables {
                 |error| {
                     // The floors tell a SYN apart; they have no flows to enter.
                     if matches!(case.program, Program::Own("parse_only")) {
-                        Ok(std::time::Duration::ZERO)
+                        Ok(Duration::ZERO)
                     } else {
                         Err(error)
                     }
                 },
             )?;
         }
+        Ok(())
+    }
+
+    /// As a table is after a minute of a flood: flows that came while it filled are gone from second buckets, and their marks
+    /// with them.
+    fn settle(&mut self, filling: &[&Prepared]) -> Result<()> {
+        sleep(2 * TICK);
+        for prepared in filling {
+            self.warm(prepared)?;
+        }
+        self.weir.settle();
         Ok(())
     }
 
@@ -149,6 +166,10 @@ fn measure(args: &Args) -> Result<Measured> {
     order.sort_by_key(|one| one.case.flows.bits());
     for one in order {
         tables.of(&one.case, args)?.warm(one).with_context(|| format!("enter the flows of {}", one.key))?;
+    }
+    if let Some(full) = &mut tables.full {
+        let filling: Vec<&Prepared> = prepared.iter().filter(|one| one.case.flows == Flows::Fresh).collect();
+        full.settle(&filling)?;
     }
     let mut measured = Measured::new();
     for round in 0..args.rounds {
