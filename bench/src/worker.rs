@@ -168,7 +168,8 @@ fn measure(args: &Args) -> Result<Measured> {
         tables.of(&one.case, args)?.warm(one).with_context(|| format!("enter the flows of {}", one.key))?;
     }
     if let Some(full) = &mut tables.full {
-        let filling: Vec<&Prepared> = prepared.iter().filter(|one| one.case.flows == Flows::Fresh).collect();
+        let fills = |one: &&Prepared| one.case.program == Program::Weir && one.case.flows == Flows::Fresh;
+        let filling: Vec<&Prepared> = prepared.iter().filter(fills).collect();
         full.settle(&filling)?;
     }
     let mut measured = Measured::new();
