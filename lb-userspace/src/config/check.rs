@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::keys;
 use super::model::{Check, CheckKind, PortOf, Through};
 use super::reader::Table;
+use super::resolve::CheckPlaces;
 use super::scalar::{DAY, show};
-use super::source::Place;
 
 /// Probes of one check that may wait for an answer from one backend at a time.
 const MOST_IN_FLIGHT: u128 = 1000;
@@ -22,10 +22,8 @@ const MOST_COUNTED: u32 = 1000;
 pub(crate) struct CheckDraft {
     /// What was read.
     pub(crate) check: Check,
-    /// The table, or the pool of a check that was not given.
-    pub(crate) place: Place,
-    /// How messages name it.
-    pub(crate) subject: String,
+    /// Where it is written.
+    pub(crate) places: CheckPlaces,
 }
 
 /// The types of the configuration.
@@ -84,6 +82,12 @@ impl CheckKind {
     #[must_use]
     pub fn has_port(&self) -> bool {
         !matches!(self, Self::None | Self::Ping | Self::Bfd)
+    }
+
+    /// Whether only the server itself gives the answer, not its host's kernel.
+    #[must_use]
+    pub fn asks_server(&self) -> bool {
+        matches!(self, Self::Http(_) | Self::Https(..) | Self::Udp(_) | Self::Dns(_))
     }
 
     /// The shortest interval: what a probe costs, and the grain of what runs it.
@@ -197,7 +201,9 @@ pub(crate) fn read(table: &Table<'_>) -> CheckDraft {
         );
     }
     compare_times(table, &check);
-    CheckDraft { check, place: table.place.clone(), subject: table.subject.to_string() }
+    let through = table.own("through").map(|node| node.place);
+    let places = CheckPlaces { subject: table.subject.to_string(), place: table.place.clone(), through };
+    CheckDraft { check, places }
 }
 
 /// Checks the values that `[defaults]` gives to checks.
@@ -209,6 +215,8 @@ pub(crate) fn validate_defaults(defaults: &Table<'_>) {
     for key in ["send", "expect"] {
         defaults.value(key).map(|node| datagram::payload(&node, key));
     }
+    datagram::validate_defaults(defaults);
+    defaults.value("command").map(|node| exec::command(&node));
 }
 
 /// Refuses times that do not fit the kind or each other.

@@ -11,7 +11,7 @@ use super::model::{Events, Guard, Hook, Interface, Limits, Mac, Tunnel};
 use super::pool::{self, PoolDraft};
 use super::reader::Table;
 use super::service::{self, ServiceDraft};
-use super::source::{self, Source};
+use super::source::{self, Place, Source};
 use super::vip::{self, VipDraft};
 use super::{check, global, hook, interface, keys, list};
 use crate::filter::Prefixes;
@@ -24,6 +24,8 @@ pub(crate) struct Drafts {
     pub(crate) hash_seed: u64,
     pub(crate) limits: Limits,
     pub(crate) tunnel: Tunnel,
+    /// Where its sources are written.
+    pub(crate) tunnel_sources: Vec<Place>,
     pub(crate) deny: Prefixes,
     pub(crate) next_program: Option<PathBuf>,
     pub(crate) guard: Guard,
@@ -48,13 +50,15 @@ pub(crate) fn read(main: &Rc<Source>, findings: &Findings) -> Option<Drafts> {
     let defaults = top.value("defaults").and_then(|node| node.table("[defaults]".into(), keys::DEFAULTS));
     let vip_defaults = defaults.as_ref().map(read_defaults).unwrap_or_default();
     global::refuse_later_keys(&top);
+    let (tunnel, tunnel_sources) = global::tunnel(&top);
     let mut drafts = Drafts {
         interfaces: interface::read(&top),
         gateway_mac: top.value("gateway_mac").and_then(|node| node.mac()),
         mtu: top.value("mtu").and_then(|node| interface::mtu(&node)),
         hash_seed: global::hash_seed(&top),
         limits: global::limits(&top),
-        tunnel: global::tunnel(&top),
+        tunnel,
+        tunnel_sources,
         deny: list::read(&top, "deny"),
         next_program: global::next_program(&top),
         guard: global::guard(&top),
@@ -71,10 +75,24 @@ pub(crate) fn read(main: &Rc<Source>, findings: &Findings) -> Option<Drafts> {
             drafts.add(&Table::top(tree, keys::INCLUDED, source, findings), defaults.as_ref());
         }
     }
+    if let Some(defaults) = &defaults {
+        drafts.warn_of_unused_checks(defaults);
+    }
     Some(drafts)
 }
 
 impl Drafts {
+    /// Warns of keys of health tables in `[defaults]` where there is no health table.
+    fn warn_of_unused_checks(&self, defaults: &Table<'_>) {
+        if self.pools.iter().any(|pool| !pool.checks.is_empty()) {
+            return;
+        }
+        let of_checks = keys::HEALTH.iter().filter(|key| **key != "port" && keys::DEFAULTS.contains(key));
+        for node in of_checks.filter_map(|key| defaults.own(key)) {
+            node.warn("is for health tables, and there is none: default checks keep their own settings");
+        }
+    }
+
     /// Adds the tables of one file.
     fn add(&mut self, top: &Table<'_>, defaults: Option<&Table<'_>>) {
         each(top, "vip", keys::VIP, defaults, |table| self.vips.extend(vip::read(table)));
@@ -105,7 +123,7 @@ fn each(
 /// Reads every value of `[defaults]` once, so that one that no table takes is checked, too.
 fn read_defaults(defaults: &Table<'_>) -> vip::Settings {
     pool::settings(defaults);
-    service::settings(defaults);
+    service::validate_defaults(defaults);
     check::validate_defaults(defaults);
     for table in
         defaults.value("health").map(|l| l.tables("[defaults] health", keys::HEALTH)).unwrap_or_default()

@@ -10,7 +10,7 @@ use super::keys;
 use super::model::{Guard, Limits, Tunnel};
 use super::reader::{Node, Table};
 use super::scalar::DAY;
-use super::source;
+use super::source::{self, Place};
 
 /// Flows that one table may hold: 4 GiB of IPv4 entries.
 const MOST_FLOWS: u32 = 1 << 27;
@@ -60,10 +60,10 @@ pub(crate) fn limits(top: &Table<'_>) -> Limits {
     }
 }
 
-/// `[tunnel]`, or its defaults.
-pub(crate) fn tunnel(top: &Table<'_>) -> Tunnel {
-    let mut tunnel = Tunnel { source: Vec::new(), gue_port: GUE_PORT };
-    let Some(table) = sub_table(top, "tunnel", keys::TUNNEL) else { return tunnel };
+/// `[tunnel]`, or its defaults; and where each of its sources is written.
+pub(crate) fn tunnel(top: &Table<'_>) -> (Tunnel, Vec<Place>) {
+    let (mut tunnel, mut places) = (Tunnel { source: Vec::new(), gue_port: GUE_PORT }, Vec::new());
+    let Some(table) = sub_table(top, "tunnel", keys::TUNNEL) else { return (tunnel, places) };
     for node in table.value("source").map(|list| list.items()).unwrap_or_default() {
         let Some(net) = node.prefix() else { continue };
         let v4 = |net: &IpNet| net.addr().is_ipv4();
@@ -73,13 +73,16 @@ pub(crate) fn tunnel(top: &Table<'_>) -> Tunnel {
                 bare(other),
                 bare(&net)
             )),
-            None => tunnel.source.push(net),
+            None => {
+                tunnel.source.push(net);
+                places.push(node.place);
+            }
         }
     }
     if let Some(port) = table.value("gue_port").and_then(|node| node.integer(1..=u16::MAX)) {
         tunnel.gue_port = port;
     }
-    tunnel
+    (tunnel, places)
 }
 
 /// `[guard]`, or its defaults.

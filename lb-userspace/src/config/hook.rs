@@ -95,13 +95,11 @@ fn address(node: &Node<'_>) -> Option<HookTarget> {
     let parsed = text.parse::<hyper::Uri>().ok();
     let parsed = parsed.as_ref().and_then(|uri| Some((uri, uri.scheme_str()?, uri.host()?)));
     match parsed {
-        Some((uri, "http", host)) if uri.authority().is_some_and(|whole| !whole.as_str().contains('@')) => {
-            Some(HookTarget::Post {
-                host: host.to_owned(),
-                port: uri.port_u16().unwrap_or(80),
-                path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
-            })
-        }
+        Some((uri, "http", host)) if !host.is_empty() && port(uri).is_some() => Some(HookTarget::Post {
+            host: host.to_owned(),
+            port: port(uri)?,
+            path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+        }),
         Some((_, "https", _)) => {
             node.fail("has the scheme https, which is not available; use exec with a client such as curl");
             None
@@ -112,5 +110,14 @@ fn address(node: &Node<'_>) -> Option<HookTarget> {
             ));
             None
         }
+    }
+}
+
+/// The port of an address without a user; `None` for one that is none.
+fn port(uri: &hyper::Uri) -> Option<u16> {
+    let behind_host = uri.authority()?.as_str().strip_prefix(uri.host()?)?;
+    match behind_host.strip_prefix(':') {
+        Some(port) => port.parse().ok().filter(|port| *port != 0),
+        None => behind_host.is_empty().then_some(80),
     }
 }

@@ -235,6 +235,10 @@ pub(crate) fn remedy(unknown: &str, known: &[&str]) -> String {
     if let Some(nearest) = nearest(unknown, known.iter().copied()) {
         return format!("did you mean `{nearest}`?");
     }
+    if known == INCLUDED && TOP.contains(&unknown) {
+        return "included files hold [[vip]], [[pool]] and [[service]] only; move it to the main file"
+            .to_owned();
+    }
     if let Some((table, _)) = TABLES.iter().find(|(_, keys)| keys.contains(&unknown)) {
         return format!("it is a key of {table}");
     }

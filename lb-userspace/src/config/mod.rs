@@ -44,6 +44,7 @@ use findings::Findings;
 use model::Config;
 pub use problem::{Problem, Problems, Severity};
 pub use report::{CheckDetection, MapMemory, PoolDetection, Report, check_report, detection_bound};
+pub(crate) use scalar::show;
 use source::Source;
 
 /// A configuration, and what is worth saying about it.

@@ -133,6 +133,18 @@ pub enum XdpMode {
     Generic,
 }
 
+impl XdpMode {
+    /// The name of the mode that it has to be; `None` where either will do.
+    #[must_use]
+    pub fn required(self) -> Option<&'static str> {
+        match self {
+            Self::Native => Some("native"),
+            Self::Auto => None,
+            Self::Generic => Some("generic"),
+        }
+    }
+}
+
 /// Map sizes (`[limits]`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

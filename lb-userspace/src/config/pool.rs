@@ -80,6 +80,10 @@ fn members(table: &Table<'_>, name: String, settings: Settings) -> PoolDraft {
     for inner in tables(table, table.value("health"), "health", keys::HEALTH) {
         with_defaults(inner, &mut |inner| checks.push(check::read(inner)));
     }
+    if table.own("health").is_none() {
+        // Meant for all pools, which need not all have tunnels.
+        checks.iter_mut().for_each(|check| check.places.through = None);
+    }
     let listed = table.own("backend");
     let backends_written = listed.as_ref().map_or(0, |list| list.items().len());
     let backends = tables(table, listed, "backend", keys::BACKEND).iter().filter_map(read_backend).collect();

@@ -38,7 +38,8 @@ pub struct PoolDetection {
     pub checks: Vec<CheckDetection>,
     /// A host that answers nothing: the fastest check; `None` where nothing is checked.
     pub silent_host_ms: Option<u64>,
-    /// A server that hangs while its host answers pings: the fastest check of a port.
+    /// A server that hangs while its host answers, its kernel still taking connections: the fastest check that the
+    /// server itself must answer. What a program of the operator's finds, nobody knows.
     pub silent_server_ms: Option<u64>,
 }
 
@@ -87,7 +88,7 @@ fn pool(pool: &Pool) -> PoolDetection {
         pool: pool.name.clone(),
         checks: pool.checks.iter().map(check).collect(),
         silent_host_ms: fastest(&|_| true),
-        silent_server_ms: fastest(&|check| check.kind.has_port()),
+        silent_server_ms: fastest(&|check| check.kind.asks_server()),
     }
 }
 

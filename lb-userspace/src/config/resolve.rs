@@ -21,6 +21,8 @@ pub(crate) struct Places {
     pub(crate) vips: BTreeMap<String, Place>,
     pub(crate) pools: BTreeMap<String, PoolPlaces>,
     pub(crate) services: BTreeMap<String, ServicePlaces>,
+    /// One per source of `[tunnel]`.
+    pub(crate) tunnel_sources: Vec<Place>,
     /// Every service written, also those left out.
     service_names: BTreeMap<String, Place>,
     /// Names of VIPs by address.
@@ -32,11 +34,19 @@ pub(crate) struct PoolPlaces {
     pub(crate) order: usize,
     pub(crate) subject: String,
     pub(crate) place: Place,
-    /// Name and place of each check, in the order of [`Pool::checks`].
-    pub(crate) checks: Vec<(String, Place)>,
+    /// Of each check, in the order of [`Pool::checks`].
+    pub(crate) checks: Vec<CheckPlaces>,
     pub(crate) backends: BTreeMap<String, BackendPlaces>,
     /// Backends written, valid or not.
     pub(crate) backends_written: usize,
+}
+
+/// Where a check is written.
+pub(crate) struct CheckPlaces {
+    pub(crate) subject: String,
+    pub(crate) place: Place,
+    /// Where it is told its way; a way of `[defaults]` is told nowhere.
+    pub(crate) through: Option<Place>,
 }
 
 /// Where a backend is written.
@@ -66,7 +76,7 @@ pub(crate) struct ServicePlaces {
 
 /// Builds the configuration.
 pub(crate) fn resolve(drafts: Drafts, findings: &Findings) -> (Config, Places) {
-    let mut places = Places::default();
+    let mut places = Places { tunnel_sources: drafts.tunnel_sources, ..Places::default() };
     let mut config = Config {
         interfaces: drafts.interfaces,
         gateway_mac: drafts.gateway_mac,
@@ -152,8 +162,8 @@ fn add_pool(draft: PoolDraft, order: usize, config: &mut Config, places: &mut Pl
         backend_places.insert(name.clone(), place);
         backends.insert(name, draft.backend);
     }
-    let (check_places, checks) =
-        draft.checks.into_iter().map(|draft| ((draft.subject, draft.place), draft.check)).unzip();
+    let checks = draft.checks.into_iter().map(|draft| (draft.places, draft.check));
+    let (check_places, checks) = checks.unzip();
     let pool = Pool {
         name: draft.name.clone(),
         tier_takeover_below: draft.settings.tier_takeover_below,

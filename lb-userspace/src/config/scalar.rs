@@ -144,7 +144,7 @@ pub(super) fn unfit(address: IpAddr) -> Option<&'static str> {
     } else if address.is_multicast() {
         Some("it is a multicast address")
     } else if address.is_loopback() {
-        Some("it is a loopback address; delivery to the host itself is not available in this version")
+        Some("it is a loopback address; give an address of one of the host's interfaces")
     } else if broadcast {
         Some("it is the broadcast address")
     } else if mapped {

@@ -9,7 +9,7 @@ use super::model::{Mode, NewFlowLimit, OnDown, Protocol, Scheduler, Snat, Timeou
 use super::pool::{self, PoolDraft};
 use super::ports::{self, PortsDraft};
 use super::quic::{self, QuicDraft};
-use super::reader::Table;
+use super::reader::{Node, Table};
 use super::scalar::{Alphabet, DAY};
 use super::snat;
 use super::source::Place;
@@ -57,16 +57,10 @@ pub(crate) struct Settings {
 pub(crate) fn read(table: &Table<'_>) -> (ServiceDraft, Option<PoolDraft>) {
     let name = table.required("name", "name = \"…\"").and_then(|node| node.name(Alphabet::Strict));
     let name = name.unwrap_or_default();
-    let vip = table.required("vip", "vip = \"198.51.100.10\"").and_then(|node| {
-        let text = node.string("the name of a [[vip]], or an address")?;
-        let vip = match text.parse::<IpAddr>() {
-            Ok(_) => VipRef::Address(node.address()?),
-            Err(_) => VipRef::Name(text.to_owned()),
-        };
-        Some((vip, node.place))
-    });
+    let vip = table.required("vip", "vip = \"198.51.100.10\"").and_then(|node| vip(&node));
     let ports = ports::read(table);
-    let protocols = protocols(table);
+    let protocols = table.required("protocol", "protocol = \"tcp\"");
+    let protocols = protocols.map(|list| protocols_of(&list)).unwrap_or_default();
     if table.value("mode").is_none() {
         table.error("mode", "`mode` is missing: add mode = \"nat\", mode = \"ipip\" or mode = \"dsr-l2\"");
     }
@@ -92,11 +86,7 @@ fn pool_of(table: &Table<'_>, name: &str) -> (Option<(String, Place)>, Option<Po
         return (Some(own), Some(pool::read_nested(table, name.to_owned())));
     }
     match table.value("pool") {
-        Some(node) => {
-            let pool =
-                node.string("the name of a [[pool]]").map(|text| (text.to_owned(), node.place.clone()));
-            (pool, None)
-        }
+        Some(node) => (pool_name(&node), None),
         None => {
             table.error("pool", "no backends: add [[service.backend]] tables, or pool = \"…\"");
             (None, None)
@@ -104,8 +94,26 @@ fn pool_of(table: &Table<'_>, name: &str) -> (Option<(String, Place)>, Option<Po
     }
 }
 
-fn protocols(table: &Table<'_>) -> Vec<Protocol> {
-    let Some(list) = table.required("protocol", "protocol = \"tcp\"") else { return Vec::new() };
+fn vip(node: &Node<'_>) -> Option<(VipRef, Place)> {
+    let text = node.string("the name of a [[vip]], or an address")?;
+    // What no name has was meant to be an address, and is told what is wrong with it.
+    let vip = match text.is_empty() || text.contains(['.', ':', '/']) {
+        true => VipRef::Address(node.address()?),
+        false => VipRef::Name(text.to_owned()),
+    };
+    Some((vip, node.place.clone()))
+}
+
+fn pool_name(node: &Node<'_>) -> Option<(String, Place)> {
+    let text = node.string("the name of a [[pool]]")?;
+    if text.is_empty() {
+        node.fail("must be the name of a [[pool]], got \"\"");
+        return None;
+    }
+    Some((text.to_owned(), node.place.clone()))
+}
+
+fn protocols_of(list: &Node<'_>) -> Vec<Protocol> {
     let items = list.items();
     if items.is_empty() {
         list.fail("must hold at least one of: tcp, udp, sctp");
@@ -126,6 +134,17 @@ fn protocols(table: &Table<'_>) -> Vec<Protocol> {
         }
     }
     found
+}
+
+/// Checks the values that `[defaults]` gives to services.
+pub(crate) fn validate_defaults(defaults: &Table<'_>) {
+    settings(defaults);
+    defaults.value("vip").map(|node| vip(&node).is_some());
+    defaults.value("pool").map(|node| pool_name(&node));
+    defaults.value("protocol").map(|list| protocols_of(&list));
+    if defaults.value("port").or_else(|| defaults.value("ports")).is_some() {
+        ports::read(defaults);
+    }
 }
 
 /// Reads the keys that `[defaults]` may hold.

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::table::{Align, Table, Tone};
-use super::{Api, Render, bytes, duration};
+use super::{Api, Render, bytes};
+use crate::config::show as exact;
 
 /// The document of `weir check`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,8 +62,12 @@ pub struct PoolDetection {
     pub pool: String,
     /// A host that answers nothing; null where nothing is checked.
     pub silent_host_ms: Option<u64>,
-    /// A server that hangs on a host that answers; null where no port is checked.
+    /// A server that hangs on a host that answers, its kernel still taking connections; null where no check asks the
+    /// server itself.
     pub silent_server_ms: Option<u64>,
+    /// The types of its checks, those of the default checks included.
+    #[serde(default)]
+    pub checks: Vec<String>,
 }
 
 impl Render for Checked {
@@ -89,14 +94,21 @@ impl Render for Checked {
             ("POOL", Align::Left),
             ("SILENT HOST DOWN WITHIN", Align::Right),
             ("HUNG SERVER DOWN WITHIN", Align::Right),
+            ("CHECKS", Align::Left),
         ]);
-        let bound =
-            |ms: Option<u64>| ms.map_or("not checked".to_owned(), |ms| duration(Duration::from_millis(ms)));
+        let bound = |ms: Option<u64>, none: &str| match ms {
+            Some(ms) => exact(Duration::from_millis(ms)),
+            None => none.to_owned(),
+        };
         for pool in &self.pools {
+            let checked = pool.checks.iter().any(|check| check != "none");
+            let mut checks = pool.checks.clone();
+            checks.dedup();
             pools.row([
                 pool.pool.as_str().into(),
-                bound(pool.silent_host_ms).into(),
-                bound(pool.silent_server_ms).into(),
+                bound(pool.silent_host_ms, if checked { "no bound" } else { "not checked" }).into(),
+                bound(pool.silent_server_ms, "not checked").into(),
+                checks.join(", ").into(),
             ]);
         }
         format!("{text}\n{}", pools.render())

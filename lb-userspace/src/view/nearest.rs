@@ -13,7 +13,8 @@ pub fn not_found<'a>(object: &str, name: &str, known: impl IntoIterator<Item = &
     let hint = match (near.is_empty(), known.is_empty()) {
         (false, _) => format!("; nearest: {}", near.join(", ")),
         (true, true) => format!("; there is no {object}"),
-        (true, false) => format!("; `weir {object}s` lists them"),
+        (true, false) if matches!(object, "backend" | "service") => format!("; `weir {object}s` lists them"),
+        (true, false) => String::new(),
     };
     Failure::new(Code::NotFound, format!("no such {object} {name:?}{hint}"))
 }

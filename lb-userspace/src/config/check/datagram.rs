@@ -76,7 +76,7 @@ pub(super) fn dns(table: &Table<'_>) -> DnsCheck {
     let rcode = table.value("expect_rcode");
     let expect_rcode = rcode.as_ref().and_then(|node| node.word(RCODES)).unwrap_or(DnsRcode::NoError);
     let expect_answer = table.value("expect_answer").and_then(|node| {
-        let text = node.string("a text such as \"192.0.2.1\"")?;
+        let text = answer(&node)?;
         let fits = match query_type {
             DnsType::A => text.parse::<Ipv4Addr>().is_ok(),
             DnsType::Aaaa => text.parse::<Ipv6Addr>().is_ok(),
@@ -92,6 +92,18 @@ pub(super) fn dns(table: &Table<'_>) -> DnsCheck {
         Some(text.to_owned())
     });
     DnsCheck { query: query.unwrap_or_default(), query_type, expect_rcode, expect_answer }
+}
+
+/// Checks the values of `dns` checks in `[defaults]`, each for itself.
+pub(super) fn validate_defaults(defaults: &Table<'_>) {
+    defaults.value("query").map(|node| name(&node));
+    defaults.value("query_type").map(|node| node.word(TYPES));
+    defaults.value("expect_rcode").map(|node| node.word(RCODES));
+    defaults.value("expect_answer").map(|node| answer(&node).is_some());
+}
+
+fn answer<'a>(node: &Node<'a>) -> Option<&'a str> {
+    node.string("a text such as \"192.0.2.1\"")
 }
 
 /// A domain name, as text (RFC 1035, section 2.3.4).

@@ -124,7 +124,7 @@ impl DnsRcode {
 }
 
 /// Details of an `exec` check.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ExecCheck {
     /// The program, by absolute path.
     pub program: PathBuf,

@@ -12,7 +12,9 @@ fn example(name: &str) -> std::path::PathBuf {
 fn shipped_examples_parse_without_a_remark() {
     for name in ["minimal.toml", "nat.toml", "weir.toml"] {
         let loaded = load(&example(name)).unwrap_or_else(|problems| panic!("{problems}"));
-        assert_eq!(loaded.warnings.0, [], "{name}");
+        // A program of the full example is its reader's.
+        let remarks = loaded.warnings.0.iter().filter(|warning| warning.key != "command");
+        assert_eq!(remarks.count(), 0, "{name}: {}", loaded.warnings);
     }
 }
 

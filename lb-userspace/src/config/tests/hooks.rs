@@ -31,6 +31,14 @@ fn a_hook_has_one_target_that_can_be_told() {
             "name = \"a\"\nurl = \"example.com\"",
             "4: hook \"a\": url \"example.com\" is no URL that can be posted to; write http://HOST[:PORT][/PATH]",
         ),
+        (
+            "name = \"a\"\nurl = \"http://127.0.0.1:90000/weir\"",
+            "4: hook \"a\": url \"http://127.0.0.1:90000/weir\" is no URL that can be posted to; write http://HOST[:PORT][/PATH]",
+        ),
+        (
+            "name = \"a\"\nurl = \"http://x:/p\"",
+            "4: hook \"a\": url \"http://x:/p\" is no URL that can be posted to; write http://HOST[:PORT][/PATH]",
+        ),
         ("exec = \"/bin/true\"", "2: hook 1: `name` is missing: add name = \"…\""),
         (
             "name = \"a\"\nexec = \"/bin/true\"\nqueue = 0",

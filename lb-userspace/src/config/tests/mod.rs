@@ -7,6 +7,7 @@ mod examples;
 mod fuzz;
 mod hooks;
 mod lists;
+mod nonsense;
 mod refused;
 mod report;
 

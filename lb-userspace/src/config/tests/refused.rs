@@ -172,7 +172,7 @@ fn wrong_types_and_values_say_what_is_allowed() {
         (
             "\"10.0.0.11\"",
             "\"127.0.0.1\"",
-            "10: service \"web\" backend \"web-1\": address \"127.0.0.1\" is refused: it is a loopback address; delivery to the host itself is not available in this version",
+            "10: service \"web\" backend \"web-1\": address \"127.0.0.1\" is refused: it is a loopback address; give an address of one of the host's interfaces",
         ),
         (
             "\"10.0.0.11\"",

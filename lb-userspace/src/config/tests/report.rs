@@ -33,12 +33,17 @@ interval = "10ms"
 timeout = "50ms"
 fall = 2
 [[service.health]]
+type = "http"
+interval = "20ms"
+timeout = "30ms"
+fall = 3
+[[service.health]]
 type = "none"
 [[service.backend]]"#;
     let config = accepted(&changed("[[service.backend]]", health)).config;
     let report = check_report(&config);
     let pool = &report.pools[0];
     let worst: Vec<_> = pool.checks.iter().map(|check| check.worst_ms).collect();
-    assert_eq!(worst, [Some(4), Some(20), Some(60), None]);
-    assert_eq!((pool.silent_host_ms, pool.silent_server_ms), (Some(4), Some(20)));
+    assert_eq!(worst, [Some(4), Some(20), Some(60), Some(90), None]);
+    assert_eq!((pool.silent_host_ms, pool.silent_server_ms), (Some(4), Some(90)));
 }

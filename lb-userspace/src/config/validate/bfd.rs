@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::config::findings::Findings;
 use crate::config::model::{Check, CheckKind, Config};
-use crate::config::resolve::Places;
+use crate::config::resolve::{CheckPlaces, Places};
 use crate::config::scalar::show;
 
 /// Reports `bfd` checks of one address that want different sessions.
@@ -16,7 +16,9 @@ pub(crate) fn validate(config: &Config, places: &Places, findings: &Findings) {
     for (name, place) in pools {
         let pool = &config.pools[name];
         let checks = pool.checks.iter().zip(&place.checks);
-        for (check, (subject, at)) in checks.filter(|(check, _)| check.kind == CheckKind::Bfd) {
+        for (check, CheckPlaces { subject, place: at, .. }) in
+            checks.filter(|(check, _)| check.kind == CheckKind::Bfd)
+        {
             for address in pool.backends.values().map(|backend| backend.address) {
                 let (first, first_at) = sessions.entry(address).or_insert_with(|| (check, at.brief()));
                 if *first != check {

@@ -8,7 +8,7 @@ use crate::config::findings::Findings;
 use crate::config::model::{
     Check, CheckKind, Inside, Mode, Pool, PortOf, Ports, ProbeSize, Protocol, Service, Through, Vip,
 };
-use crate::config::resolve::{Places, PoolPlaces};
+use crate::config::resolve::{CheckPlaces, Places, PoolPlaces};
 use crate::config::validate::users::Users;
 
 /// How often a packet of full size is tried.
@@ -40,6 +40,14 @@ pub(crate) fn fill(
             [] => default_checks(users, places, place, findings),
             given => with_ports(given, users, places, place, findings),
         };
+        for (check, at) in pool.checks.iter().zip(&place.checks) {
+            let told = at.through.as_ref().filter(|_| check.through == Through::Tunnel);
+            if let Some(told) = told.filter(|_| !users.is_empty() && !users.iter().any(has_tunnel)) {
+                let why = "through \"tunnel\": no service of the pool has one, mode \"nat\" needs none; the check goes \
+                           directly";
+                findings.warning(told, &at.subject, "through", why);
+            }
+        }
         let asked = pool.checks.iter().flat_map(|check| through(check, users, ways));
         pool.checks = asked.collect();
     }
@@ -83,7 +91,7 @@ fn with_ports(
     findings: &Findings,
 ) -> Vec<Check> {
     let mut checks = given.to_vec();
-    for (check, (subject, at)) in checks.iter_mut().zip(&place.checks) {
+    for (check, CheckPlaces { subject, place: at, .. }) in checks.iter_mut().zip(&place.checks) {
         if check.port.is_some() || !check.kind.has_port() {
             continue;
         }
@@ -120,8 +128,7 @@ fn through(check: &Check, users: &[&Service], ways: Ways<'_>) -> Vec<Check> {
     if check.through == Through::Direct {
         return vec![check.clone()];
     }
-    let tunnelled: Vec<&Service> =
-        users.iter().filter(|service| service.mode != Mode::Nat).copied().collect();
+    let tunnelled: Vec<&Service> = users.iter().filter(|service| has_tunnel(service)).copied().collect();
     let users = tunnelled.as_slice();
     let serves = |service: &&&Service| match check.port {
         Some(port) => is_tcp(service) && contains(&service.ports, port),
@@ -149,6 +156,11 @@ fn through(check: &Check, users: &[&Service], ways: Ways<'_>) -> Vec<Check> {
         [small, full]
     };
     asked.into_iter().flat_map(pair).collect()
+}
+
+/// Whether backends get the service's packets as they came, inside an outer header or by their MAC.
+fn has_tunnel(service: &&Service) -> bool {
+    service.mode != Mode::Nat
 }
 
 fn contains(ports: &Ports, port: u16) -> bool {

@@ -9,6 +9,7 @@ mod nat;
 mod overlap;
 mod quic;
 mod scheduler;
+mod tunnel;
 mod unused;
 mod users;
 
@@ -28,6 +29,7 @@ pub(crate) fn validate(config: &mut Config, places: &Places, findings: &Findings
     nat::validate(config, places, findings);
     overlap::validate(config, places, findings);
     scheduler::validate(config, places, findings);
+    tunnel::validate(config, places, findings);
     capacity::validate(config, &users, places, findings);
     let ways = Ways { vips: &config.vips, gue_port: config.tunnel.gue_port };
     check_ports::fill(&mut config.pools, &users, ways, places, findings);
