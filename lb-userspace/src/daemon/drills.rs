@@ -1,6 +1,7 @@
 //! Drills under way: started where the pool can bear it, followed through the transitions that they cause.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,6 +33,7 @@ pub(super) struct Drills {
 }
 
 struct Running {
+    address: IpAddr,
     report: DrillReport,
     /// When the data plane first kept new flows away, and had the backend down.
     stopped_at: Option<SystemTime>,
@@ -139,13 +141,18 @@ impl Running {
 
 impl Drills {
     /// Enters a drill that is about to begin; refuses where one is under way.
-    fn enter(&self, key: &BackendKey, report: &DrillReport) -> Result<(), Failure> {
+    fn enter(&self, key: &BackendKey, address: IpAddr, report: &DrillReport) -> Result<(), Failure> {
         let mut reports = self.lock();
-        if reports.get(key).is_some_and(|running| !running.report.done) {
-            let message = format!("a drill of {key} is under way; wait for its end");
+        // A server fails in all of its pools.
+        let of_it = |(other, running): &(&BackendKey, &Running)| {
+            !running.report.done && (*other == key || running.address == address)
+        };
+        if let Some((other, _)) = reports.iter().find(of_it) {
+            let message = format!("a drill of {other} ({address}) is under way; wait for its end");
             return Err(Failure::new(Code::Refused, message));
         }
         let running = Running {
+            address,
             report: report.clone(),
             stopped_at: None,
             down_at: None,
@@ -197,7 +204,7 @@ impl Drills {
             readmitted_after_us: None,
             timeline: Vec::new(),
         };
-        self.enter(&key, &report)?;
+        self.enter(&key, address, &report)?;
         let injected = match health.set_drill(address, Some((request.fail, span))).await {
             Ok(injected) => injected,
             Err(error) => {

@@ -15,15 +15,15 @@ use super::command::{Targets, Which, Wish};
 use super::event::{Applier, BackendKey, Evidence, HealthEvent};
 use super::guard::{Guard, GuardRules};
 use super::hearsay::Hearsay;
-use super::judge::{Failure, Judge, Nature, Sequence};
-use super::machine::{Change, Finding, Pace};
+use super::judge::{Failure, Sequence};
+use super::machine::{Change, Pace};
 use super::passive::{PassiveRules, Sight, Verdict};
 use super::pool_view::{PoolRules, PoolView};
 use super::self_check::OwnState;
-use super::snapshot::{self, BackendHealth, HandshakeStatus};
+use super::snapshot::{self, BackendHealth, CheckStatus, HandshakeStatus};
 use super::time::Moment;
-use super::watched::{Watched, limits};
-use crate::config::model::{Check, CheckKind};
+use super::watched::Watched;
+use crate::config::model::CheckKind;
 
 mod comparison;
 mod doubt;
@@ -31,56 +31,15 @@ mod drill;
 mod objection;
 mod output;
 mod split;
+mod streams;
 mod tunnel;
 mod verdict;
 
 pub use objection::Tunnelled;
+pub use streams::StreamId;
+pub(super) use streams::{Stream, StreamChanges};
 
-/// Names one stream; a later stream in the same place has another generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StreamId {
-    /// Place in the table of streams.
-    pub index: u32,
-    /// Incarnation of the place.
-    pub generation: u32,
-}
-
-/// One stream of equal probes.
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) address: IpAddr,
-    pub(super) check: Check,
-    pub(super) judge: Judge,
-    /// What the backends were last told.
-    told: (Finding, Nature),
-    role: Role,
-    /// Backends it concerns: positions of pool and member.
-    concerns: Vec<(usize, usize)>,
-    generation: u32,
-    /// Whom it asks about, where that makes a difference: an `exec` check is told.
-    backend: Option<Arc<str>>,
-}
-
-/// Whom a stream asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    /// Backends.
-    Backend,
-    /// A neighbour that vouches for weir's own link.
-    Witness,
-    /// A backend's host, directly: tells a broken tunnel from a dead host.
-    Hint,
-}
-
-impl Stream {
-    /// The backend's name, of an `exec` check.
-    pub(super) fn backend(&self) -> &str {
-        self.backend.as_deref().unwrap_or_default()
-    }
-}
-
-/// What equal probes have in common.
-type Sameness = (IpAddr, Check, Option<Arc<str>>);
+use streams::{Role, Sameness};
 
 /// One pool.
 struct WatchedPool {
@@ -108,13 +67,6 @@ struct Pending {
     evidence: Evidence,
     /// When its slot was stored, if it has been.
     applied_at: Option<Moment>,
-}
-
-/// Streams that came and went by an update.
-#[derive(Debug, Default)]
-pub(super) struct StreamChanges {
-    pub(super) added: Vec<StreamId>,
-    pub(super) removed: Vec<StreamId>,
 }
 
 /// Detection's whole state.
@@ -175,17 +127,6 @@ impl Board {
             applier,
             events,
         }
-    }
-
-    /// A stream, if it still exists.
-    pub(super) fn stream(&self, id: StreamId) -> Option<&Stream> {
-        let stream = self.streams.get(usize::try_from(id.index).ok()?)?.as_ref()?;
-        (stream.generation == id.generation).then_some(stream)
-    }
-
-    fn stream_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
-        let stream = self.streams.get_mut(usize::try_from(id.index).ok()?)?.as_mut()?;
-        (stream.generation == id.generation).then_some(stream)
     }
 
     /// Replaces the set of pools. Backends keep their health and streams their counters where name, address and
@@ -309,6 +250,7 @@ impl Board {
     fn hand_on(&mut self, id: StreamId, seq: Sequence, arrived_after: Moment, now: Moment) {
         if let Some(stream) = self.stream_mut(id) {
             stream.judge.answered(seq, arrived_after, now);
+            stream.not_tried = None;
             let witness = stream.role == Role::Witness;
             self.time(id, now);
             self.tell(id, now);
@@ -326,6 +268,7 @@ impl Board {
         }
         if let Some(stream) = self.stream_mut(id) {
             stream.judge.failed(seq, failure, now);
+            stream.not_tried = None;
             self.time(id, now);
             self.tell(id, now);
         }
@@ -335,6 +278,13 @@ impl Board {
     pub(super) fn withdrawn(&mut self, id: StreamId, seq: Sequence) {
         if let Some(stream) = self.stream_mut(id) {
             stream.judge.withdrawn(seq);
+        }
+    }
+
+    /// Notes that a probe could not be made.
+    pub(super) fn not_tried(&mut self, id: StreamId, why: String, now: Moment) {
+        if let Some(stream) = self.stream_mut(id) {
+            stream.not_tried = Some((now, why));
         }
     }
 
@@ -424,61 +374,13 @@ impl Board {
                 .streams
                 .iter()
                 .filter_map(|id| self.stream(*id))
-                .map(|stream| snapshot::check_status(&stream.check, &stream.judge, now, wall))
+                .map(|stream| CheckStatus {
+                    not_tried: stream.not_tried(now),
+                    ..snapshot::check_status(&stream.check, &stream.judge, now, wall)
+                })
                 .collect(),
         };
         members.map(view).collect()
-    }
-
-    /// Finds or opens the stream of an address and check.
-    fn subscribe(&mut self, same: Sameness, role: Role, changes: &mut StreamChanges) -> StreamId {
-        if let Some(&id) = self.by_check.get(&same)
-            && self.stream(id).is_some()
-        {
-            return id;
-        }
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.streams.push(None);
-            u32::try_from(self.streams.len() - 1).unwrap_or(u32::MAX)
-        });
-        self.generation = self.generation.wrapping_add(1);
-        let id = StreamId { index, generation: self.generation };
-        let (address, check, backend) = same.clone();
-        let stream = Stream {
-            address,
-            judge: Judge::new(limits(&check)),
-            check,
-            backend,
-            told: (Finding::Pending, Nature::Answer),
-            role,
-            concerns: vec![],
-            generation: self.generation,
-        };
-        if let Some(place) = usize::try_from(index).ok().and_then(|index| self.streams.get_mut(index)) {
-            *place = Some(stream);
-        }
-        self.by_check.insert(same, id);
-        changes.added.push(id);
-        id
-    }
-
-    /// Closes the streams that concern nobody.
-    fn drop_unconcerned(&mut self, changes: &mut StreamChanges) {
-        for (index, place) in self.streams.iter_mut().enumerate() {
-            let wanted = |stream: &Stream| match stream.role {
-                Role::Backend => !stream.concerns.is_empty(),
-                Role::Hint => self.hints.contains_key(&stream.address),
-                Role::Witness => self.witnesses.iter().any(|(address, _)| *address == stream.address),
-            };
-            let Some(stream) = place.take_if(|stream| !wanted(stream)) else { continue };
-            if stream.role == Role::Backend && stream.told.1 == Nature::Silence {
-                self.guard.broke_silence(stream.address);
-            }
-            let index = u32::try_from(index).unwrap_or(u32::MAX);
-            self.by_check.remove(&(stream.address, stream.check, stream.backend));
-            self.free.push(index);
-            changes.removed.push(StreamId { index, generation: stream.generation });
-        }
     }
 
     /// Sets the backend's next deadline.

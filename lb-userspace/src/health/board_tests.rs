@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::model::{Backend, Inside, LastResort, Pool, PortOf, Through};
+use crate::config::model::{Backend, Check, Inside, LastResort, Pool, PortOf, Through};
 use crate::health::event::{GuardEvent, NoWay, Wrapped};
 use crate::health::machine::{FailureKind, Health};
 use crate::health::pool_view::{Admin, Slot, SlotState};
@@ -173,6 +173,32 @@ fn equal_checks_of_one_address_share_a_stream_and_each_pool_hears_its_result() {
     assert_eq!(event.reason, "tcp 10.0.0.1:80: connection refused (1 in a row)");
     assert_eq!(event.detected_after, Duration::from_millis(1));
     assert_eq!(event.evidence.probes.last().and_then(|probe| probe.failure.clone()), Some(Failure::Refused));
+}
+
+#[test]
+fn a_backend_adopted_as_suspect_stays_so_until_a_check_says_otherwise() {
+    let (mut board, recorder, mut events) = board();
+    let left =
+        Adopted { health: Health::Suspect, kind: None, age: Duration::from_secs(1), why: "slow".to_owned() };
+    let targets = Targets {
+        pools: named(vec![pool(
+            "x",
+            vec![check(CheckKind::Tcp), check(CheckKind::Ping)],
+            vec![backend("a", 1), backend("b", 2)],
+        )]),
+        adopted: [(BackendKey::new("x", "a"), left)].into(),
+        ..Targets::default()
+    };
+    let ids = board.update(&targets, at(0)).added;
+    assert_eq!(board.health_of("x/a"), Health::Suspect);
+    board.sent(ids[1], 1, at(1), at(1));
+    board.answered(ids[1], 1, at(1), at(1));
+    board.flush(at(1));
+    assert_eq!(board.health_of("x/a"), Health::Suspect, "of two checks one has said nothing");
+    assert!(!recorder.take().contains(&("x/a".to_owned(), SlotState::Active)), "no new flows meanwhile");
+    assert!(events.try_recv().is_err());
+    board.pass(2, at(2));
+    assert_eq!(board.health_of("x/a"), Health::Up);
 }
 
 #[test]

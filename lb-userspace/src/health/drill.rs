@@ -44,12 +44,17 @@ pub(in crate::health) enum Fate {
 impl Fail {
     /// What becomes of an answer to a check of this kind and timeout; `draw` is uniform.
     pub(in crate::health) fn fate(self, kind: &CheckKind, timeout: Duration, draw: u64) -> Fate {
+        // These report their own timeouts.
+        let lost = match kind {
+            CheckKind::Http(_) | CheckKind::Https(..) | CheckKind::Exec(_) => Fate::Late(timeout),
+            _ => Fate::Lost,
+        };
         match self {
             Self::Crash if matches!(kind, CheckKind::Ping | CheckKind::Bfd) => Fate::Passes,
             Self::Crash => Fate::Refused,
-            Self::Silence => Fate::Lost,
+            Self::Silence => lost,
             Self::Slow(by) => Fate::Late(by.unwrap_or(timeout * 2)),
-            Self::Loss(percent) if draw % 100 < u64::from(percent) => Fate::Lost,
+            Self::Loss(percent) if draw % 100 < u64::from(percent) => lost,
             Self::Loss(_) => Fate::Passes,
         }
     }
@@ -104,6 +109,7 @@ impl From<Fail> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::ExecCheck;
 
     #[test]
     fn failures_are_read_and_written_alike() {
@@ -122,6 +128,12 @@ mod tests {
         assert_eq!(Fail::Crash.fate(&CheckKind::Ping, timeout, 0), Fate::Passes);
         assert_eq!(Fail::Crash.fate(&CheckKind::Bfd, timeout, 0), Fate::Passes);
         assert_eq!(Fail::Silence.fate(&CheckKind::Ping, timeout, 0), Fate::Lost);
+        let reporting = CheckKind::Exec(ExecCheck::default());
+        assert_eq!(
+            Fail::Silence.fate(&reporting, timeout, 0),
+            Fate::Late(timeout),
+            "its prober reports the timeout"
+        );
         assert_eq!(Fail::Slow(None).fate(&CheckKind::Tcp, timeout, 0), Fate::Late(timeout * 2));
         let lost =
             (0..1000).filter(|draw| Fail::Loss(30).fate(&CheckKind::Syn, timeout, *draw) == Fate::Lost);

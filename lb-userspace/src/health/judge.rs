@@ -62,6 +62,8 @@ struct Sent {
     began: Moment,
     at: Moment,
     overtaken: Overtaken,
+    /// It has been unanswered for the timeout, and is counted so.
+    lost: bool,
 }
 
 /// Whether a later probe has been answered.
@@ -76,6 +78,8 @@ enum Overtaken {
 pub struct Judge {
     limits: Limits,
     outstanding: VecDeque<Sent>,
+    /// See [`Judge::take_lost`].
+    lost: usize,
     settled: Finding,
     doubt: Option<Moment>,
     successes: u32,
@@ -93,6 +97,7 @@ impl Judge {
         Self {
             limits,
             outstanding: VecDeque::new(),
+            lost: 0,
             settled: Finding::Pending,
             doubt: None,
             successes: 0,
@@ -211,13 +216,14 @@ impl Judge {
             // The oldest stays: its age is the length of the silence.
             self.outstanding.remove(1);
         }
-        self.outstanding.push_back(Sent { seq, began, at, overtaken: Overtaken::No });
+        self.outstanding.push_back(Sent { seq, began, at, overtaken: Overtaken::No, lost: false });
     }
 
     /// Takes an answer that arrived between `arrived_after` and `now`.
     pub fn answered(&mut self, seq: Sequence, arrived_after: Moment, now: Moment) {
         let Some(sent) = self.take(seq) else { return };
         if arrived_after.since(sent.at) > self.limits.timeout {
+            self.lost += usize::from(self.counts_silence() && !sent.lost);
             return self.fail(sent, Failure::Silent, now);
         }
         self.history.add(sent.began, now, None);
@@ -236,6 +242,11 @@ impl Judge {
         if let Some(sent) = self.take(seq) {
             self.fail(sent, failure, now);
         }
+    }
+
+    /// The probes whose answer did not come in time, of those that end without a result of their own; each is told once.
+    pub fn take_lost(&mut self) -> usize {
+        std::mem::take(&mut self.lost)
     }
 
     /// Forgets a probe that gave no verdict.
@@ -339,7 +350,11 @@ impl Judge {
     fn take(&mut self, seq: Sequence) -> Option<Sent> {
         let position = self.outstanding.iter().position(|sent| sent.seq == seq)?;
         match self.limits.rule {
-            Rule::OldestUnanswered => self.outstanding.drain(..=position).next_back(),
+            Rule::OldestUnanswered => {
+                let earlier = self.outstanding.iter().take(position).filter(|sent| !sent.lost);
+                self.lost = self.lost.saturating_add(earlier.count());
+                self.outstanding.drain(..=position).next_back()
+            }
             Rule::Consecutive { .. } | Rule::Reported => {
                 for earlier in self.outstanding.iter_mut().take(position) {
                     earlier.overtaken = Overtaken::Yes;
@@ -364,6 +379,9 @@ impl Judge {
     /// Applies the oldest-unanswered rule.
     fn judge_oldest(&mut self, now: Moment) {
         let Some(oldest) = self.outstanding.front().copied() else { return };
+        for sent in self.outstanding.iter_mut().take_while(|sent| now.since(sent.at) >= self.limits.timeout) {
+            self.lost += usize::from(!std::mem::replace(&mut sent.lost, true));
+        }
         let overdue = self.overdue(now);
         if now.since(oldest.at) >= self.limits.timeout {
             self.successes = 0;

@@ -36,6 +36,27 @@ fn healthy(limits: Limits) -> Judge {
 }
 
 #[test]
+fn probes_that_are_answered_too_late_or_never_are_told_once() {
+    let mut judge = healthy(PING);
+    assert_eq!(judge.take_lost(), 0);
+    // One in three gets lost, as a busy link has it; then the host is silent.
+    for seq in 10..40 {
+        judge.sent(seq, us(seq * 1000), us(seq * 1000));
+        if seq % 3 != 0 {
+            judge.answered(seq, us(seq * 1000 + 100), us(seq * 1000 + 100));
+        }
+    }
+    assert_eq!(judge.take_lost(), 9, "of numbers 12 to 36");
+    for seq in 40..44 {
+        judge.sent(seq, us(seq * 1000), us(seq * 1000));
+    }
+    judge.judge(us(50_000));
+    judge.judge(us(60_000));
+    assert_eq!(judge.take_lost(), 5, "with number 39");
+    assert_eq!(judge.take_lost(), 0);
+}
+
+#[test]
 fn silence_raises_doubt_at_half_the_timeout_and_is_down_at_the_timeout() {
     let mut judge = healthy(PING);
     let mut seen = Vec::new();

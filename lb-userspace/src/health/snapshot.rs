@@ -91,6 +91,8 @@ pub struct CheckStatus {
     pub failures: u32,
     /// The latest result.
     pub last_probe: Option<LastProbe>,
+    /// Why its probes cannot be made at present.
+    pub not_tried: Option<String>,
 }
 
 /// The result of a probe.
@@ -122,7 +124,7 @@ pub(super) fn check_status(check: &Check, judge: &Judge, now: Moment, wall: Syst
         round_trip: at.since(sent_at),
         error: judge.last_failure().map(ToString::to_string),
     });
-    CheckStatus { kind, finding: judge.finding(), successes, failures, last_probe }
+    CheckStatus { kind, finding: judge.finding(), successes, failures, last_probe, not_tried: None }
 }
 
 /// A check and whom it asks: `syn 10.0.0.11:80`, `ping 10.0.0.11`.

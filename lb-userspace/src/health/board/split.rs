@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Board, StreamId};
+use crate::health::judge::Failure;
 use crate::health::split::Split;
 use crate::health::time::Moment;
 use crate::health::timings::Timings;
@@ -82,18 +83,26 @@ impl Board {
 
     /// Notes how long a probe took that was judged just now.
     pub(super) fn time(&mut self, id: StreamId, now: Moment) {
+        let lost = self.stream_mut(id).map_or(0, |stream| stream.judge.take_lost());
         if self.splits.timed.is_empty() {
             return;
         }
         let Some(pools) = self.splits.timed.get(&id) else { return };
         let Some(stream) = self.stream(id) else { return };
-        let Some((sent_at, at)) = stream.judge.last_result().filter(|(_, at)| *at == now) else { return };
-        let took = match stream.judge.last_failure() {
-            None => at.since(sent_at),
-            Some(_) => stream.check.timeout,
-        };
+        let timeout = stream.check.timeout;
+        let took = stream.judge.last_result().filter(|(_, at)| *at == now).and_then(|(sent_at, at)| {
+            match stream.judge.last_failure() {
+                None => Some(at.since(sent_at)),
+                // Among the lost ones.
+                Some(Failure::Silent) if stream.judge.counts_silence() => None,
+                Some(_) => Some(timeout),
+            }
+        });
         for pool in pools.clone() {
-            self.splits.timings.entry(pool).or_default().note(now, took);
+            let timings = self.splits.timings.entry(pool).or_default();
+            took.into_iter()
+                .chain(std::iter::repeat_n(timeout, lost))
+                .for_each(|took| timings.note(now, took));
         }
     }
 }

@@ -60,9 +60,21 @@ impl Board {
         (!withheld || matches!(combined, Finding::Doubtful | Finding::Bad(_))).then_some(combined)
     }
 
+    /// Whether a backend is suspect, and one of its checks has not had a result yet.
+    fn is_suspect_unasked(&self, pool: usize, member: usize) -> bool {
+        let member = &self.pools[pool].members[member];
+        let mut streams = member.streams.iter().filter_map(|id| self.stream(*id));
+        member.machine.health() == Health::Suspect
+            && streams.any(|stream| stream.judge.last_result().is_none())
+    }
+
     /// Combines a backend's checks and runs its machine. A loss is applied at once, a gain with the next flush.
     pub(super) fn reconsider(&mut self, pool: usize, member: usize, now: Moment) {
         let Some(finding) = self.finding(pool, member) else { return };
+        // A check that has just begun clears nobody of doubt.
+        if finding == Finding::Pending && self.is_suspect_unasked(pool, member) {
+            return;
+        }
         let Some(change) = self.pools[pool].members[member].machine.on_finding(finding, now) else { return };
         // A loss goes to the data plane before anything is said about it.
         let loss = matches!(change.to, Health::Suspect | Health::Down);

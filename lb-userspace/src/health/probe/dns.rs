@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, Question, RCODE, TYPE};
@@ -49,10 +49,19 @@ pub(super) fn judge(check: &DnsCheck, id: u16, datagram: &[u8]) -> Reply {
     }
     let Some(wanted) = &check.expect_answer else { return Reply::Passed };
     let said: Vec<String> = packet.answers.iter().filter_map(|record| text(check, &record.rdata)).collect();
-    match said.iter().any(|said| said.eq_ignore_ascii_case(wanted.trim_end_matches('.'))) {
+    match said.iter().any(|said| is(check.query_type, said, wanted)) {
         true => Reply::Passed,
         false if said.is_empty() => Reply::Failed(Failure::Reply("no such record".to_owned())),
         false => Reply::Failed(Failure::Reply(said.join(", "))),
+    }
+}
+
+/// Whether a record says what is wanted: addresses however they are written, names with or without the last dot.
+fn is(kind: DnsType, said: &str, wanted: &str) -> bool {
+    match kind {
+        DnsType::A | DnsType::Aaaa => wanted.parse::<IpAddr>().is_ok_and(|wanted| said.parse() == Ok(wanted)),
+        DnsType::Txt => said.eq_ignore_ascii_case(wanted),
+        _ => said.trim_end_matches('.').eq_ignore_ascii_case(wanted.trim_end_matches('.')),
     }
 }
 
@@ -104,7 +113,7 @@ fn rcode_name(rcode: RCODE) -> String {
 #[cfg(test)]
 mod tests {
     use simple_dns::ResourceRecord;
-    use simple_dns::rdata::{A, TXT};
+    use simple_dns::rdata::{A, AAAA, TXT};
 
     use super::*;
 
@@ -156,6 +165,14 @@ mod tests {
         let txt = RData::TXT(TXT::new().with_string("Serving").expect("a text"));
         let said = answer(7, RCODE::NoError, vec![txt]);
         assert_eq!(judge(&check(DnsType::Txt, Some("serving")), 7, &said), Reply::Passed);
+        let txt = RData::TXT(TXT::new().with_string("Serving.").expect("a text"));
+        let dot = answer(7, RCODE::NoError, vec![txt]);
+        assert_eq!(judge(&check(DnsType::Txt, Some("Serving.")), 7, &dot), Reply::Passed);
+        assert_eq!(judge(&check(DnsType::Txt, Some("Serving")), 7, &dot), failed("Serving."));
+        let aaaa = answer(7, RCODE::NoError, vec![RData::AAAA(AAAA { address: 0x2001_0db8 << 96 | 1 })]);
+        for written in ["2001:db8::1", "2001:0db8::1", "2001:DB8:0:0:0:0:0:1"] {
+            assert_eq!(judge(&check(DnsType::Aaaa, Some(written)), 7, &aaaa), Reply::Passed, "{written}");
+        }
     }
 
     #[test]

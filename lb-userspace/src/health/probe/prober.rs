@@ -463,6 +463,7 @@ impl Prober {
 
     /// Says, now and then, that this host cannot send; the backend is not judged by it.
     fn complain(&mut self, id: StreamId, error: &io::Error, now: Moment) {
+        self.board.not_tried(id, error.to_string(), now);
         if self.complained_at.is_some_and(|at| now.since(at) < COMPLAIN_EVERY) {
             return;
         }
