@@ -195,7 +195,8 @@ fn waiting_for_a_drain_ends_with_the_flows_or_at_the_deadline() -> Result<()> {
 #[test]
 fn errors_have_their_exit_code_and_are_documents_under_json() -> Result<()> {
     let (_lab, mut weir) = start(1)?;
-    let cases: [(&[&str], i32, &str, &str); 9] = [
+    let to = ["explain", "--from", "203.0.113.9:1", "--to", "198.51.100.10:80"];
+    let cases: [(&[&str], i32, &str, &str); 13] = [
         (&["frobnicate"], 2, "usage", "frobnicate"),
         (&["backend", "weight", "direct-1", "--to", "1001"], 2, "usage", "1000"),
         (&["backend", "drain", "direct-1", "--for", "soon"], 2, "usage", "soon"),
@@ -205,6 +206,10 @@ fn errors_have_their_exit_code_and_are_documents_under_json() -> Result<()> {
         (&["backend", "drain", "direct-1"], 5, "refused", "--force"),
         (&["detach"], 5, "refused", "--force"),
         (&["backends", "--state", "sideways"], 2, "usage", "sideways"),
+        (&["rollout", "status", "wed"], 4, "not_found", "web"),
+        (&[&to[..], &["--protocol", "udp", "--flags", "rst"]].concat(), 2, "usage", "--flags"),
+        (&["explain", "--packet", "00", "--protocol", "udp"], 2, "usage", "--protocol"),
+        (&["backend", "ready", "direkt-1", "--reason", "done"], 4, "not_found", "direct-1"),
     ];
     for (arguments, exit, code_name, word) in cases {
         let (code_found, out, err) = code(&weir, arguments)?;
@@ -224,11 +229,48 @@ fn errors_have_their_exit_code_and_are_documents_under_json() -> Result<()> {
         ensure!(code(&weir, &[verb])?.0 == Some(3), "{verb}");
     }
     ensure!(code(&weir, &["backend", "ready", "direct-1"])?.0 == Some(3));
+    let several = ["explain", "--packet", "00", "--packet", "00", "-o", "json"];
+    let (exit, _, err) = code(&weir, &several)?;
+    ensure!(exit == Some(2) && err.contains("jsonl"), "{exit:?} {err}");
     let (exit, out, err) = code(&weir, &["backends"])?;
     ensure!(
         exit == Some(0) && out.contains("direct-1") && err.contains("pinned maps"),
         "{exit:?} {out} {err}"
     );
+    Ok(())
+}
+
+#[test]
+fn status_tells_of_a_check_that_cannot_be_run_and_events_who_ended_a_drain() -> Result<()> {
+    let (lab, weir) = start(1)?;
+    let script = lab.directory().join("check");
+    let with = |command: &str| {
+        let exec = format!(
+            "type = \"exec\"\ncommand = [\"{command}\"]\ninterval = \"200ms\"\ntimeout = \"200ms\"\n"
+        );
+        let config = config(1, Limits::default());
+        config.replace("[[pool.backend]]", &format!("[[pool.health]]\n{exec}[[pool.backend]]"))
+    };
+    let absent = script.display().to_string();
+    let reloaded = weir.reload(&with(&absent))?;
+    ensure!(reloaded.status.success(), "{reloaded:?}");
+    let told =
+        String::from_utf8_lossy(&reloaded.stderr).into_owned() + &String::from_utf8_lossy(&reloaded.stdout);
+    ensure!(told.contains("which is not here"), "{told}");
+    let problem = format!("exec checks of web/direct-1 cannot be run: start {absent}: No such file");
+    eventually("status tells of it", || weir.succeed(&["status"]).is_ok_and(|page| page.contains(&problem)));
+    ensure!(code(&weir, &["status", "--check"])?.0 == Some(1));
+    let reloaded = weir.reload(&with("/bin/true"))?;
+    ensure!(reloaded.status.success(), "{reloaded:?}");
+    eventually("status is content", || {
+        code(&weir, &["status", "--check"]).is_ok_and(|found| found.0 == Some(0))
+    });
+
+    weir.succeed(&["backend", "drain", "direct-1", "--reason", "disk", "--force"])?;
+    weir.succeed(&["backend", "ready", "direct-1", "--reason", "disk is new"])?;
+    let events = weir.succeed(&["events", "--kind", "admin", "-o", "jsonl"])?;
+    let last: Value = serde_json::from_str(events.lines().last().context("no event")?)?;
+    ensure!(last["to"] == "active" && last["reason"] == "disk is new" && last["by"] != Value::Null, "{last}");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `weir backend …`: asks for the change, then waits where told to.
 
-use super::args::{BackendVerb, Form, Then};
+use super::args::Form;
+use super::backend_args::{BackendVerb, Then};
 use super::output::Output;
 use super::run::block_on;
 use super::wait::wait;

@@ -1,6 +1,6 @@
 //! `weir explain`.
 
-use super::args::Global;
+use super::args::{Form, Global};
 use super::explain_args::ExplainArgs;
 use super::host::Host;
 use super::output::Output;
@@ -22,6 +22,11 @@ pub(super) fn run(
     output: &mut Output<'_, '_>,
 ) -> Result<(), Failure> {
     let frames = frames(args)?;
+    if frames.len() > 1 && output.form == Form::Json {
+        let message =
+            "-o json is one document, and these are several packets: use -o jsonl, one document a line";
+        return Err(Failure::new(Code::Usage, message));
+    }
     if let Some(config) = &paths.config {
         if args.interface.is_some() {
             let message =
@@ -43,7 +48,10 @@ pub(super) fn run(
             Ok(answer) => answer.explained,
             Err(failure) if failure.code == Code::Unreachable => {
                 let explained = host.explain_pinned(&paths.bpffs, &request);
-                explained.map_err(|error| Failure::new(error.code, format!("{failure}; {error}")))?.explained
+                let code = |error: &Failure| if pins.exist() { error.code } else { failure.code };
+                explained
+                    .map_err(|error| Failure::new(code(&error), format!("{failure}; {error}")))?
+                    .explained
             }
             Err(failure) => return Err(failure),
         };

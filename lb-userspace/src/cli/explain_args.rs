@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::explain::{Flag, FlowFrame, Transport};
 use crate::failure::{Code, Failure};
@@ -21,16 +21,22 @@ pub struct ExplainArgs {
     )]
     from: Option<String>,
     /// Destination of the packet.
-    #[arg(long, value_name = "ADDRESS:PORT", requires = "from")]
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "from", conflicts_with_all = ["packet", "pcap"])]
     to: Option<String>,
     /// What it carries.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, conflicts_with_all = ["packet", "pcap"])]
     protocol: Transport,
-    /// TCP control bits, several with commas.
-    #[arg(long, value_name = "FLAGS", value_enum, value_delimiter = ',', default_value = "syn")]
+    #[arg(
+        long,
+        value_name = "FLAGS",
+        value_enum,
+        value_delimiter = ',',
+        conflicts_with_all = ["packet", "pcap"],
+        help = "TCP control bits, several with commas [default: syn]"
+    )]
     flags: Vec<Flag>,
     /// VLAN id; twice for two tags, the outer one first.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["packet", "pcap"])]
     vlan: Vec<u16>,
     /// The interface that it comes in by [default: the first one]
     #[arg(long, value_name = "NAME")]
@@ -50,11 +56,22 @@ impl ExplainArgs {
     /// An address that is none.
     pub(super) fn flow(&self) -> Result<Option<FlowFrame>, Failure> {
         let (Some(from), Some(to)) = (&self.from, &self.to) else { return Ok(None) };
+        let flags = match (self.protocol, self.flags.as_slice()) {
+            (Transport::Tcp, []) => vec![Flag::Syn],
+            (Transport::Tcp, flags) => flags.to_vec(),
+            (_, []) => Vec::new(),
+            (other, _) => {
+                let other =
+                    other.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+                let message = format!("--flags are of tcp, and --protocol is {other}: leave one of them out");
+                return Err(Failure::new(Code::Usage, message));
+            }
+        };
         Ok(Some(FlowFrame {
             from: self.end("--from", from)?,
             to: self.end("--to", to)?,
             transport: self.protocol,
-            flags: self.flags.clone(),
+            flags,
             vlans: self.vlan.clone(),
         }))
     }

@@ -4,6 +4,7 @@
 
 pub mod args;
 mod backend;
+pub mod backend_args;
 pub mod capture;
 pub mod decap;
 pub mod deny;

@@ -9,6 +9,7 @@ use super::run::block_on;
 use crate::admin::client::Client;
 use crate::failure::Failure;
 use crate::rollout::request::{Action, RolloutRequest};
+use crate::view::filter::BackendFilter;
 use crate::view::parse_duration;
 
 /// What to do to rollouts.
@@ -133,6 +134,12 @@ pub(super) fn run(client: &Client, verb: &RolloutVerb, output: &mut Output<'_, '
         (None, RolloutVerb::Status { pool: Some(pool) }) => {
             let mut rollouts = block_on(client.rollouts())?;
             rollouts.rollouts.retain(|rollout| rollout.pool == *pool);
+            if rollouts.rollouts.is_empty() {
+                // Says of a pool that does not exist that it does not.
+                block_on(
+                    client.backends(&BackendFilter { pool: Some(pool.clone()), ..BackendFilter::default() }),
+                )?;
+            }
             rollouts
         }
         (None, _) => block_on(client.rollouts())?,
