@@ -70,8 +70,16 @@ fn outcome<T: Tables>(
     }
     let interval = limit.total_interval.get();
     if interval != 0 {
-        let whole = limit.total_whole.get().max(now_ns);
-        if whole - now_ns + interval > limit.total_period.get() {
+        let period = limit.total_period.get();
+        let mut whole = limit.total_whole.get().max(now_ns);
+        if whole - now_ns > period {
+            // Used up under another limit, of a longer period: of this one no more than all can be used.
+            whole = now_ns + period;
+            if T::WRITES {
+                limit.total_whole.set(whole);
+            }
+        }
+        if whole - now_ns + interval > period {
             return Ok(Charged::Total);
         }
         if T::WRITES {
@@ -124,13 +132,14 @@ fn charge_source<T: Tables>(
     let own = if best >> 3 == 0 { lacks(way.get(), now) } else { 0 };
     // A period of so many flows, each a unit at least.
     let interval = (interval >> UNIT_SHIFT).max(1);
-    if own + interval > (period >> UNIT_SHIFT).max(interval) {
-        return false;
+    let period = (period >> UNIT_SHIFT).max(interval);
+    let allowed = own + interval <= period;
+    // What was used up under another limit, of a longer period, is no more than all of this one.
+    let used = if allowed { own + interval } else { own.min(period) };
+    if T::WRITES && (allowed || used != own) {
+        way.set(tag << TIME_BITS | (now + used) & TIME_MASK);
     }
-    if T::WRITES {
-        way.set(tag << TIME_BITS | (now + own + interval) & TIME_MASK);
-    }
-    true
+    allowed
 }
 
 /// Units until the word's allowance is whole.

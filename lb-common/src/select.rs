@@ -3,7 +3,9 @@
 mod least;
 
 use crate::hash;
-use crate::layout::{Backend, BackendState, HotWord, LastResort, OnDown, Pool, SLOTS_PER_LINE, Span};
+use crate::layout::{
+    AdminBits, Backend, BackendState, HotWord, LastResort, OnDown, Pool, SLOTS_PER_LINE, Span,
+};
 use crate::reason::Reason;
 use crate::tables::Tables;
 use crate::time::{TICK_NS, Tick};
@@ -68,6 +70,22 @@ pub fn serves_known(hot: HotWord, on_down: OnDown) -> bool {
         BackendState::Down => matches!(on_down, OnDown::Keep),
         BackendState::Absent => false,
     }
+}
+
+/// Whether the last resort `keep` leaves a flow to this backend of its own, which is down: not where the operator has taken
+/// it out.
+#[inline(always)]
+#[must_use]
+pub fn may_be_kept(hot: HotWord) -> bool {
+    hot.state() as u8 >= BackendState::DownSoft as u8 && !matches!(hot.admin(), AdminBits::Maintenance)
+}
+
+/// Whether a pool is left with nobody for new flows and its last resort is `keep`.
+#[inline(always)]
+#[must_use]
+pub fn keeps_all(pool: &Pool) -> bool {
+    Span(pool.usable.get()).is_empty()
+        && matches!(LastResort::from_word(pool.last_resort.get()), LastResort::Keep)
 }
 
 #[inline(always)]

@@ -16,8 +16,9 @@ pub enum Mark {
     Transport = 3,
     /// A service claims the packet. `a`: its id; `b`: its [`ForwardWord`](crate::layout::ForwardWord).
     Service = 4,
-    /// The flow's buckets. `a`: the first; `b`: the second.
-    Buckets = 5,
+    /// A bucket of the flow is read. `a`: its number; `b`: 0 for the first one, which every packet reads, 1 for the second
+    /// one in search of the entry, 2 for the second one in search of a place.
+    Bucket = 5,
     /// The flow has an entry. `a`: backend id; `b`: its [`Meta`](crate::flow::Meta) word.
     Found = 6,
     /// The flow has no entry. `a`: 1 where there is a place for one.
@@ -63,7 +64,7 @@ impl Mark {
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
         use Mark::{
-            Buckets, Charged, ConnectionId, Entered, Found, LastResort, Left, Listed, Load, Missed, NatPort,
+            Bucket, Charged, ConnectionId, Entered, Found, LastResort, Left, Listed, Load, Missed, NatPort,
             NextHop, Over, Previous, Selected, Server, Service, Slot, Stage, Transport, Usable, Vip,
         };
         let all = [
@@ -71,7 +72,7 @@ impl Mark {
             Vip,
             Transport,
             Service,
-            Buckets,
+            Bucket,
             Found,
             Missed,
             Over,

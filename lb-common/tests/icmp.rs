@@ -7,7 +7,8 @@ use lb_common::cell::SharedU64;
 use lb_common::layout::{BackendState, Bucket, Family, OnDown};
 use lb_common::reason::Reason;
 use weir_model::{
-    Host, IcmpSpec, PORTS_FIRST, PacketSpec, Plain, Scene, SceneSizes, Transport, check, client, vip,
+    Extension, Host, IcmpSpec, PORTS_FIRST, PacketSpec, Plain, Scene, SceneSizes, Transport, check, client,
+    vip,
 };
 
 /// Of pool 2, whose backends are all active.
@@ -110,6 +111,22 @@ fn a_quoted_syn_or_reset_is_never_taken_for_one() {
             assert_eq!(run(&tables, &error(&quoting, 100)).0, Reason::IcmpError);
         }
         assert_eq!(flows(&tables), before, "{family:?}, flags {flags:#x}");
+    }
+}
+
+#[test]
+fn an_error_about_a_first_fragment_reaches_the_backend_and_one_about_a_later_one_nobody() {
+    let tables = tables();
+    for family in [Family::V4, Family::V6] {
+        let flow = flow(family, 50_000, SERVICE);
+        let home = run(&tables, &flow.frame()).1;
+        let fragment = |word: u16| match family {
+            Family::V4 => PacketSpec { flags_offset: 0x2000 | word >> 3, ..flow.clone() },
+            Family::V6 => PacketSpec { extensions: vec![Extension::Fragment(word | 1)], ..flow.clone() },
+        };
+        let told = run(&tables, &error(&fragment(0), 100));
+        assert_eq!((told.0, told.1), (Reason::IcmpError, home), "{family:?}");
+        assert_ne!(run(&tables, &error(&fragment(0x10), 100)).0, Reason::IcmpError, "{family:?}");
     }
 }
 

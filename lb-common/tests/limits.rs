@@ -67,6 +67,41 @@ fn a_source_starts_as_many_flows_as_it_may_and_others_theirs() {
 }
 
 #[test]
+fn what_was_used_up_under_a_limit_by_the_hour_is_no_hour_s_wait_under_one_by_the_tick() {
+    for family in FAMILIES {
+        let tables = tables();
+        let limit = &tables.slices().limits[service() as usize];
+        let words =
+            [&limit.source_interval, &limit.source_period, &limit.total_interval, &limit.total_period];
+        let [source_interval, source_period, total_interval, total_period] = words.map(|word| word.get());
+        let times = 500;
+        for (word, value) in words.into_iter().zip([
+            source_interval * times,
+            source_period * times,
+            total_interval * times,
+            total_period * times,
+        ]) {
+            word.set(value);
+        }
+        let start = |now: Tick, n: u32| {
+            let host = host(&tables, now);
+            (0..60).filter(|port| run(&host, &syn(client(family, n), 2000 + port)) == Reason::FlowNew).count()
+        };
+        assert_eq!(start(Scene::START, 1), 4, "all that the source may");
+        let others = (8..64).step_by(4).map(|n| start(Scene::START, n));
+        assert_eq!(others.sum::<usize>(), 36, "all that the service may");
+        for (word, value) in
+            words.into_iter().zip([source_interval, source_period, total_interval, total_period])
+        {
+            word.set(value);
+        }
+        assert_eq!(start(Scene::START, 1), 0, "used up is used up");
+        assert_eq!(start(Scene::START.plus(2), 1), 0, "the service's, which is asked once the source may");
+        assert_eq!(start(Scene::START.plus(4), 1), 4, "each for one of the new periods");
+    }
+}
+
+#[test]
 fn a_flow_is_charged_once_however_many_stages_its_packets_go_through() {
     let busy = Scene::scheduled(Scheduler::LeastConnections, 3);
     let named = Scene::quic(3);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use lb_common::layout::{BackendState, Family, HandshakeStep};
+use lb_common::layout::{AdminBits, BackendState, Family, HandshakeStep};
 use lb_common::reason::Reason;
 use lb_common::time::Tick;
 use weir_model::{
@@ -224,6 +224,29 @@ fn a_flow_whose_backend_is_down_ends_and_a_new_one_begins_elsewhere() {
 }
 
 #[test]
+fn a_flow_keeps_its_backend_and_its_port_where_all_are_down_but_not_a_backend_in_maintenance() {
+    let pool = 2;
+    let mut tables = tables();
+    let syn = segment(Family::V4, TO_V4, 50_000, 2).frame();
+    let data = segment(Family::V4, TO_V4, 50_000, 0x18).frame();
+    let home = ends(&at(&tables, Scene::START).run(&syn, HEADROOM).output);
+    for id in Scene::backends_of(pool) {
+        Scene::set_state(&mut tables, id, BackendState::Down);
+    }
+    tables.slices().pools[pool as usize].usable.set(0);
+    let later = Scene::START.plus(2);
+    let kept = at(&tables, later).run(&data, HEADROOM);
+    assert_eq!(kept.outcome.reason, Reason::FlowKnown, "nobody else is there");
+    assert_eq!(ends(&kept.output), home);
+    for id in Scene::backends_of(pool) {
+        let hot = &tables.slices().backends[id as usize].hot;
+        hot.set(hot.get() | (AdminBits::Maintenance as u64) << 32);
+    }
+    let taken_out = at(&tables, later).run(&data, HEADROOM);
+    assert_eq!(taken_out.outcome.reason, Reason::NatNoFlow, "the operator has taken it out");
+}
+
+#[test]
 fn only_the_flow_s_backend_is_heard_at_its_port() {
     let tables = tables();
     let host = at(&tables, Scene::START);
@@ -331,6 +354,21 @@ fn what_a_backend_makes_of_a_flow_is_counted_once_whatever_its_client_does() {
             }
             assert_eq!(steps(&host), *expected, "{description}, {family:?} to {service}");
         }
+    }
+}
+
+#[test]
+fn a_syn_that_comes_when_the_first_is_forgotten_opens_and_repeats_nothing() {
+    for service in [TO_V4, 2] {
+        let tables = tables();
+        let syn = segment(Family::V4, service, 50_000, 0x02).frame();
+        let counted = [0, 1, 100].map(|later| {
+            let host = at(&tables, Scene::START.plus(later));
+            let _ = host.run(&syn, HEADROOM);
+            let [opened, repeated, ..] = steps(&host);
+            (opened, repeated)
+        });
+        assert_eq!(counted, [(1, 0), (0, 1), (1, 0)], "service {service}");
     }
 }
 

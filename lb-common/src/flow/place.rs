@@ -18,6 +18,8 @@ const CROWDED: u32 = 3;
 const RANK_SHIFT: u32 = 24;
 /// Bits of a score between rank and index.
 const AGE_AND_ORDER: u64 = 0xff_fffc;
+/// Ways of a bucket.
+const WAYS: u32 = 4;
 /// Scores from here on are live proven or closing entries.
 const NEVER: u32 = rank(Class::Proven) << RANK_SHIFT;
 
@@ -107,7 +109,8 @@ pub enum First {
     Taken,
     /// Takes it unless the second bucket has fewer live entries.
     Crowded,
-    /// Takes it unless the second bucket has fewer protected entries: here are so many that soon no flow finds a place.
+    /// Takes it unless the second bucket has fewer protected entries, and a free way if this one has: here are so many that
+    /// soon no flow finds a place.
     Scarce,
 }
 
@@ -132,7 +135,8 @@ impl<'a, const W: usize> Offer<'a, W> {
         match self.as_first() {
             First::Taken => false,
             First::Crowded => second.used < self.used,
-            First::Scarce => second.protected < self.protected,
+            // Not where a live entry would give way there, and nobody here.
+            First::Scarce => second.protected < self.protected && (second.used < WAYS || self.used == WAYS),
         }
     }
 
@@ -207,7 +211,7 @@ mod tests {
                 (|bucket: &Bucket<1>| at_least(bucket, 2), |bucket: &Bucket<1>| at_least(bucket, 5));
             let least = |bucket: &Bucket<1>| bucket.ways.iter().map(worth).min().expect("it has ways");
             let second = if protected(&one) >= 3 {
-                protected(&two) < protected(&one)
+                protected(&two) < protected(&one) && (used(&two) < 4 || used(&one) == 4)
             } else {
                 used(&one) >= 3 && used(&two) < used(&one)
             };

@@ -6,6 +6,7 @@ use crate::layout::{Asking, Bucket, Way};
 use crate::reason::Reason;
 use crate::tables::Tables;
 use crate::time::Tick;
+use crate::trace::Mark;
 
 /// The mark of a flow's first bucket.
 #[inline(always)]
@@ -29,6 +30,7 @@ pub(super) fn find_second<'a, const W: usize, I: Ip<W>, T: Tables>(
     if !overflow.any() {
         return Ok(None);
     }
+    tables.trace(Mark::Bucket, second, 1);
     let found = flow::find(I::bucket(tables, second).ok_or(Reason::Inconsistent)?, key);
     if T::WRITES && found.is_some() {
         overflow.set(now);
@@ -60,6 +62,7 @@ pub(super) fn place<'a, const W: usize, I: Ip<W>, T: Tables>(
         }
         First::Scarce => {}
     }
+    tables.trace(Mark::Bucket, second, 2);
     let two = flow::offer(I::bucket(tables, second).ok_or(Reason::Inconsistent)?, key.own_way(), now);
     if !one.yields_to(&two) {
         return Ok(one.way());

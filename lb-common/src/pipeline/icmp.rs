@@ -171,12 +171,10 @@ pub(super) fn quoted<const W: usize, I: Ip<W>, P: Packet>(
 ) -> Option<Parsed<I::Address>> {
     let at = found.offset + size_of::<Icmp>();
     let network = I::read(packet, at)?;
-    if !network.sound || network.source != found.destination || I::is_later_fragment(packet, at) {
+    if !network.sound || network.source != found.destination {
         return None;
     }
-    let Ok(Payload::Transport(protocol, offset)) = I::payload(packet, &network, at, Walk::All) else {
-        return None;
-    };
+    let (protocol, offset) = I::quoted(packet, &network, at)?;
     if offset + size_of::<Ports>() > found.end {
         return None;
     }

@@ -247,7 +247,7 @@ fn tracked<'a, const W: usize, I: Ip<W>, T: Tables>(
     now: Tick,
 ) -> Result<(Selected<'a>, Reason), Reason> {
     let (number, second) = key.buckets(I::flows_mask(tables));
-    tables.trace(Mark::Buckets, number, second as u64);
+    tables.trace(Mark::Bucket, number, 0);
     let first = I::bucket(tables, number).ok_or(Reason::Inconsistent)?;
     let mut found = flow::find(first, key);
     let mut place = None;
@@ -329,10 +329,11 @@ fn routed<'a, const W: usize, I: Ip<W>, T: Tables>(
 ) -> Result<Selected<'a>, Reason> {
     let selected = select::look(tables, id).ok_or(Reason::Inconsistent)?;
     if !rules.forward.track() {
+        martian::check::<W, I>(packet)?;
         return Ok(selected);
     }
     let (number, second) = key.buckets(I::flows_mask(tables));
-    tables.trace(Mark::Buckets, number, second as u64);
+    tables.trace(Mark::Bucket, number, 0);
     let first = I::bucket(tables, number).ok_or(Reason::Inconsistent)?;
     let overflow = buckets::overflow::<W, I, T>(tables, number)?;
     let found = match flow::find(first, key) {
@@ -417,7 +418,7 @@ fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
             }
             return Err(Reason::FlowReset);
         }
-        let down = if hot.state() as u8 >= BackendState::DownSoft as u8 { id } else { 0 };
+        let down = if select::may_be_kept(hot) { id } else { 0 };
         return Ok(Known::Over(Reason::FlowRehomed, down));
     }
     let embryonic = found.meta.code() == Code::of(Class::Embryonic);
@@ -427,16 +428,13 @@ fn known<'a, const W: usize, I: Ip<W>, T: Tables>(
         {
             NewFlows::Refused
         }
-        Segment::Open => {
-            if T::WRITES && embryonic {
-                tables.count_handshake(id, HandshakeStep::Repeated);
-            }
-            NewFlows::Taken
-        }
         _ => NewFlows::Taken,
     };
     match continuation(found.meta, packet.segment, rules.timeouts, new_flows, now) {
         Continuation::Keep(meta) => {
+            if T::WRITES && embryonic && packet.segment == Segment::Open {
+                tables.count_handshake(id, HandshakeStep::Repeated);
+            }
             if T::WRITES && meta != found.meta {
                 found.way.meta.set(meta.0);
                 // Leaving that class always changes the meta: packets that do not are spared the question.

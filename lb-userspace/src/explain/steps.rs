@@ -3,7 +3,7 @@
 use lb_common::flow::Meta;
 use lb_common::layout::{BackendState, Charged, ForwardWord, HotWord, LastResort, Listed, Mode};
 use lb_common::pipeline::Stage;
-use lb_common::reason::Reason;
+use lb_common::reason::{Reason, Verdict};
 use lb_common::trace::{Mark, Trace};
 use lb_common::wire::Protocol;
 
@@ -16,7 +16,7 @@ pub(super) fn explained(maps: &MapSet, trace: &Trace, verdict: &str, output: Str
     let names = Names { maps };
     let mut answer =
         Explained { verdict: verdict.to_owned(), output, flow: "none".to_owned(), ..Explained::default() };
-    let mut entered = false;
+    let (mut entry, mut reaches_backend) = (Entry::None, false);
     for (mark, a, b) in trace.iter() {
         let (step, detail) = names.words(mark, a, b);
         match mark {
@@ -25,29 +25,42 @@ pub(super) fn explained(maps: &MapSet, trace: &Trace, verdict: &str, output: Str
                 let (pool, name) = names.backend_parts(a);
                 (answer.pool, answer.backend) = (Some(pool), Some(name));
             }
-            Mark::Entered => entered = true,
+            Mark::Found => entry = Entry::Found,
+            Mark::Entered => entry = Entry::Made,
             Mark::Left => {
                 let reason = Reason::ALL.get(a as usize).copied().unwrap_or(Reason::Inconsistent);
+                // What is too big is answered, and what the host itself serves passes.
+                reaches_backend = reason.verdict() == Verdict::Forward || reason == Reason::Local;
                 answer.reason = reason.name().to_owned();
-                answer.flow = flow(reason, entered).to_owned();
+                answer.flow = flow(reason, entry).to_owned();
             }
             _ => {}
         }
         answer.steps.push(Step { step: step.to_owned(), detail });
     }
-    if !matches!(verdict, "tx" | "redirect") {
+    if !reaches_backend {
         (answer.pool, answer.backend) = (None, None);
     }
     answer
 }
 
+/// A flow's entry during a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    None,
+    Found,
+    Made,
+}
+
 /// What the flow table has to do with a packet that leaves for this reason.
-fn flow(reason: Reason, entered: bool) -> &'static str {
+fn flow(reason: Reason, entry: Entry) -> &'static str {
     match reason {
-        Reason::QuicRouted if entered => "new",
+        Reason::QuicRouted if entry == Entry::Made => "new",
         Reason::QuicRouted => "known",
         Reason::FlowKnown | Reason::NatReply => "known",
         Reason::FlowNew | Reason::FlowResumed | Reason::FlowRehomed => "new",
+        Reason::Local if entry == Entry::Made => "new",
+        Reason::Local if entry == Entry::Found => "known",
         _ => "none",
     }
 }
@@ -63,7 +76,14 @@ impl Names<'_> {
             Mark::Vip => ("vip", format!("{} ({})", vip_address(self.maps, a), self.vip(a))),
             Mark::Transport => ("transport", transport(a, b)),
             Mark::Service => ("service", format!("{}: {}", self.service(a), self.rules(ForwardWord(b)))),
-            Mark::Buckets => ("flow", format!("looked up in buckets {a} and {b}")),
+            Mark::Bucket => match b {
+                0 => ("flow", format!("looked up in bucket {a}")),
+                1 => ("flow", format!("looked up in its second bucket, {a}: the first one is marked")),
+                _ => (
+                    "flow",
+                    format!("its second bucket, {a}, is asked for a place: the first one is crowded"),
+                ),
+            },
             Mark::Found => ("flow", self.entry(a, Meta(b as u32))),
             Mark::Missed => match a {
                 0 => ("flow", "no entry, and no place for one: the table alone decides".to_owned()),

@@ -74,6 +74,8 @@ fn explain_says_what_the_live_program_then_does_and_changes_no_byte() {
     let mut choice = Splitmix(0x6578_706c);
     let mut output = vec![0; 8192];
     let mut seen = [0_u32; Reason::COUNT];
+    // Frames that read the bucket, the second one too, and that one for a place.
+    let mut buckets = [0_u32; 3];
     for number in 0..FRAMES {
         let frame = frame(&mut choice, number);
         let compared = number % COUNTERS_EVERY == 0;
@@ -102,11 +104,17 @@ fn explain_says_what_the_live_program_then_does_and_changes_no_byte() {
         assert!(verdict != "redirect" || explained.backend.is_some(), "{}", told());
         assert!(explained.backend.is_none() || explained.service.is_some(), "{}", told());
         assert!(explained.steps.last().is_some_and(|step| step.step == "left"), "{}", told());
+        for (frames, said) in buckets.iter_mut().zip(["looked up in bucket", "in its second", "for a place"])
+        {
+            *frames += u32::from(explained.steps.iter().any(|step| step.detail.contains(said)));
+        }
         let reason = Reason::ALL.iter().find(|reason| reason.name() == explained.reason);
         seen[*reason.expect("a reason of the table") as usize] += 1;
     }
     for reason in Reason::ALL {
         println!("{:>18} {}", reason.name(), seen[*reason as usize]);
     }
+    println!("buckets: {buckets:?}");
+    assert!(buckets[0] > buckets[1] && buckets[1] > 0 && buckets[2] > 0, "{buckets:?}");
     assert!(seen.iter().filter(|frames| **frames > 0).count() > 15, "{seen:?}");
 }

@@ -107,6 +107,12 @@ pub(super) trait Ip<const W: usize> {
     ) -> Result<Payload, Reason>;
     /// Reads what a fragment says of itself, and finds the transport header of the first one.
     fn piece<P: Packet>(packet: &P, network: &Network<Self::Address>, at: usize) -> Result<Piece, Reason>;
+    /// Finds the transport header of a packet that an ICMP error quotes; `None` where the quote holds none.
+    fn quoted<P: Packet>(
+        packet: &P,
+        network: &Network<Self::Address>,
+        at: usize,
+    ) -> Option<(Protocol, usize)>;
     /// The address as two numbers.
     fn halves(address: Self::Address) -> (u64, u64);
     fn key(secret: u64, source: Self::Address, ports: (u16, u16), vip: u32, protocol: Protocol)

@@ -115,6 +115,16 @@ impl Ip<1> for V4 {
     }
 
     #[inline(always)]
+    fn quoted<P: Packet>(packet: &P, network: &Network<u32>, at: usize) -> Option<(Protocol, usize)> {
+        match Self::payload(packet, network, at, Walk::All) {
+            Ok(Payload::Transport(protocol, offset)) if !Self::is_later_fragment(packet, at) => {
+                Some((protocol, offset))
+            }
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
     fn halves(address: u32) -> (u64, u64) {
         (0, address as u64)
     }

@@ -113,6 +113,20 @@ impl Ip<3> for V6 {
     }
 
     #[inline(always)]
+    fn quoted<P: Packet>(packet: &P, network: &Network<Halves>, at: usize) -> Option<(Protocol, usize)> {
+        // What a backend's kernel cut into fragments is quoted as one: the first has the ports.
+        match walk_extensions(packet, network, at, MAX_EXTENSIONS, Cut::Sought) {
+            Ok((Payload::Transport(protocol, offset), Cut::Sought)) => Some((protocol, offset)),
+            Ok((Payload::Transport(protocol, offset), Cut::At(_, offset_flags, _)))
+                if offset_flags & !7 == 0 =>
+            {
+                Some((protocol, offset))
+            }
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
     fn halves(address: Halves) -> (u64, u64) {
         address
     }

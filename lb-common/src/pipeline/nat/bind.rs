@@ -3,8 +3,8 @@
 use super::translate::Side;
 use crate::flow::{Class, Code, Continuation, FlowKey, Meta, NewFlows, continuation};
 use crate::layout::{
-    BackendState, EgressWord, Family, ForwardWord, HandshakeStep, HotWord, NatPort, NatRange, Scratch,
-    Service, SnatWord, TimeoutsWord,
+    EgressWord, Family, ForwardWord, HandshakeStep, HotWord, NatPort, NatRange, Scratch, Service, SnatWord,
+    TimeoutsWord,
 };
 use crate::nat::{self, Flow, Held, Owner};
 use crate::pipeline::parse::Parsed;
@@ -41,8 +41,8 @@ pub(super) struct Bound<'a> {
 /// What became of a packet that found its flow's record.
 enum Known<'a> {
     Kept(Bound<'a>),
-    /// A flow starts anew, for this reason; the id of the old one's backend where that is down, else 0.
-    Over(Reason, u32),
+    /// A flow starts anew, for this reason.
+    Over(Reason),
 }
 
 /// Finds the packet's flow, or begins one.
@@ -56,16 +56,16 @@ pub(super) fn bind<'a, const W: usize, I: Side<W>, T: Tables>(
     let key = I::key(tables.secret(), packet.source, packet.ports, packet.vip, packet.protocol);
     let flow = flow::<W, I>(packet);
     let now = tables.now();
-    let (mut reason, mut down) = (Reason::FlowNew, 0);
+    let mut reason = Reason::FlowNew;
     if let Some((number, record, held)) = nat::find(tables, &flow, key.hash) {
         match known::<W, I, T>(tables, packet, rules, (number, record, &held), now)? {
             Known::Kept(bound) => return Ok(bound),
-            Known::Over(why, of) => {
+            Known::Over(why) => {
                 // The old flow's answers still find it; its client's packets find the new one.
                 if T::WRITES {
                     nat::forget(tables, number, record);
                 }
-                (reason, down) = (why, of);
+                reason = why;
             }
         }
     }
@@ -73,13 +73,12 @@ pub(super) fn bind<'a, const W: usize, I: Side<W>, T: Tables>(
         return Err(Reason::NatNoFlow);
     }
     martian::check::<W, I>(packet)?;
-    let known = rules.scratch.launder(reason as u64 | (down as u64) << 8);
+    let known = rules.scratch.launder(reason as u64);
     let reason = Reason::from_number(known as u8).ok_or(Reason::Inconsistent)?;
-    let down = (known >> 8) as u16 as u32;
     if matches!(reason, Reason::FlowNew) && rules.forward.has_limit() {
         limits::admitted::<W, I, T>(tables, packet, rules.service, key.hash)?;
     }
-    open::<W, I, T>(tables, packet, rules, (&flow, &key), (reason, down), now)
+    open::<W, I, T>(tables, packet, rules, (&flow, &key), reason, now)
 }
 
 #[inline(always)]
@@ -98,15 +97,15 @@ fn known<'a, const W: usize, I: Side<W>, T: Tables>(
     let (id, meta) = (held.backend(), held.meta());
     tables.trace(Mark::Found, id, meta.0 as u64);
     let backend = tables.backend(id).ok_or(Reason::Inconsistent)?;
+    let pool = tables.pool(rules.forward.pool()).ok_or(Reason::Inconsistent)?;
     let hot = HotWord(backend.hot.get());
     if hot.generation() != meta.generation() {
         tables.trace(Mark::Over, id, hot.0);
-        return Ok(Known::Over(Reason::FlowRehomed, 0));
+        return Ok(Known::Over(Reason::FlowRehomed));
     }
     if !select::serves_known(hot, rules.forward.on_down()) {
-        tables.trace(Mark::Over, id, hot.0);
-        let down = hot.state() as u8 >= BackendState::DownSoft as u8;
         if steer::resets(rules.forward, hot, packet) {
+            tables.trace(Mark::Over, id, hot.0);
             let class = Code::of(Class::Ended);
             let deadline = now.plus(class.ticks(rules.timeouts, packet.segment));
             if T::WRITES {
@@ -114,22 +113,25 @@ fn known<'a, const W: usize, I: Side<W>, T: Tables>(
             }
             return Err(Reason::FlowReset);
         }
-        return Ok(Known::Over(Reason::FlowRehomed, if down { id } else { 0 }));
+        // Where there is nobody else a flow stays, with its port: a new record would be another connection.
+        if !select::may_be_kept(hot) || !select::keeps_all(pool) {
+            tables.trace(Mark::Over, id, hot.0);
+            return Ok(Known::Over(Reason::FlowRehomed));
+        }
     }
     let embryonic = meta.code() == Code::of(Class::Embryonic);
     let opens = packet.segment == Segment::Open;
-    let pool = tables.pool(rules.forward.pool()).ok_or(Reason::Inconsistent)?;
     let new_flows = if opens && !select::takes_new(hot, flow_hash::<W, I>(packet, rules.forward, pool)) {
         NewFlows::Refused
     } else {
-        if T::WRITES && opens && meta.awaits_answer() {
-            tables.count_handshake(id, HandshakeStep::Repeated);
-        }
         NewFlows::Taken
     };
     match continuation(meta, packet.segment, rules.timeouts, new_flows, now) {
         Continuation::Keep(next) => {
             let next = next.answered_as(meta);
+            if T::WRITES && opens && meta.awaits_answer() {
+                tables.count_handshake(id, HandshakeStep::Repeated);
+            }
             if T::WRITES && next != meta {
                 nat::refresh(record, held, next);
                 if embryonic && packet.segment == Segment::Data {
@@ -151,7 +153,7 @@ fn known<'a, const W: usize, I: Side<W>, T: Tables>(
         }
         Continuation::Anew => {
             tables.trace(Mark::Over, id, hot.0);
-            Ok(Known::Over(Reason::FlowNew, 0))
+            Ok(Known::Over(Reason::FlowNew))
         }
     }
 }
@@ -163,12 +165,12 @@ fn open<'a, const W: usize, I: Side<W>, T: Tables>(
     packet: &Parsed<I::Address>,
     rules: &Rules<'_>,
     (flow, key): (&Flow, &FlowKey<W>),
-    (reason, down): (Reason, u32),
+    reason: Reason,
     now: Tick,
 ) -> Result<Bound<'a>, Reason> {
     let pool = tables.pool(rules.forward.pool()).ok_or(Reason::Inconsistent)?;
     let hash = flow_hash::<W, I>(packet, rules.forward, pool);
-    let selected = select::select(tables, pool, Request::New, hash, down, now)?;
+    let selected = select::select(tables, pool, Request::New, hash, 0, now)?;
     let id = rules.scratch.launder(selected.id as u64) as u16 as u32;
     let backend = tables.backend(id).ok_or(Reason::Inconsistent)?;
     let hot = HotWord(backend.hot.get());
