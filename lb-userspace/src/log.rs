@@ -33,6 +33,8 @@ pub fn init(options: &LogOptions) -> Result<(), Failure> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Told on stderr, which is what could not be written.
+        .log_internal_errors(false)
         .with_ansi(anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never);
     let started = match (options.format, std::env::var_os("JOURNAL_STREAM")) {
         (LogFormat::Json, _) => builder.json().flatten_event(true).try_init(),

@@ -189,6 +189,14 @@ fn runtime_weight_holds_until_the_files_value_changes() -> Result<()> {
     println!("the file's weight: {seen:?}");
     // 40 of 120 expected, with a deviation of 5.
     assert!((12..70).contains(&seen["direct-2"]), "{seen:?}");
+    reload(&weir, CONFIG)?;
+    assert_eq!(
+        backend(&weir, "direct-2")?["weight"],
+        101,
+        "what was overtaken stays so, also when the value is back"
+    );
+    restart(&mut weir)?;
+    assert_eq!(backend(&weir, "direct-2")?["weight"], 101, "and for the next daemon");
     weir.succeed(&["backend", "weight", "direct-1", "--to", "7"])?;
     weir.succeed(&["backend", "weight", "direct-1", "--to", "config"])?;
     assert_eq!(backend(&weir, "direct-1")?["weight"], 100);

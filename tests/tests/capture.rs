@@ -74,6 +74,16 @@ fn a_capture_of_hosts_has_only_theirs_and_a_killed_one_is_cleaned_up() -> Result
     let name = file.display().to_string();
     let wrong = weir.cli(&["capture", "-w", &name, "--host", "10.0.0.1/8"])?;
     ensure!(wrong.status.code() == Some(2) && !file.exists(), "{wrong:?}");
+    std::fs::write(&file, "an earlier capture")?;
+    let running = weir.command(&["capture", "-w", "/dev/null", "--for", "3s"]);
+    let mut running = lab.weir_host().spawn(running)?;
+    weir_tests::eventually("the sampling program runs", || {
+        weir.attachment("eth0").is_ok_and(|now| now.program != before.program)
+    });
+    let refused = weir.cli(&["capture", "-w", &name])?;
+    ensure!(refused.status.code() == Some(5), "{refused:?}");
+    ensure!(std::fs::read_to_string(&file)? == "an earlier capture", "a refused capture keeps its file");
+    running.wait(Duration::from_secs(20))?;
     let probes = weir.cli(&["capture", "-w", &name, "--host", &backend, "--count", "20", "--for", "20s"])?;
     ensure!(probes.status.success(), "{probes:?}");
     let mut tshark = Command::new("tshark");

@@ -10,7 +10,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::json;
-use weir_tests::{Downloads, Family, Get, Lab, Limits, Load, Rate, WeirProc, config, eventually};
+use weir_tests::{
+    Downloads, Family, Get, Lab, Limits, Load, Rate, Wait, WeirOptions, WeirProc, config, eventually,
+};
 
 #[test]
 fn a_killed_daemon_costs_no_request_and_no_state() -> Result<()> {
@@ -76,6 +78,64 @@ fn survives(signal: Signal) -> Result<()> {
     ensure!(failed.is_empty(), "{} of {} requests failed: {:?}", failed.len(), shots.len(), failed.first());
     let served: BTreeSet<_> = shots.iter().filter_map(|shot| shot.backend()).collect();
     ensure!(served == BTreeSet::from(["direct-1", "direct-4", "direct-5"]), "{served:?}");
+    Ok(())
+}
+
+#[test]
+fn a_start_that_is_killed_leaves_nothing_that_keeps_the_next_one_from_starting() -> Result<()> {
+    let lab = Lab::builder().direct(1).start()?;
+    let options = WeirOptions { wait: Wait::Nothing, ..WeirOptions::default() };
+    let mut weir = lab.weir_with(&config(1, Limits::default()), options)?;
+    let unfinished = || weir.bpffs().join("maps/meta").exists() && !weir.bpffs().join("program").exists();
+    // Maps are pinned while the kernel looks at the program.
+    let begun = Instant::now();
+    while !unfinished() {
+        ensure!(begun.elapsed() < Duration::from_secs(30), "{}", weir.log());
+        thread::sleep(Duration::from_millis(1));
+    }
+    weir.kill();
+    println!("killed {:?} after its start", begun.elapsed());
+    // At any other moment, too.
+    for after in [20, 150, 600, 1500] {
+        weir.launch()?;
+        thread::sleep(Duration::from_millis(after));
+        weir.kill();
+    }
+    weir.launch()?;
+    eventually("a whole start", || weir.cli(&["ready"]).is_ok_and(|output| output.status.success()));
+    let vip: SocketAddr = (lab.vip().of(Family::V4), 80).into();
+    ensure!(lab.client().get(&Get::new(vip))?.status == 200);
+    Ok(())
+}
+
+#[test]
+fn a_backend_that_was_up_is_not_believed_at_another_address() -> Result<()> {
+    let lab = Lab::builder().direct(2).start()?;
+    let before = config(2, Limits::default());
+    let mut weir = lab.weir(&before)?;
+    let vip: SocketAddr = (lab.vip().of(Family::V4), 80).into();
+    let request = Get::new(vip).timeout(Duration::from_millis(500));
+    let load = Load::start(lab.client(), request, Rate { per_second: 200, threads: 128 });
+    eventually("the load runs", || load.count() > 50);
+    weir.kill();
+    // Nobody has this one.
+    let address = lab.backend("direct-2").address(Family::V4);
+    let config = before.replace(&format!("\"{address}\""), &format!("\"{address}1\""));
+    ensure!(config != before);
+    weir.write_config(&config)?;
+    weir.launch()?;
+    // The old address is listed until its flows are over, without what is found of the new one.
+    let listed = weir.json(&["backends", "--backend", "direct-2"])?;
+    let states: BTreeSet<_> = listed["backends"]
+        .as_array()
+        .context("backends")?
+        .iter()
+        .map(|one| (one["removed"] == true, one["health"] == "up", one["last_probe"].is_null()))
+        .collect();
+    ensure!(states == BTreeSet::from([(true, true, true), (false, false, false)]), "{listed}");
+    let shots = load.stop();
+    let failed = shots.iter().filter(|shot| shot.failed()).count();
+    ensure!(failed == 0, "{failed} of {} requests went where nobody is", shots.len());
     Ok(())
 }
 

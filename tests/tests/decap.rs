@@ -211,6 +211,14 @@ fn generic_mode_is_taken_where_native_fails_and_packets_are_not_merged() -> Resu
     backend.exec("ethtool", &["-K", "lo", "gro", "off"])?;
     let status = document(&on_lo("auto")?)?;
     ensure!(status["interfaces"][0]["mode"] == "generic", "{status}");
+    // A link keeps the mode that it was made in: what was asked for and is not had is told.
+    let kept = document(&on_lo("native")?)?;
+    let told = kept["problems"].to_string();
+    ensure!(
+        kept["interfaces"][0]["mode"] == "generic" && told.contains("generic mode, not in native"),
+        "{kept}"
+    );
+    ensure!(status["problems"] == json!([]), "{status}");
     Ok(())
 }
 

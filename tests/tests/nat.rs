@@ -396,6 +396,13 @@ fn a_download_outlives_the_daemon_a_reload_and_the_loss_of_its_address() -> Resu
     let reloaded = weir.reload(&config)?;
     ensure!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
     ensure!(lab.client().get(&Get::new(service.vip))?.status == 200, "from another address");
+    // The next daemon's config does not know of the address either.
+    weir.kill();
+    weir.launch()?;
+    ensure!(
+        lab.client().get(&Get::new(service.vip))?.status == 200,
+        "from another address, by another daemon"
+    );
     downloads.hurry();
     let ended = downloads.finish(Duration::from_secs(60))?;
     ensure!(ended.iter().all(|download| matches!(download.end, Some(Ok(())))), "{ended:?}");

@@ -53,6 +53,33 @@ fn restart(limits: Limits) -> Result<()> {
 }
 
 #[test]
+fn new_maps_end_a_capture_whose_program_has_the_old_ones() -> Result<()> {
+    let lab = Lab::builder().direct(2).start()?;
+    let mut weir = lab.weir(&config(2, Limits::default()))?;
+    let before = weir.attachment("eth0")?;
+    let mut capture = lab.weir_host().spawn(weir.command(&["capture", "-w", "/dev/null"]))?;
+    eventually("the sampling program runs", || {
+        weir.attachment("eth0").is_ok_and(|now| now.program != before.program)
+    });
+    weir.terminate()?;
+    weir.write_config(&config(2, Limits { flows_v4: 16_384, ..Limits::default() }))?;
+    weir.launch()?;
+    let vip: SocketAddr = (lab.vip().of(Family::V4), 80).into();
+    let answered_by_second_alone = || -> Result<bool> {
+        let mut all = (0..30).map(|_| Ok(lab.client().get(&Get::new(vip))?.backend == "direct-2"));
+        all.try_fold(true, |alone, one: Result<bool>| Ok(one? && alone))
+    };
+    weir.succeed(&["backend", "drain", "direct-1"])?;
+    ensure!(answered_by_second_alone()?, "what the daemon writes reaches packets");
+    let attached = weir.attachment("eth0")?;
+    capture.signal(rustix::process::Signal::INT)?;
+    capture.wait(Duration::from_secs(10))?;
+    ensure!(weir.attachment("eth0")?.program == attached.program, "and the capture's end changes nothing");
+    ensure!(answered_by_second_alone()?);
+    Ok(())
+}
+
+#[test]
 fn another_build_of_the_program_replaces_it_over_the_same_maps() -> Result<()> {
     let lab = Lab::builder().direct(3).start()?;
     let mut weir = lab.weir(&config(3, Limits::default()))?;

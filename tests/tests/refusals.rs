@@ -104,6 +104,10 @@ fn auto_falls_back_to_generic_mode_only_where_packets_are_not_merged() -> Result
     host.exec("ethtool", &["-K", "lo", "gro", "off"])?;
     let weir = lab.weir(&with_lo)?;
     ensure!(weir.log().contains("lo: no native XDP in the driver: generic mode"), "{}", weir.log());
+    // A link keeps the mode that it was made in: another one is not had by a reload, and that is told.
+    ensure!(weir.reload(&with_lo.replace("\"auto\"", "\"native\""))?.status.success());
+    let problems = weir.json(&["status"])?["problems"].to_string();
+    ensure!(problems.contains("lo: the program runs in generic mode, not in native mode"), "{problems}");
     Ok(())
 }
 

@@ -11,5 +11,7 @@ mod router;
 pub mod server;
 mod status_code;
 
+pub(crate) use router::answering;
+
 #[cfg(test)]
 mod tests;

@@ -95,17 +95,27 @@ async fn operators_only(Extension(peer): Extension<Peer>, request: Request, next
     }
 }
 
+tokio::task_local! {
+    /// Set while a request is worked on.
+    static ANSWERING: ();
+}
+
+/// Whether this task works on a request: where it panics its caller is told, and nobody else is concerned.
+pub(crate) fn answering() -> bool {
+    ANSWERING.try_with(|()| ()).is_ok()
+}
+
 /// Bounds how long a caller waits.
 async fn in_time(request: Request, next: Next) -> Response {
     let limit = REQUEST_TIME.as_secs();
-    let answer = tokio::time::timeout(REQUEST_TIME, next.run(request)).await;
+    let answer = tokio::time::timeout(REQUEST_TIME, ANSWERING.scope((), next.run(request))).await;
     let late = |_| failed(format!("the request took longer than {limit} s; what it changes goes on"));
     answer.unwrap_or_else(late)
 }
 
 /// Finishes what changes something also where the caller has gone: half of a reload would be neither config.
 async fn to_its_end(request: Request, next: Next) -> Response {
-    let answer = tokio::spawn(next.run(request)).await;
+    let answer = tokio::spawn(ANSWERING.scope((), next.run(request))).await;
     answer.unwrap_or_else(|_| failed("the request ended in a panic: see the daemon's log".to_owned()))
 }
 

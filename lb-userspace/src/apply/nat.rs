@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::flow::{Class, Meta};
-use lb_common::layout::{NatAddress, NatPort, NatRange};
+use lb_common::layout::{NatAddress, NatPort, NatRange, Unmatched};
 use lb_common::nat;
 use lb_common::time::Tick;
 
@@ -19,7 +19,7 @@ use super::plan::Planner;
 use super::stage::Stage;
 use super::state::{SnatKey, State};
 use super::write::Write;
-use crate::desired::{Desired, VipRecord};
+use crate::desired::{Desired, SnatRecord, VipRecord};
 use crate::maps::set::MapSet;
 
 /// The records of an address's ports.
@@ -64,28 +64,42 @@ pub(super) fn forget_all(maps: &MapSet, id: u16) {
     }
 }
 
-/// The desired state with the addresses that the config has lost and flows still go on from.
+/// The desired state with the addresses that the config has lost and flows still go on from, as the maps have them: an
+/// earlier daemon's config may have lost them.
 pub(super) fn with_those_in_use(maps: &MapSet, state: &State, desired: &Arc<Desired>) -> Arc<Desired> {
-    let (Some(before), now) = (&state.applied, Tick::from_ns(crate::flows::now_ns())) else {
-        return desired.clone();
-    };
-    let lost = before.snats.iter().filter(|(address, record)| {
-        let key = SnatKey { address: **address, ports: record.ports };
-        let named = desired.snats.contains_key(*address) || desired.vips.contains_key(*address);
-        !named && state.snats.get(&key).is_some_and(|id| in_use(maps, id, now))
-    });
-    let lost: Vec<IpAddr> = lost.map(|(address, _)| *address).collect();
+    let now = Tick::from_ns(crate::flows::now_ns());
+    let named = |address| desired.snats.contains_key(address) || desired.vips.contains_key(address);
+    let lost = state.snats.iter().filter(|(key, id)| !named(&key.address) && in_use(maps, *id, now));
+    let lost: Vec<(IpAddr, SnatRecord, VipRecord)> =
+        lost.filter_map(|(key, id)| in_force(maps, state, key, id)).collect();
     if lost.is_empty() {
         return desired.clone();
     }
     let mut extended = Desired::clone(desired);
-    for address in lost {
-        if let (Some(snat), Some(vip)) = (before.snats.get(&address), before.vips.get(&address)) {
-            Arc::make_mut(&mut extended.snats).insert(address, *snat);
-            Arc::make_mut(&mut extended.vips).insert(address, vip.clone());
-        }
+    for (address, snat, vip) in lost {
+        Arc::make_mut(&mut extended.snats).insert(address, snat);
+        Arc::make_mut(&mut extended.vips).insert(address, vip);
     }
     Arc::new(extended)
+}
+
+/// An address's records as they are in force; `None` for one that packets no longer find.
+fn in_force(maps: &MapSet, state: &State, key: &SnatKey, id: u16) -> Option<(IpAddr, SnatRecord, VipRecord)> {
+    let SnatKey { address, ports } = *key;
+    let vip = usize::from(state.vips.get(&address)?);
+    let live = &maps.vips[vip];
+    if live.snat.get() != u64::from(id) {
+        return None;
+    }
+    let mtu = u16::try_from(maps.nat_addresses[usize::from(id)].client_mtu()).ok()?;
+    let vip = VipRecord {
+        name: maps.vip_info[vip].name.as_str().into(),
+        unmatched: Unmatched::from_word(live.unmatched.get()),
+        icmp_echo: false,
+        lists: [const { None }; 3],
+        snat: Some(ports),
+    };
+    Some((address, SnatRecord { ports, mtu }, vip))
 }
 
 impl Planner<'_> {

@@ -146,7 +146,10 @@ fn used_hops(maps: &MapSet) -> Vec<u16> {
 
 fn pool_state(maps: &MapSet, id: u16, now_ns: u64) -> PoolState {
     let live = &maps.pools[usize::from(id)];
-    let previous = table(&maps.maglev, Span(live.previous.get()));
+    // One table is in both places where a daemon was killed between the two stores that publish another.
+    let previous = Span(live.previous.get());
+    let previous = if previous.0 == live.current.get() { Span(0) } else { previous };
+    let previous = table(&maps.maglev, previous);
     let list = region(Span(live.usable.get()));
     PoolState {
         id,

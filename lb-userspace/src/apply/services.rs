@@ -41,7 +41,7 @@ fn observed_limit(limit: &Limit) -> [u64; 5] {
 }
 
 impl Planner<'_> {
-    /// Plans the services' records; gives their ids.
+    /// Plans the services' records; gives their ids. `new` are VIP ids that no packet finds yet.
     ///
     /// A service whose forwarding changes while ports of its VIP change hands gets a new id: under the old one a packet
     /// could find a port's old owner with its new forwarding.
@@ -49,11 +49,12 @@ impl Planner<'_> {
         &mut self,
         before: Option<&Desired>,
         desired: &Desired,
+        new: &HashSet<u16>,
     ) -> Result<HashMap<Arc<str>, u16>, ApplyError> {
         let changed = changed_addresses(before, desired);
         let mut ids = HashMap::with_capacity(desired.services.len());
         for (name, record) in &*desired.services {
-            let id = self.service(record, desired, &changed)?;
+            let id = self.service(record, desired, &changed, new)?;
             ids.insert(name.clone(), id);
         }
         Ok(ids)
@@ -64,6 +65,7 @@ impl Planner<'_> {
         record: &ServiceRecord,
         desired: &Desired,
         changed: &HashSet<IpAddr>,
+        new: &HashSet<u16>,
     ) -> Result<u16, ApplyError> {
         let dangling = || ApplyError::Dangling { service: record.name.to_string() };
         let pool = self.state.pools.get(&record.pool).ok_or_else(dangling)?;
@@ -91,9 +93,25 @@ impl Planner<'_> {
             let of_family = record.snat.iter().filter(|address| address.is_ipv4() == v4);
             SnatWord::new(of_family.filter_map(|address| self.snat_id(desired, *address))).0
         };
+        // What comes back to such an address is taken for a stray until its VIP's record is written.
+        let unknown = |v4: bool| {
+            let of_family = record.snat.iter().filter(|address| address.is_ipv4() == v4);
+            let mut vips = of_family.filter_map(|address| self.state.vips.get(address));
+            vips.any(|vip| new.contains(&vip) || self.maps.vips[usize::from(vip)].snat.get() == 0)
+        };
         let words = [
-            (ServiceField::SnatV4, live.snat_v4.get(), snat(true)),
-            (ServiceField::SnatV6, live.snat_v6.get(), snat(false)),
+            (ServiceField::SnatV4, live.snat_v4.get(), snat(true), unknown(true)),
+            (ServiceField::SnatV6, live.snat_v6.get(), snat(false), unknown(false)),
+        ];
+        for (field, observed, word, unknown) in
+            words.into_iter().filter(|(_, observed, word, _)| observed != word)
+        {
+            // What has none yet gets one with its mode; what gives up its last keeps it until the mode is another.
+            let late = word == 0 || observed != 0 && unknown;
+            let stage = if late { Stage::ServiceSnats } else { Stage::Services };
+            self.stages.push(stage, Write::Service { id, field, word });
+        }
+        let words = [
             (ServiceField::Timeouts, live.timeouts.get(), record.timeouts.0),
             (ServiceField::Quic, live.quic.get(), record.quic.0),
             (ServiceField::Forward, live.forward.get(), forward),

@@ -7,7 +7,8 @@ use super::write::Write;
 /// A packet resolves its port by exact entry, else range, else any-port service, else policy. Whatever a packet finds
 /// at any moment is what it would have found before or after the whole change: sources that win over others get their
 /// additions first (`Exact` to `Policy`; ranges and any-port services as the union of old and new, new ones winning),
-/// and lose their removals last, in the reverse order (`AnyFinal` to `ExactClear`).
+/// and lose their removals last, in the reverse order (`AnyFinal` to `ExactClear`). Flows leave from another address of
+/// mode `nat` once their answers find it, and no longer from the one before when that is taken away (`ServiceSnats`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Lists,
@@ -24,6 +25,7 @@ pub(super) enum Stage {
     AnyUnion,
     Policy,
     VipIndex,
+    ServiceSnats,
     VipIndexClear,
     AnyFinal,
     RangesFinal,

@@ -45,7 +45,7 @@ impl Planner<'_> {
                 new.insert(id);
             }
         }
-        let ids = self.service_records(before, desired)?;
+        let ids = self.service_records(before, desired, &new)?;
         let mut claims = Claims::default();
         for (name, record) in &*desired.services {
             for address in &record.addresses {

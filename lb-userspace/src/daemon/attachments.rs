@@ -14,7 +14,7 @@ use super::report;
 use crate::config::model;
 use crate::events::Recorder;
 use crate::failure::{Code, Failure};
-use crate::maps::attach::{self, Attached};
+use crate::maps::attach::{self, Attached, Captures};
 use crate::maps::pins::Pins;
 use crate::view::status::Interface;
 
@@ -95,8 +95,11 @@ impl Attachments {
             ));
         }
         let link = network.watch.read().link_named(name).cloned().ok_or_else(|| missing(name))?;
+        let new_maps = instance.predecessor_maps().is_some();
+        let captures = if new_maps { Captures::End } else { Captures::Stay };
         let program = instance.program().map_err(|failure| failure.message)?;
-        let attached = attach::attach(&self.pins, program, &link, mode).map_err(|error| error.to_string())?;
+        let attached = attach::attach(&self.pins, program, &link, mode, captures);
+        let attached = attached.map_err(|error| error.to_string())?;
         report::attached(name, attached, mode);
         if let Attached::Anew(place) | Attached::Again(place) = attached {
             self.recorder.record(journal::interface(name, "attached").with("mode", place.name()));
@@ -113,6 +116,21 @@ impl Attachments {
             },
         };
         Ok(Interface { name: name.clone(), mode: mode.to_owned(), attached: true })
+    }
+
+    /// Interfaces where the program runs in another mode than the one wanted: a link keeps the mode that it was made in.
+    pub(super) fn other_modes(&self, wanted: &[model::Interface]) -> impl Iterator<Item = String> {
+        wanted.iter().filter_map(|interface| {
+            let wanted = interface.xdp_mode.required()?;
+            let running = &self.interfaces.get(&interface.name)?.as_ref().ok()?.mode;
+            (!running.is_empty() && running != wanted).then(|| {
+                format!(
+                    "interface {}: the program runs in {running} mode, not in {wanted} mode as the config says: that takes \
+                     a moment without it; `weir detach --force`, then start weir again",
+                    interface.name
+                )
+            })
+        })
     }
 
     /// Takes the program off interfaces that are not wanted.

@@ -17,32 +17,29 @@ use super::in_force::{InForce, bring_into_force, detection_failed, does_not_fit}
 use super::instance::Instance;
 use super::journal::{self, Journal};
 use super::network::{Network, record};
+use super::overlay::end_changes;
 use super::place::{self, Place};
 use super::rollouts::Rollouts;
 use super::slots::{Others, Sink};
 use super::stored::Stored;
-use super::views::{self, Known};
+use super::views::Known;
 use super::wanted::Wanted;
 use crate::admin::answers::Reloaded;
 use crate::apply::{Applier, SlotWriter, Summary};
 use crate::cli::args::Global;
-use crate::config::model::{Backend, Config, Pool};
+use crate::config::model::Config;
 use crate::config::{self, Loaded};
 use crate::events::History;
 use crate::failure::{Code, Failure};
 use crate::filter::Lists;
 use crate::flows;
-use crate::health::{
-    BackendHealth, BackendKey, GuardEvent, GuardStatus, Health, HealthEvent, Prepared, Which, Wish,
-};
+use crate::health::{BackendHealth, GuardEvent, GuardStatus, Health, HealthEvent, Prepared, Which};
 use crate::maps::counters::CounterMaps;
 use crate::maps::next_program::{self, NextProgram};
 use crate::maps::pins::Pins;
 use crate::maps::set::MapSet;
 use crate::net::{HopChange, Observed, TooBig, path_mtu};
-use crate::state::change::{self, Change, Member, NewFlows};
-use crate::state::overlay::{BackendName, Overlay};
-use crate::state::request::BackendRequest;
+use crate::state::overlay::Overlay;
 use crate::state::store::SetAside;
 use crate::view::status::Interface;
 
@@ -58,7 +55,7 @@ pub(super) struct Feeds {
 /// The state of the daemon that changes.
 pub(super) struct Engine {
     file: PathBuf,
-    place: Place,
+    pub(super) place: Place,
     pub(super) config: Config,
     pub(super) config_loaded: Timestamp,
     pub(super) overlay: Overlay,
@@ -67,7 +64,7 @@ pub(super) struct Engine {
     set_aside: Vec<SetAside>,
     pub(super) instance: Instance,
     pub(super) applier: Applier,
-    sink: Sink,
+    pub(super) sink: Sink,
     pub(super) health: Health,
     network: Network,
     attachments: Attachments,
@@ -92,8 +89,9 @@ impl Engine {
         let Loaded { config, warnings } = config::load(&file).map_err(invalid)?;
         warnings.0.iter().for_each(|warning| warn!("{warning}"));
         let place = place::take(paths)?;
-        let loaded = place.store.load(Timestamp::now())?;
+        let mut loaded = place.store.load(Timestamp::now())?;
         loaded.set_aside.iter().for_each(|aside| warn!("{}", aside.problem()));
+        let ended = end_changes(&mut loaded.overlay, &config, Timestamp::now());
         let (mut network, net) = Network::start().await?;
         preflight(&config, &network, &place)?;
         refuse_own_ports(&config, &network)?;
@@ -127,6 +125,10 @@ impl Engine {
             instance.abandon();
         })?;
 
+        if ended && let Err(error) = place.store.save(&loaded.overlay) {
+            // They have ended all the same; the next start reads them once more.
+            error!("{error}");
+        }
         sink.replace(applier.slots(), &views, Others::Gone);
         let wanted = Wanted {
             config: &config,
@@ -224,7 +226,9 @@ impl Engine {
             return Err(failure);
         }
         self.config_loaded = Timestamp::now();
+        self.end_changes(self.config_loaded).await;
         self.follow_interfaces();
+        self.tell_carriers();
         self.journal.recorder.configure(self.config.events.max_bytes, &self.config.hooks);
         Ok(Reloaded { changes, warnings, ..Reloaded::default() })
     }
@@ -251,77 +255,9 @@ impl Engine {
         followed.map(drop)
     }
 
-    /// What a request would change. Nothing is changed yet.
-    pub(super) fn plan(&self, request: &BackendRequest, by: &str) -> Result<Change, Failure> {
-        let now = Timestamp::now();
-        let slots = self.sink.writer();
-        let new_flows = |member: &Member<'_>| self.new_flows(&slots, member, now);
-        let change =
-            |members: &[Member<'_>]| change::change(members, &new_flows, &self.overlay, request, by, now);
-        // Of thousands of backends, those of the pools that are named. What is not found there is told with the nearest
-        // name of all.
-        let named = request.targets.pools_named();
-        let named = named.iter().flatten().filter_map(|pool| self.config.pools.get(*pool));
-        match change(&named.flat_map(members).collect::<Vec<_>>()) {
-            Ok(change) => Ok(change),
-            Err(_) => change(&self.members()),
-        }
-    }
-
-    /// The backends of the config.
-    pub(super) fn members(&self) -> Vec<Member<'_>> {
-        self.config.pools.values().flat_map(members).collect()
-    }
-
-    /// Whether a backend takes new flows, by its slot.
-    pub(super) fn new_flows(&self, slots: &SlotWriter, member: &Member<'_>, now: Timestamp) -> NewFlows {
-        let name = BackendName::new(member.pool, member.name);
-        let weight = self.overlay.weight(&name, member.file_weight, now);
-        let hot = slots.hot(member.pool, member.name);
-        match hot.is_some_and(|hot| weight > 0 && views::takes_new_flows(hot)) {
-            true => NewFlows::Taken,
-            false => NewFlows::Refused,
-        }
-    }
-
     /// The writer of the slots in force, which knows the backends' ids.
     pub(super) fn slots(&self) -> SlotWriter {
         self.sink.writer()
-    }
-
-    /// Puts new runtime changes in force. They are in the state directory already.
-    pub(super) async fn set_overlay(&mut self, overlay: Overlay) -> Result<(), Failure> {
-        let mut stored = Stored::decided_now();
-        let now = stored.at;
-        let before = std::mem::replace(&mut self.overlay, overlay);
-        let mut pools = BTreeSet::new();
-        for name in self.overlay.differing(&before) {
-            let Some((pool, backend)) = configured(&self.config, name) else { continue };
-            self.set_wish(name, views::wish(&self.overlay, pool, backend, now), now).await;
-            stored.slot(BackendKey::new(name.pool.as_str(), name.name.as_str()));
-            pools.insert(pool.name.clone());
-        }
-        self.sync(&Which::Pools(pools), stored).await.map(drop)
-    }
-
-    /// Lets the slot follow what the operator wants, ahead of everything that takes longer.
-    async fn set_wish(&self, name: &BackendName, wish: Wish, now: Timestamp) {
-        let key = BackendKey::new(name.pool.as_str(), name.name.as_str());
-        // The slot tells what was in force: by the clock a timed change was over before it was taken back.
-        if self.sink.admin(&key) != Some(views::admin_bits(wish.admin)) {
-            let note = self.overlay.admin(name, now);
-            let why = note.map_or("back in service".to_owned(), |change| change.note.reason.clone());
-            self.sink.set_admin(&key, views::admin_bits(wish.admin), &why);
-            info!(backend = %key, admin = wish.admin.name(), reason = why, "admin state changed");
-        }
-        if let Err(error) = self.health.set_wish(key.clone(), wish).await {
-            error!("{key}: {error}");
-        }
-    }
-
-    /// The file that runtime changes are kept in.
-    pub(super) fn save(&self, overlay: &Overlay) -> Result<(), Failure> {
-        Ok(self.place.store.save(overlay)?)
     }
 
     /// Makes maps and detection follow config, runtime changes and routes; of all pools, or of some where nothing else
@@ -433,6 +369,7 @@ impl Engine {
 
     async fn follow_paths(&mut self) {
         let changes = self.network.resolve(&self.config);
+        self.tell_carriers();
         self.follow_hops(changes);
         self.sync_logged(&Which::All).await;
     }
@@ -455,18 +392,7 @@ impl Engine {
     pub(super) async fn tick(&mut self) {
         let now = Timestamp::now();
         if self.overlay.next_expiry().is_some_and(|expiry| expiry <= now) {
-            let mut overlay = self.overlay.clone();
-            let config = &self.config;
-            let ended = overlay.prune(now, |name| file_weight(config, name));
-            ended.iter().for_each(|line| info!("{line}"));
-            match self.save(&overlay) {
-                Ok(()) => {
-                    if let Err(failure) = self.set_overlay(overlay).await {
-                        error!("end runtime changes: {}", failure.message);
-                    }
-                }
-                Err(failure) => error!("{}", failure.message),
-            }
+            self.end_changes(now).await;
         }
         if self.network.widen() {
             self.follow_paths().await;
@@ -493,7 +419,8 @@ impl Engine {
     /// Everything that is wrong and that the maps do not show.
     pub(super) fn problems(&self) -> Vec<String> {
         let aside = self.set_aside.iter().filter(|aside| aside.path.exists()).map(SetAside::problem);
-        let problems = self.attachments.problems().chain(aside).chain(self.network.problems());
+        let modes = self.attachments.other_modes(&self.config.interfaces);
+        let problems = self.attachments.problems().chain(modes).chain(aside).chain(self.network.problems());
         problems.chain(self.journal.recorder.problems()).collect()
     }
 
@@ -501,27 +428,6 @@ impl Engine {
     pub(super) fn notes(&self) -> Vec<String> {
         self.network.notes(&self.config)
     }
-}
-
-/// The backends of a pool.
-fn members(pool: &Pool) -> impl Iterator<Item = Member<'_>> {
-    pool.backends.values().map(|backend| Member {
-        pool: &pool.name,
-        name: &backend.name,
-        host: backend.host.as_deref(),
-        file_weight: backend.weight,
-    })
-}
-
-/// A backend of the config, and its pool.
-fn configured<'c>(config: &'c Config, name: &BackendName) -> Option<(&'c Pool, &'c Backend)> {
-    let pool = config.pools.get(&name.pool)?;
-    pool.backends.get(&name.name).map(|backend| (pool, backend))
-}
-
-/// The weight that the config gives a backend.
-pub(super) fn file_weight(config: &Config, name: &BackendName) -> Option<u16> {
-    configured(config, name).map(|(_, backend)| backend.weight)
 }
 
 pub(super) fn invalid(problems: config::Problems) -> Failure {

@@ -48,7 +48,7 @@ pub(super) fn bring_into_force(
     let next_program = next_program::find(&instance.pins, config.next_program.as_deref())?;
     network.resolve(config);
     let mut applier = Applier::adopt(instance.maps.clone(), flows::now_ns());
-    let known = views::known_in_maps(instance.predecessor_maps().unwrap_or(&instance.maps));
+    let known = views::known_in_maps(instance.predecessor_maps().unwrap_or(&instance.maps), config);
     let wanted = Wanted { config, overlay, lists, network, rollouts, now };
     let views = wanted.views(&Which::All, &known, &HashMap::new());
     let desired = Arc::new(wanted.desired(&Which::All, &views, None));

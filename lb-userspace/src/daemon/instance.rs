@@ -79,7 +79,7 @@ impl Instance {
     /// them and take over with [`Instance::commit`].
     pub(super) fn open(pins: &Pins, limits: &Limits) -> Result<Self, Failure> {
         finish_take_over(pins)?;
-        if !pins.exist() {
+        if !pins.exist() || pins.unfinished()? {
             let instance = Self::fresh(pins.clone(), limits)?;
             info!("loaded the program with new maps");
             return Ok(instance);

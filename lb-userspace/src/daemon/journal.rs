@@ -47,10 +47,11 @@ impl Journal {
             }
         };
         for event in difference(&known, &state, stored.at, CONFIG_CHANGED) {
+            let event = stored.told(event);
             if matches!(event.kind, Kind::Weight) {
                 info!(backend = event.subject(), reason = event.reason, "weight changed: {}", event.change());
             }
-            self.recorder.record(stored.told(event));
+            self.recorder.record(event);
         }
         match which {
             Which::All => self.known = state,

@@ -1,5 +1,5 @@
 //! The threads that read the flow tables again and again, a part at a time: one counts live flows for services that choose
-//! backends by them, one takes back the marks of second buckets.
+//! backends by them, one takes back the marks of second buckets, one forgets what expired long ago.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,13 +13,16 @@ use crate::maps::set::MapSet;
 const PERIOD: Duration = Duration::from_secs(1);
 /// How often marks are looked after.
 const SETTLES_EVERY: Duration = Duration::from_secs(60);
+/// How often old entries are looked for; the first time at once, so that daemons that live for less than that get to it.
+const FORGETS_EVERY: Duration = Duration::from_secs(3600);
 /// Most of a CPU that a thread takes, as one part in so many.
 const SHARE: u32 = 10;
 
 /// Starts the threads; they end with the process.
 pub(super) fn start(maps: Arc<MapSet>) -> std::io::Result<()> {
     start_one("loads", maps.clone(), count)?;
-    start_one("overflow", maps, settle)
+    start_one("overflow", maps.clone(), settle)?;
+    start_one("expired", maps, forget_old)
 }
 
 fn start_one(name: &str, maps: Arc<MapSet>, work: fn(&MapSet)) -> std::io::Result<()> {
@@ -59,4 +62,11 @@ fn settle(maps: &MapSet) {
         pace(|part| settling.part(maps, part, now()));
         settling.finish(maps, now());
     }
+}
+
+fn forget_old(maps: &MapSet) {
+    let mut forgotten = 0;
+    pace(|part| forgotten += flows::forget_old(maps, part, now()));
+    tracing::debug!("forgot {forgotten} entries that expired long ago");
+    std::thread::sleep(FORGETS_EVERY);
 }

@@ -21,6 +21,7 @@ mod limits;
 mod loads;
 mod network;
 mod operations;
+mod overlay;
 #[cfg(feature = "packet-log")]
 mod packet_log;
 mod place;
@@ -37,11 +38,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use crate::admin::server::Server;
+use crate::admin::{self, server::Server};
 use crate::cli::args::Global;
 use crate::events::Event;
 use crate::failure::{Code, Failure};
@@ -54,17 +56,52 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long routes may keep changing before backends are resolved again.
 const SETTLE: Duration = Duration::from_millis(20);
 
+/// Files that may be open at a time.
+const OPEN_FILES: u64 = 65_536;
+/// How long work that nobody waits for may hold up the end.
+const ENDING: Duration = Duration::from_secs(2);
+
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// Why it could not start; then nothing that was there before has changed.
 pub fn run(paths: &Global) -> Result<(), Failure> {
+    end_on_panic();
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Code::Failed, format!("start the runtime: {error}")))?;
-    runtime.block_on(serve(paths))
+    let ended = runtime.block_on(serve(paths));
+    // What the end cuts off may panic, and is over anyway.
+    drop(std::panic::take_hook());
+    runtime.shutdown_timeout(ENDING);
+    ended
+}
+
+/// Lets a panic end the process wherever nobody is told of it: a daemon without one of its threads looks alive and checks
+/// nobody, while packets do without it until it is started again. A request's caller is told.
+fn end_on_panic() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        told(panic);
+        if !admin::answering() {
+            std::process::abort();
+        }
+    }));
+}
+
+/// Takes the file descriptors that thousands of checks need: each probe that waits has a socket. No more, since programs that
+/// checks run inherit the limit.
+fn raise_file_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(OPEN_FILES).min(OPEN_FILES);
+    if current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+    {
+        warn!("raise the limit of open files from {current:?} to {wanted}: {error}");
+    }
 }
 
 async fn serve(paths: &Global) -> Result<(), Failure> {
@@ -156,5 +193,21 @@ fn changes_routes(observed: &Observed) -> bool {
 fn tell_manager(state: &sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
         warn!("tell the service manager: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_files_may_be_open_as_thousands_of_checks_need_and_no_more() {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        for current in [1024, 4096] {
+            setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum }).expect("lower the limit");
+            raise_file_limit();
+            let expected = maximum.unwrap_or(OPEN_FILES).min(OPEN_FILES);
+            assert_eq!(getrlimit(Resource::Nofile), Rlimit { current: Some(expected), maximum });
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The admin API's view of the daemon.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::drills::{self, Drills};
-use super::engine::{Engine, file_weight};
+use super::engine::Engine;
+use super::overlay::file_weight;
 use super::process::{counters, explain_frames, flow_rows};
 use crate::admin::answers::{DrainProgress, Readiness, Reloaded};
 use crate::admin::operations::Operations;
@@ -17,12 +18,12 @@ use crate::events::{EventFilter, History};
 use crate::explain::{ExplainedFrames, Frames};
 use crate::failure::Failure;
 use crate::health::passive::{self, Sight};
-use crate::health::{BackendHealth, HandshakeStatus, Which};
+use crate::health::{BackendHealth, BackendKey, HandshakeStatus, Which};
 use crate::maps::set::MapSet;
 use crate::rollout::request::RolloutRequest;
 use crate::state::denied::DenyRequest;
 use crate::state::limited::LimitRequest;
-use crate::state::overlay::BackendName;
+use crate::state::overlay::{BackendName, Note};
 use crate::state::request::{BackendRequest, Changed, ChangedBackend};
 use crate::view::backends::{Answers, Backend, Backends, Handshakes, LastProbe};
 use crate::view::deny::{Denied, DenyFilter};
@@ -88,11 +89,11 @@ fn count(maps: &MapSet) -> FlowCounts {
     tokio::task::block_in_place(|| FlowCounts::of(maps, flow_rows(maps)))
 }
 
-/// What detection knows and the maps do not.
+/// What detection knows and the maps do not. Nobody checks what left the config, though another may have its name.
 fn with_probes(backends: &mut [Backend], health: &[BackendHealth]) {
     let by_name: HashMap<(&str, &str), &BackendHealth> =
         health.iter().map(|health| ((&*health.key.pool, &*health.key.backend), health)).collect();
-    for backend in backends {
+    for backend in backends.iter_mut().filter(|backend| !backend.removed) {
         let found = by_name.get(&(backend.pool.as_str(), backend.name.as_str())).copied();
         backend.handshakes = found.map(|health| {
             let HandshakeStatus { window, sight, outlier, admit } = health.handshakes;
@@ -123,6 +124,26 @@ fn with_probes(backends: &mut [Backend], health: &[BackendHealth]) {
     }
 }
 
+/// The checks that this host cannot run at present: nobody looks after their backends.
+fn not_tried(health: &[BackendHealth]) -> Vec<String> {
+    let mut found: BTreeMap<(&str, &str), Vec<&BackendKey>> = BTreeMap::new();
+    for backend in health {
+        for check in &backend.checks {
+            if let Some(why) = &check.not_tried {
+                found.entry((check.kind, why)).or_default().push(&backend.key);
+            }
+        }
+    }
+    let told = |((kind, why), backends): ((&str, &str), Vec<&BackendKey>)| {
+        let others = match backends.len() {
+            1 => String::new(),
+            all => format!(" and {} more", all - 1),
+        };
+        format!("{kind} checks of {}{others} cannot be run: {why}", backends[0])
+    };
+    found.into_iter().map(told).collect()
+}
+
 impl Operations for Daemon {
     async fn explain(&self, request: Frames) -> Result<ExplainedFrames, Failure> {
         let (pins, next_program) = {
@@ -150,6 +171,7 @@ impl Operations for Daemon {
         let mut status = tokio::task::block_in_place(read);
         with_probes(&mut status.backends, &health);
         status.problems.extend(problems);
+        status.problems.extend(not_tried(&health));
         if let Some(frozen) = &guard.frozen {
             status.problems.insert(0, frozen.to_string());
         }
@@ -287,8 +309,13 @@ impl Operations for Daemon {
         let mut engine = self.engine().await;
         let change = engine.plan(&request, &by)?;
         if change.is_allowed() {
+            let before = engine.overlay.clone();
             engine.save(&change.overlay)?;
-            engine.set_overlay(change.overlay.clone()).await?;
+            let asked = Note { by: by.clone(), since: Timestamp::now(), reason: request.reason.clone() };
+            if let Err(failure) = engine.set_overlay(change.overlay.clone(), Some(asked)).await {
+                engine.take_back(before).await;
+                return Err(failure);
+            }
         }
         let (maps, slots) = (engine.maps(), engine.slots());
         drop(engine);

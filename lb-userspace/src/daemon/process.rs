@@ -71,6 +71,7 @@ impl Host for Process {
                         pool: pool.pool,
                         silent_host_ms: pool.silent_host_ms,
                         silent_server_ms: pool.silent_server_ms,
+                        checks: pool.checks.iter().map(|check| check.check.to_owned()).collect(),
                     })
                     .collect();
             }
@@ -134,16 +135,12 @@ impl Host for Process {
         let stdout = file == Path::new("-");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new(Code::Failed, format!("start: {error}")))?;
-        let writer: Box<dyn Write> = match stdout {
-            true if std::io::stdout().is_terminal() => {
-                return Err(Failure::new(
-                    Code::Usage,
-                    "stdout is a terminal: give --write a file, or pipe it",
-                ));
-            }
-            true => Box::new(std::io::stdout().lock()),
-            false => Box::new(std::io::BufWriter::new(std::fs::File::create(file).map_err(create)?)),
-        };
+        if stdout && std::io::stdout().is_terminal() {
+            let message = "stdout is a terminal: give --write a file, or pipe it";
+            return Err(Failure::new(Code::Usage, message));
+        }
+        // Before signals are caught: whoever opens a pipe that nobody reads waits.
+        let opened = (!stdout).then(|| Destination::open(file)).transpose().map_err(create)?;
         let interrupted = Arc::new(AtomicBool::new(false));
         let seen = interrupted.clone();
         std::thread::spawn(move || {
@@ -155,6 +152,10 @@ impl Host for Process {
             seen.store(true, Ordering::Relaxed);
         });
         let mut session = Session::start(&Pins::new(bpffs), rules, interface_name)?;
+        let writer: Box<dyn Write> = match opened {
+            None => Box::new(std::io::stdout().lock()),
+            Some(opened) => Box::new(std::io::BufWriter::new(opened.begin().map_err(create)?)),
+        };
         session.run(writer, &|| interrupted.load(Ordering::Relaxed))
     }
 
@@ -172,6 +173,46 @@ impl Host for Process {
 
     fn flow_rows<'a>(&self, maps: &'a MapSet) -> Box<dyn Iterator<Item = FlowRow> + 'a> {
         Box::new(flow_rows(maps))
+    }
+}
+
+/// A file that is written once it is known that there is something to write: until then it is as it was.
+struct Destination<'a> {
+    path: &'a Path,
+    file: Option<std::fs::File>,
+    /// It was not there.
+    made: bool,
+}
+
+impl<'a> Destination<'a> {
+    fn open(path: &'a Path) -> std::io::Result<Self> {
+        let made = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
+        match made {
+            Ok(file) => Ok(Self { path, file: Some(file), made: true }),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                let file = std::fs::OpenOptions::new().write(true).open(path)?;
+                Ok(Self { path, file: Some(file), made: false })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The file, empty.
+    fn begin(mut self) -> std::io::Result<std::fs::File> {
+        let file = self.file.take().ok_or(std::io::ErrorKind::NotFound)?;
+        if file.metadata()?.is_file() {
+            file.set_len(0)?;
+        }
+        Ok(file)
+    }
+}
+
+impl Drop for Destination<'_> {
+    fn drop(&mut self) {
+        if self.made && self.file.is_some() {
+            // Nothing was written.
+            let _ = std::fs::remove_file(self.path);
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub(super) struct Rollouts {
     directory: PathBuf,
     current: BTreeMap<String, Active>,
     set_aside: Option<store::SetAside>,
+    /// Something happened to one that could not be written.
+    unsaved: bool,
 }
 
 /// A rollout with what watches it.
@@ -143,7 +145,7 @@ impl Rollouts {
         };
         let current =
             rollouts.into_iter().map(|(pool, rollout)| (pool, Active::new(begun(rollout)))).collect();
-        Self { directory: directory.to_owned(), current, set_aside }
+        Self { directory: directory.to_owned(), current, set_aside, unsaved: false }
     }
 
     /// How new flows are divided, by pool.
@@ -169,6 +171,12 @@ impl Rollouts {
         let aside = self.set_aside.as_ref().filter(|_| grade == Grade::Problem);
         let aside = aside.and_then(store::SetAside::problem);
         all.filter(|(of, _)| *of == grade).map(|(_, text)| text).chain(aside).collect()
+    }
+
+    /// Writes all, where what happened to one could not be written before.
+    fn save_again(&mut self) {
+        let all = self.current.values().map(|active| &active.rollout);
+        self.unsaved = self.unsaved && store::save(&self.directory, all).is_err();
     }
 
     /// Writes all, with one pool's replaced or taken out.
@@ -197,6 +205,7 @@ impl Engine {
 
     /// Measures, then steps or aborts what runs; ends rollouts of pools that left the config.
     pub(super) async fn tick_rollouts(&mut self) {
+        self.rollouts.save_again();
         if self.rollouts.current.is_empty() {
             return;
         }
@@ -236,6 +245,7 @@ impl Engine {
             }
             if let Err(failure) = self.rollouts.save(&pool, next.as_ref()) {
                 error!("keep the rollout of pool {pool}: {}", failure.message);
+                self.rollouts.unsaved = true;
             }
         }
     }

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use lb_common::layout::{AdminBits, BackendState, FailureBits, HealthBits, HotWord};
 
-use crate::config::model::{Backend, Pool};
+use crate::apply::labels;
+use crate::config::model::{Backend, Config, Pool};
 use crate::desired::{BackendView, PoolView};
 use crate::health::machine::{FULL_ADMIT, FailureKind, Health, TRIAL_ADMIT};
 use crate::health::pool_view::{self, Admin, Member, PoolRules, SlotState};
@@ -71,12 +72,17 @@ impl Known {
     }
 }
 
-/// What an earlier daemon left in the slots.
-pub(super) fn known_in_maps(maps: &MapSet) -> HashMap<BackendKey, Known> {
+/// What an earlier daemon left in the slots, of backends that have the address that the config gives them: what is known
+/// of another address says nothing of this one.
+pub(super) fn known_in_maps(maps: &MapSet, config: &Config) -> HashMap<BackendKey, Known> {
     let named =
         maps.backend_info.iter().enumerate().filter(|(_, info)| info.name.len != 0 && info.removed == 0);
     let known = named.filter_map(|(id, info)| {
         let pool = maps.pool_info.get(usize::from(info.pool))?;
+        let configured = config.pools.get(pool.name.as_str())?.backends.get(info.name.as_str())?;
+        if labels::address(info.address, info.family) != Some(configured.address) {
+            return None;
+        }
         let hot = HotWord(maps.backends.get(id)?.hot.get());
         let key = BackendKey::new(pool.name.as_str(), info.name.as_str());
         Some((key, Known::from_slot(hot, info.since_ms, info.why.as_str())))

@@ -39,8 +39,10 @@ pub fn apply(root: &Path, settings: &Settings) -> Result<Status, Failure> {
         let message = format!("{}: not in a bpffs, so nothing can be pinned there", root.display());
         return Err(Failure::new(Code::Failed, format!("{message}; `mount -t bpf bpf DIR`")));
     }
-    let existed = pins.exist();
     pins.create().map_err(|error| failed("make", root, &error))?;
+    // Held until what a failed run made is gone again: another one's work is not this one's to remove.
+    let _lock = Lock::acquire(root)?;
+    let existed = pins.exist()?;
     let result = locked(root, &pins, settings);
     if result.is_err() && !existed {
         // Only empty directories and counters that nothing counts in.
@@ -50,7 +52,6 @@ pub fn apply(root: &Path, settings: &Settings) -> Result<Status, Failure> {
 }
 
 fn locked(root: &Path, pins: &DecapPins, settings: &Settings) -> Result<Status, Failure> {
-    let _lock = Lock::acquire(root)?;
     let network = observe::network()?;
     let links = links(pins, settings, &network)?;
     let mtu = links.iter().map(|link| link.mtu).min().unwrap_or(0);
@@ -62,7 +63,18 @@ fn locked(root: &Path, pins: &DecapPins, settings: &Settings) -> Result<Status, 
     }
     programs.pin(pins)?;
     detach_others(pins, settings)?;
-    status(root)
+    let mut status = status(root)?;
+    if let Some(wanted) = settings.mode.required() {
+        let others = status.interfaces.iter().filter(|interface| interface.mode != wanted);
+        status.problems.extend(others.map(|interface| {
+            format!(
+                "interface {}: the program runs in {} mode, not in {wanted} mode: a link keeps the mode that it was \
+                 made in; `weir decap detach`, then run it again",
+                interface.name, interface.mode
+            )
+        }));
+    }
+    Ok(status)
 }
 
 /// The links of the interfaces, none of which has anything against it.
@@ -104,7 +116,13 @@ fn attach_all(
     done: &mut Vec<Done>,
 ) -> Result<(), Failure> {
     for link in links {
-        let attached = attach::attach(&pins.common, programs.decapsulator()?, link, settings.mode);
+        let attached = attach::attach(
+            &pins.common,
+            programs.decapsulator()?,
+            link,
+            settings.mode,
+            attach::Captures::Stay,
+        );
         let attached = attached.map_err(refused)?;
         done.push(Done::Xdp(link.clone(), attached));
         if settings.mss != Mss::Off {
@@ -194,7 +212,7 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
 /// What could not be removed.
 pub fn detach(root: &Path) -> Result<Detached, Failure> {
     let pins = DecapPins::new(root);
-    if !root.exists() {
+    if !root.try_exists().map_err(|error| failed("look into", root, &error))? {
         return Ok(Detached::default());
     }
     let _lock = Lock::acquire(root)?;

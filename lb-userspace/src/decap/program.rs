@@ -73,8 +73,9 @@ impl DecapPins {
     }
 
     /// Whether anything is attached or pinned.
-    pub(super) fn exist(&self) -> bool {
-        self.common.map("settings").exists()
+    pub(super) fn exist(&self) -> Result<bool, Failure> {
+        let path = self.common.map("settings");
+        path.try_exists().map_err(|error| failed("look at", &path, &error))
     }
 }
 

@@ -70,7 +70,7 @@ pub struct Interface {
 /// Not found where nothing is pinned; what keeps it from being read.
 pub fn status(root: &Path) -> Result<Status, Failure> {
     let pins = DecapPins::new(root);
-    if !pins.exist() {
+    if !pins.exist()? {
         let message = format!(
             "nothing is pinned in {}: `weir decap` has not run here, or was detached",
             root.display()

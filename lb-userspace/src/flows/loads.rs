@@ -121,6 +121,7 @@ pub(super) fn part_of(len: usize, part: usize) -> Range<usize> {
     len * part / PARTS..len * (part + 1) / PARTS
 }
 
-fn slice<T>(values: &[T], part: usize) -> &[T] {
+/// A part of values.
+pub(super) fn slice<T>(values: &[T], part: usize) -> &[T] {
     values.get(part_of(values.len(), part)).unwrap_or(&[])
 }

@@ -22,7 +22,7 @@ pub use carry::{Carried, Translation, carry};
 pub use list::{Flow, list};
 pub use loads::{LoadCount, PARTS};
 pub use overflow::Settling;
-pub use sweep::{FlowCount, Purge, Sweep, sweep};
+pub use sweep::{FlowCount, Purge, Sweep, forget_old, sweep};
 
 use crate::maps::set::MapSet;
 

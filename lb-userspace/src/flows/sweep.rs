@@ -7,11 +7,12 @@ use lb_common::layout::Bucket;
 use lb_common::nat::refresh;
 use lb_common::time::{TICK_NS, Tick};
 
+use super::loads::slice;
 use super::nat;
 use crate::maps::set::MapSet;
 
 /// Age at which an expired entry is forgotten, in ticks: 7 days. Ticks wrap after 52 days, and a deadline passed for
-/// more than 26 days would look like one to come; a sweep a day keeps far away from that.
+/// more than 26 days would look like one to come; whoever runs [`forget_old`] every day keeps far away from that.
 const FORGOTTEN_TICKS: u32 = (7 * 86_400 * 1_000_000_000 / TICK_NS) as u32;
 
 /// Ids whose entries are forgotten.
@@ -63,7 +64,20 @@ impl Sweep {
     }
 }
 
-/// Counts all entries; forgets those that name an id of `purge` or expired 7 days ago.
+/// Forgets the entries of one of [`PARTS`](super::PARTS) parts that expired 7 days ago; gives their number.
+pub fn forget_old(maps: &MapSet, part: usize, now: Tick) -> usize {
+    fn table<const W: usize>(buckets: &[Bucket<W>], now: Tick) -> usize {
+        let ways = buckets.iter().flat_map(|bucket| &bucket.ways).filter(|way| way.binding.get() != 0);
+        let old = ways.filter(|way| {
+            let deadline = Meta(way.meta.get()).deadline();
+            deadline.remaining(now).is_none() && now.since(deadline) > FORGOTTEN_TICKS
+        });
+        old.map(forget).count()
+    }
+    table(slice(&maps.flows_v4, part), now) + table(slice(&maps.flows_v6, part), now)
+}
+
+/// Counts all entries; forgets those that name an id of `purge`.
 #[must_use]
 pub fn sweep(maps: &MapSet, now_ns: u64, purge: &Purge) -> Sweep {
     let marked = |ids: &HashSet<u16>, len: usize| {
@@ -141,8 +155,7 @@ impl Pass {
             let Some((_, _, vip, _)) = decode(&words) else { continue };
             let (backend, vip) = (binding.backend() as usize, vip as usize);
             let dead = |marks: &[bool], id: usize| marks.get(id).copied().unwrap_or(true);
-            let old = expired && self.now.since(deadline) > FORGOTTEN_TICKS;
-            if old || dead(&self.dead_backends, backend) || dead(&self.dead_vips, vip) {
+            if dead(&self.dead_backends, backend) || dead(&self.dead_vips, vip) {
                 forget(way);
                 self.forgotten += 1;
                 continue;

@@ -101,18 +101,34 @@ pub enum AttachError {
     },
 }
 
-/// Makes sure that `program` runs on `link`.
+/// What becomes of a capture's program on the links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Captures {
+    /// It runs on until the capture ends: it works with the same maps.
+    Stay,
+    /// It is replaced: its maps are given up.
+    End,
+}
+
+/// Makes sure that `program`, or a capture's where that may stay, runs on `link`.
 ///
 /// # Errors
 /// Where it cannot; what ran there before still does.
-pub fn attach(pins: &Pins, program: &mut Xdp, link: &Link, mode: XdpMode) -> Result<Attached, AttachError> {
+pub fn attach(
+    pins: &Pins,
+    program: &mut Xdp,
+    link: &Link,
+    mode: XdpMode,
+    captures: Captures,
+) -> Result<Attached, AttachError> {
     let path = pins.link(&link.name);
     let own = program.info().map(|info| info.id()).unwrap_or(0);
     let dead = match PinnedLink::from_pin(&path).map(FdLink::from) {
         Err(_) => false,
         Ok(pinned) => match pinned.info() {
             Ok(info) if device(info.id()) == Some(link.ifindex) => {
-                if info.program_id() == own || is_captured(pins) {
+                let captured = || captures == Captures::Stay && is_captured(pins);
+                if info.program_id() == own || captured() {
                     return Ok(Attached::Kept);
                 }
                 let refused = |error: io::Error| AttachError::Replace {

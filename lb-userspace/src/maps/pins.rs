@@ -168,17 +168,36 @@ impl Pins {
         fs::create_dir_all(self.links())
     }
 
-    /// Whether maps are pinned.
+    /// Whether maps are pinned, as far as this process may see.
     #[must_use]
     pub fn exist(&self) -> bool {
         self.map("meta").exists()
     }
 
-    /// Removes the maps' pins.
+    /// Whether maps are pinned.
+    ///
+    /// # Errors
+    /// Where this process may not look.
+    pub fn try_exist(&self) -> Result<bool, PinError> {
+        let path = self.map("meta");
+        path.try_exists().map_err(|error| PinError::Open { path, cause: error.to_string() })
+    }
+
+    /// Whether the maps were never described: the start that made them was killed before anything ran on them.
+    ///
+    /// # Errors
+    /// Where what is pinned as `meta` cannot be read as such.
+    pub fn unfinished(&self) -> Result<bool, PinError> {
+        let MetaHead { magic, layout_version, .. } = self.head()?;
+        Ok((magic, layout_version) == (0, 0))
+    }
+
+    /// Removes the maps' pins; `meta` first, by which the others are found to be there.
     ///
     /// # Errors
     /// Those of unlink(2) and rmdir(2).
     pub fn remove_maps(&self) -> io::Result<()> {
+        ignore_missing(fs::remove_file(self.map("meta")))?;
         remove_dir(&self.maps)
     }
 
@@ -230,7 +249,7 @@ impl Pins {
     /// # Errors
     /// Where it is absent, unreadable, or not of this layout.
     pub fn meta(&self) -> Result<Meta, PinError> {
-        if !self.exist() {
+        if !self.try_exist()? {
             return Err(PinError::Absent(self.maps.clone()));
         }
         let MetaHead { magic, layout_version: theirs, .. } = self.head()?;

@@ -121,6 +121,8 @@ fn route(destination: IpAddr, answer: Answer) -> io::Result<Route> {
             Some(libc::EHOSTUNREACH) => route.kind = RouteKind::Unreachable,
             Some(libc::EACCES) => route.kind = RouteKind::Prohibited,
             Some(libc::ENETUNREACH) => route.kind = RouteKind::None,
+            // A host without IPv6.
+            Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT) => route.kind = RouteKind::None,
             _ => {
                 return Err(io::Error::new(error.kind(), format!("look up route to {destination}: {error}")));
             }

@@ -179,7 +179,11 @@ async fn full_dump(mut requests: Requests) -> (Requests, io::Result<Vec<Change>>
     });
     match work.await {
         Ok(done) => done,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only the end of the runtime cancels it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

@@ -6,6 +6,7 @@ mod frames;
 mod instances;
 mod lifecycle;
 mod lists;
+mod published;
 mod quic;
 mod reload;
 mod rules;
