@@ -71,37 +71,54 @@ impl Chosen {
     }
 }
 
-/// How many new flows asked for their second buckets because the first was crowded: bits 0–31 in this tick, 32–63 the tick.
+/// How many new flows asked for their second buckets because the first was crowded: bits 0–31 in this tick, 32–51 the tick,
+/// 52–63 how many in a row found no better place there, since the tick began.
 ///
 /// Only so many a tick do. A flood that fills the table would be in second buckets by and by, and from then on each of its packets
-/// would cost two lines instead of one; nothing is lost by that it takes the ways of its own kind in first buckets.
+/// would cost two lines instead of one; nothing is lost by that it takes the ways of its own kind in first buckets. Where
+/// many in a row asked in vain the table is full all over, and the others of the tick are spared the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asking(pub u64);
 
 impl Asking {
+    /// How many in a row ask in vain before nobody does for the rest of the tick. In a table a third above its limit two of
+    /// five do: as many in a row never come.
+    pub const MOST_IN_VAIN: u32 = 32;
+
     /// The count in the tick `now`.
     #[inline(always)]
     #[must_use]
     pub const fn in_tick(self, now: Tick) -> Self {
-        if (self.0 >> 32) as u32 == now.bits() { self } else { Self((now.bits() as u64) << 32) }
+        if Tick::from_bits((self.0 >> 32) as u32).bits() == now.bits() {
+            self
+        } else {
+            Self((now.bits() as u64) << 32)
+        }
     }
 
-    /// How many.
-    #[inline(always)]
-    #[must_use]
-    pub const fn count(self) -> u32 {
-        self.0 as u32
-    }
-
-    /// With this one.
-    #[inline(always)]
-    #[must_use]
-    pub const fn one_more(self) -> Self {
-        Self(self.0 + 1)
-    }
-
-    /// How many may in a tick, on each CPU, by the mask of the flow table: one for two buckets, and then some. It takes as many
+    /// Whether one more may, by the mask of the flow table: on each CPU one for two buckets, and then some. It takes as many
     /// to fill the table to a third above its limit in a tick.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may(self, mask: u32) -> bool {
+        (self.0 as u32) < Self::most(mask) && self.0 >> 52 < Self::MOST_IN_VAIN as u64
+    }
+
+    /// With one that found a better place.
+    #[inline(always)]
+    #[must_use]
+    pub const fn gained(self) -> Self {
+        Self((self.0 + 1) & ((1 << 52) - 1))
+    }
+
+    /// With one that found none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn in_vain(self) -> Self {
+        Self(self.0 + 1 + (1 << 52))
+    }
+
+    /// How many may in a tick, on each CPU.
     #[inline(always)]
     #[must_use]
     pub const fn most(mask: u32) -> u32 {
@@ -271,11 +288,28 @@ mod tests {
 
     #[test]
     fn new_flows_that_ask_are_counted_in_each_tick_anew() {
-        let (now, next) = (Tick::from_bits(7), Tick::from_bits(8));
-        let asking = Asking(0).in_tick(now).one_more().one_more();
-        assert_eq!((asking.in_tick(now).count(), asking.in_tick(next).count()), (2, 0));
+        // The last tick before the wrap.
+        let (now, next) = (Tick::from_bits(u32::MAX), Tick::from_bits(0));
+        let mask = 31;
         // A limit of 64 flows has 32 buckets.
-        assert!(Asking::most(31) >= 64 && Asking::most((1 << 19) - 1) == (1 << 18) + 63);
+        assert!(Asking::most(mask) >= 64 && Asking::most((1 << 19) - 1) == (1 << 18) + 63);
+        let mut asking = Asking(0).in_tick(now);
+        for _ in 0..Asking::most(mask) {
+            assert!(asking.in_tick(now).may(mask));
+            asking = asking.gained();
+        }
+        assert!(!asking.in_tick(now).may(mask) && asking.in_tick(next).may(mask));
+    }
+
+    #[test]
+    fn nobody_asks_any_more_in_a_tick_in_which_many_in_a_row_did_in_vain() {
+        let (now, next, mask) = (Tick::from_bits(u32::MAX), Tick::from_bits(0), (1 << 19) - 1);
+        let almost = (1..Asking::MOST_IN_VAIN).fold(Asking(0).in_tick(now), |asking, _| asking.in_vain());
+        assert!(almost.may(mask) && !almost.in_vain().may(mask));
+        // The count goes on, the row does not.
+        assert_eq!(almost.gained(), Asking((now.bits() as u64) << 32 | Asking::MOST_IN_VAIN as u64));
+        assert_eq!(almost.in_vain().in_tick(now), almost.in_vain());
+        assert!(almost.in_vain().in_tick(next).may(mask));
     }
 
     #[test]

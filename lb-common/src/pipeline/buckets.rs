@@ -48,23 +48,27 @@ pub(super) fn place<'a, const W: usize, I: Ip<W>, T: Tables>(
     now: Tick,
 ) -> Result<Option<&'a Way<W>>, Reason> {
     let one = flow::offer(first, key.own_way(), now);
-    match one.as_first() {
+    let asking = match one.as_first() {
         First::Taken => return Ok(one.way()),
         First::Crowded => {
             let scratch = tables.scratch().ok_or(Reason::Inconsistent)?;
             let asking = Asking(scratch.asking.get()).in_tick(now);
-            if asking.count() >= Asking::most(I::flows_mask(tables)) {
+            if !asking.may(I::flows_mask(tables)) {
                 return Ok(one.way());
             }
-            if T::WRITES {
-                scratch.asking.set(asking.one_more().0);
-            }
+            Some((scratch, asking))
         }
-        First::Scarce => {}
-    }
+        First::Scarce => None,
+    };
     tables.trace(Mark::Bucket, second, 2);
     let two = flow::offer(I::bucket(tables, second).ok_or(Reason::Inconsistent)?, key.own_way(), now);
-    if !one.yields_to(&two) {
+    let yields = one.yields_to(&two);
+    if T::WRITES
+        && let Some((scratch, asking)) = asking
+    {
+        scratch.asking.set(if yields { asking.gained() } else { asking.in_vain() }.0);
+    }
+    if !yields {
         return Ok(one.way());
     }
     if T::WRITES {
