@@ -21,7 +21,7 @@ pub enum Mark {
     Bucket = 5,
     /// The flow has an entry. `a`: backend id; `b`: its [`Meta`](crate::flow::Meta) word.
     Found = 6,
-    /// The flow has no entry. `a`: 1 where there is a place for one.
+    /// The flow has no entry.
     Missed = 7,
     /// The entry's backend does not go on with the flow. `a`: backend id; `b`: its [`HotWord`](crate::layout::HotWord).
     Over = 8,
@@ -36,7 +36,7 @@ pub enum Mark {
     LastResort = 12,
     /// The backend. `a`: its id; `b`: its [`HotWord`](crate::layout::HotWord).
     Selected = 13,
-    /// The flow's entry is made. `a`: 1.
+    /// The flow's entry is made, or not. `a`: 1 where there was a place for it.
     Entered = 14,
     /// The next hop. `a`: its id; `b`: bits 0–31 interface index, 32–47 MTU.
     NextHop = 15,

@@ -26,7 +26,7 @@ pub(super) fn explained(maps: &MapSet, trace: &Trace, verdict: &str, output: Str
                 (answer.pool, answer.backend) = (Some(pool), Some(name));
             }
             Mark::Found => entry = Entry::Found,
-            Mark::Entered => entry = Entry::Made,
+            Mark::Entered if a != 0 => entry = Entry::Made,
             Mark::Left => {
                 let reason = Reason::ALL.get(a as usize).copied().unwrap_or(Reason::Inconsistent);
                 // What is too big is answered, and what the host itself serves passes.
@@ -85,10 +85,7 @@ impl Names<'_> {
                 ),
             },
             Mark::Found => ("flow", self.entry(a, Meta(b as u32))),
-            Mark::Missed => match a {
-                0 => ("flow", "no entry, and no place for one: the table alone decides".to_owned()),
-                _ => ("flow", "no entry".to_owned()),
-            },
+            Mark::Missed => ("flow", "no entry".to_owned()),
             Mark::Over => {
                 let state = self.state(HotWord(b));
                 ("flow", format!("the entry's backend does not go on with it: {}, {state}", self.backend(a)))
@@ -116,7 +113,10 @@ impl Names<'_> {
                 ("select", format!("no backend is usable; the pool's last resort is {resort}"))
             }
             Mark::Selected => ("backend", format!("{}, {}", self.backend(a), self.state(HotWord(b)))),
-            Mark::Entered => ("flow", "the entry is made in a place that is free or may be taken".to_owned()),
+            Mark::Entered => match a {
+                0 => ("flow", "no place for an entry: the table alone decides".to_owned()),
+                _ => ("flow", "the entry is made in a place that is free or may be taken".to_owned()),
+            },
             Mark::NextHop => ("next hop", format!("{a}: interface {}, MTU {}", b as u32, (b >> 32) as u16)),
             Mark::Listed => {
                 let list = match Listed::from_number(a) {
