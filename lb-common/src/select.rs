@@ -68,7 +68,7 @@ pub fn serves_known(hot: HotWord, on_down: OnDown) -> bool {
         BackendState::Active | BackendState::Draining | BackendState::Suspect => true,
         BackendState::DownSoft => !matches!(on_down, OnDown::Reselect),
         BackendState::Down => matches!(on_down, OnDown::Keep),
-        BackendState::Absent => false,
+        BackendState::Absent | BackendState::Resetting => false,
     }
 }
 
@@ -77,7 +77,8 @@ pub fn serves_known(hot: HotWord, on_down: OnDown) -> bool {
 #[inline(always)]
 #[must_use]
 pub fn may_be_kept(hot: HotWord) -> bool {
-    hot.state() as u8 >= BackendState::DownSoft as u8 && !matches!(hot.admin(), AdminBits::Maintenance)
+    matches!(hot.state(), BackendState::DownSoft | BackendState::Down)
+        && !matches!(hot.admin(), AdminBits::Maintenance)
 }
 
 /// Whether a pool is left with nobody for new flows and its last resort is `keep`.

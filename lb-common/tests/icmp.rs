@@ -152,18 +152,31 @@ fn errors_that_no_packet_of_the_vip_can_have_caused_do_not_reach_a_backend() {
 
 /// A service of pool 2 that resets flows of down backends and remembers flows.
 fn resetting() -> u16 {
-    let resets = |id: &u32| {
+    tracking(OnDown::Reset)
+}
+
+/// A service of pool 2 with this `on_down` that remembers flows.
+fn tracking(wanted: OnDown) -> u16 {
+    let is_it = |id: &u32| {
         let (pool, _, on_down, track) = Scene::rules(*id);
-        (pool, on_down, track) == (2, OnDown::Reset, true)
+        (pool, on_down, track) == (2, wanted, true)
     };
-    (1..=Scene::services()).find(resets).expect("the scene has one") as u16
+    (1..=Scene::services()).find(is_it).expect("the scene has one") as u16
 }
 
 #[test]
 fn tcp_of_a_flow_whose_backend_is_down_is_reset_until_a_syn_finds_a_live_one() {
-    for family in [Family::V4, Family::V6] {
+    // A backend whose connections the operator ends resets them whatever the service says.
+    let ends = [
+        (OnDown::Reset, BackendState::Down),
+        (OnDown::Reset, BackendState::Resetting),
+        (OnDown::Keep, BackendState::Resetting),
+        (OnDown::Auto, BackendState::Resetting),
+    ];
+    let cases = ends.into_iter().flat_map(|end| [Family::V4, Family::V6].map(|family| (end, family)));
+    for ((on_down, state), family) in cases {
         let mut tables = tables();
-        let flow = flow(family, 50_000, resetting());
+        let flow = flow(family, 50_000, tracking(on_down));
         let owner = run(&tables, &flow.frame()).1.expect("the flow has a backend");
         let data = flow.clone().carrying(Transport::Tcp { flags: 0x18, options: 3 });
         assert_eq!(run(&tables, &data.frame()), (Reason::FlowKnown, Some(owner)));
@@ -174,9 +187,9 @@ fn tcp_of_a_flow_whose_backend_is_down_is_reset_until_a_syn_finds_a_live_one() {
             "a soft failure resets nobody"
         );
 
-        Scene::set_state(&mut tables, owner, BackendState::Down);
+        Scene::set_state(&mut tables, owner, state);
         for _ in 0..3 {
-            assert_eq!(run(&tables, &data.frame()), (Reason::FlowReset, None));
+            assert_eq!(run(&tables, &data.frame()), (Reason::FlowReset, None), "{on_down:?} {state:?}");
         }
         let close = flow.clone().carrying(Transport::Tcp { flags: 0x11, options: 0 });
         assert_eq!(run(&tables, &close.frame()), (Reason::FlowReset, None));

@@ -124,6 +124,42 @@ fn draining_backend_keeps_its_downloads_and_gets_nothing_new_until_ready() -> Re
 }
 
 #[test]
+fn what_is_left_at_the_deadline_of_a_drain_is_reset_where_that_is_asked_for() -> Result<()> {
+    let (lab, vip) = lab()?;
+    let mut weir = lab.weir(CONFIG)?;
+    let downloads = downloads(&lab, vip)?;
+    let drain = ["backend", "drain", "direct-1", "--reason", "new kernel", "--wait", "--deadline", "1s"];
+    let told = weir.succeed(&[&drain[..], &["--then", "reset"]].concat())?;
+    assert!(told.contains("resets what is left on 1 of 3 backends of pool web"), "{told}");
+    let status = weir.succeed(&["status"])?;
+    assert!(status.contains("draining, its flows are reset,") && status.contains("new kernel"), "{status}");
+    assert_eq!(backend(&weir, "direct-1")?["admin"], "draining");
+    // The clients read on, and so acknowledge.
+    thread::sleep(Duration::from_secs(2));
+    let witness = lab.backend("direct-1").witness()?;
+    restart(&mut weir)?;
+    let status = weir.succeed(&["status"])?;
+    assert!(status.contains("draining, its flows are reset,"), "the next daemon goes on with it:\n{status}");
+    downloads.hurry();
+    let ended = downloads.finish(Duration::from_secs(30))?;
+    let (its, others): (Vec<_>, Vec<_>) =
+        ended.iter().partition(|download| download.backend.as_deref() == Some("direct-1"));
+    let broken = its.iter().filter(|download| download.broken()).count();
+    println!("{broken} of its {} downloads ended, {} others went on", its.len(), others.len());
+    assert!(!its.is_empty() && broken == its.len() && others.len() > 20);
+    assert!(others.iter().all(|d| matches!(d.end, Some(Ok(()))) && d.received == BYTES));
+    let counters = &weir.json(&["status"])?["counters"];
+    assert!(counters["flow_reset"].as_u64() >= Some(its.len() as u64), "{counters}");
+    assert_eq!(counters["flow_rehomed"], 0, "no connection went to another server first");
+    assert_eq!(lab.backend("direct-1").witness()?.packets, witness.packets, "packets after the reset");
+    let events = weir.succeed(&["events", "--kind", "admin"])?;
+    assert!(events.contains("active → draining") && events.contains("draining → resetting"), "{events}");
+    weir.succeed(&["backend", "ready", "direct-1"])?;
+    assert_eq!(spread(&lab, vip, 40)?.len(), 3, "back in service at once");
+    Ok(())
+}
+
+#[test]
 fn backend_in_maintenance_gets_no_packet_and_the_others_keep_their_downloads() -> Result<()> {
     let (lab, vip) = lab()?;
     let mut weir = lab.weir(CONFIG)?;

@@ -37,6 +37,8 @@ pub enum BackendState {
     DownSoft = 4,
     /// Failed: no packet, unless the service keeps.
     Down = 5,
+    /// Taken out by admin for good: no packet; TCP connections are reset, other flows are selected anew, whatever the service says.
+    Resetting = 6,
 }
 
 /// Admin state as kept in the slot, for lists and adoption.
@@ -110,6 +112,7 @@ impl HotWord {
             3 => BackendState::Suspect,
             4 => BackendState::DownSoft,
             5 => BackendState::Down,
+            6 => BackendState::Resetting,
             _ => BackendState::Absent,
         }
     }

@@ -387,10 +387,12 @@ enum Known<'a> {
 /// Whether a packet of a flow whose backend no longer serves it is answered with a reset, which ends the flow.
 #[inline(always)]
 pub(super) fn resets<A>(forward: ForwardWord, hot: HotWord, packet: &Parsed<A>) -> bool {
-    matches!(
-        (forward.on_down(), hot.state(), packet.protocol),
-        (OnDown::Reset, BackendState::Down, Protocol::Tcp)
-    ) && !matches!(packet.segment, Segment::Open)
+    let ends = match hot.state() {
+        BackendState::Down => matches!(forward.on_down(), OnDown::Reset),
+        BackendState::Resetting => true,
+        _ => false,
+    };
+    ends && matches!(packet.protocol, Protocol::Tcp) && !matches!(packet.segment, Segment::Open)
 }
 
 #[inline(always)]

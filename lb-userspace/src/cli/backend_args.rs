@@ -14,7 +14,8 @@ pub enum BackendVerb {
     #[command(after_help = "\
 Examples:
   weir backend drain web/web-1 --reason 'kernel update' --for 2h
-  weir backend drain --host rack3-h7 --wait --deadline 5m")]
+  weir backend drain --host rack3-h7 --wait --deadline 5m
+  weir backend drain web-1 --wait --deadline 10m --then reset")]
     Drain {
         /// Which.
         #[command(flatten)]
@@ -120,11 +121,11 @@ pub struct WaitArgs {
     /// Wait until no flow is left.
     #[arg(long)]
     pub wait: bool,
-    /// Longest wait; exit code 6 when it passes.
+    /// Longest wait; exit code 6 when it passes, unless what is left is reset.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
     pub deadline: Option<Duration>,
-    /// What happens to flows that are left at the deadline: keep, or reset (not available yet).
-    #[arg(long, value_enum, default_value_t, requires = "deadline", hide_possible_values = true)]
+    /// What happens to flows that are left at the deadline.
+    #[arg(long, value_enum, default_value_t, requires = "deadline")]
     pub then: Then,
 }
 
@@ -134,7 +135,7 @@ pub enum Then {
     /// They stay.
     #[default]
     Keep,
-    /// They are reset (not available yet).
+    /// TCP connections are reset with their next packet; other flows go to another backend with theirs.
     Reset,
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::args::Form;
 use super::output::{Audience, Output, Streams};
 use super::run::block_on;
-use super::wait::wait;
+use super::wait::{Waited, wait};
 use crate::admin::client::Client;
 use crate::events::ring::Ring;
 use crate::events::{Event, Kind, state};
@@ -215,7 +215,8 @@ fn wrong_usage_is_told_and_exits_2() {
         "events --since 5",
         "events --kind helth",
         "events --at 2026-11-18T12:00:00Z -o jsonl",
-        "backend drain web-1 --wait --deadline 1s --then reset",
+        "backend drain web-1 --wait --then reset",
+        "backend drain web-1 --then reset",
     ] {
         let ran = lab.run(line);
         assert_eq!((ran.exit, ran.out.as_str()), (Exit::Usage, ""), "{line}: {}", ran.err);
@@ -325,9 +326,9 @@ fn waiting_goes_on_while_the_daemon_restarts() {
             std::thread::sleep(Duration::from_millis(200));
             lab.daemon(0, 1);
         });
-        block_on(wait(&client, names, Some(Duration::from_secs(20)), &mut output))
+        block_on(wait(&client, &names, Some(Duration::from_secs(20)), &mut output))
     });
-    assert_eq!(last.map(|progress| progress.flows), Ok(0));
+    assert!(matches!(last, Ok(Waited::Empty(progress)) if progress.flows == 0));
     assert!(String::from_utf8(err).expect("text").contains("does not exist; start `weir run`"));
 }
 

@@ -18,22 +18,30 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 /// Least time between two lines where nobody looks on.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
+/// How the waiting ended.
+pub(super) enum Waited {
+    /// No live flow is left.
+    Empty(DrainProgress),
+    /// The deadline passed; live flows by the last look, if there was one.
+    Passed(Option<u64>),
+}
+
 /// Polls the daemon until `backends` (`pool/name`) have no live flow. A daemon that restarts meanwhile is waited for.
 ///
 /// # Errors
-/// Deadline, with what is left; what the daemon answers; a drain that somebody ended.
+/// What the daemon answers; a drain that somebody ended.
 pub(super) async fn wait(
     client: &Client,
-    backends: Vec<String>,
+    backends: &[String],
     deadline: Option<Duration>,
     output: &mut Output<'_, '_>,
-) -> Result<DrainProgress, Failure> {
+) -> Result<Waited, Failure> {
     let start = Instant::now();
     let mut screen = Screen { last: None, shown: String::new() };
     let mut flows = None;
     loop {
         let left = deadline.map(|deadline| deadline.saturating_sub(start.elapsed()));
-        match look(client, &backends, left).await {
+        match look(client, backends, left).await {
             Ok(progress) => {
                 flows = Some(progress.flows);
                 screen.show(output, &told(&progress, left))?;
@@ -42,7 +50,7 @@ pub(super) async fn wait(
                 }
                 if progress.flows == 0 {
                     screen.end(output);
-                    return Ok(progress);
+                    return Ok(Waited::Empty(progress));
                 }
                 if let Some(back) = progress.backends.iter().find(|backend| backend.admin == "active") {
                     screen.end(output);
@@ -63,7 +71,7 @@ pub(super) async fn wait(
         }
         if left.is_some_and(|left| left.is_zero()) {
             screen.end(output);
-            return Err(passed(&backends, flows, deadline.unwrap_or_default()));
+            return Ok(Waited::Passed(flows));
         }
         sleep(left.map_or(POLL, |left| POLL.min(left))).await;
     }
@@ -96,7 +104,8 @@ fn told(progress: &DrainProgress, left: Option<Duration>) -> String {
     format!("{of}: {} live flows{left}", number(progress.flows))
 }
 
-fn passed(backends: &[String], flows: Option<u64>, deadline: Duration) -> Failure {
+/// What is told where the flows that are left are kept.
+pub(super) fn kept(backends: &[String], flows: Option<u64>, deadline: Duration) -> Failure {
     let flows = flows.map_or("an unknown number of".to_owned(), number);
     let message = format!(
         "{}: {flows} live flows left after {}; they are kept, the drain goes on",

@@ -70,7 +70,7 @@ impl Engine {
     async fn set_wish(&self, name: &BackendName, wish: Wish, said: Option<&str>, now: Timestamp) {
         let key = BackendKey::new(name.pool.as_str(), name.name.as_str());
         // The slot tells what was in force: by the clock a timed change was over before it was taken back.
-        if self.sink.admin(&key) != Some(views::admin_bits(wish.admin)) {
+        if self.sink.admin(&key) != Some(wish.admin) {
             let note = self.overlay.admin(name, now).map(|change| change.note.reason.clone());
             let why = note.unwrap_or_else(|| said.unwrap_or("back in service").to_owned());
             self.sink.set_admin(&key, views::admin_bits(wish.admin), &why);

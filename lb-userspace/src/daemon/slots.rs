@@ -11,7 +11,7 @@ use super::views::{self, Views};
 use crate::apply::SlotWriter;
 use crate::config::model::Inside;
 use crate::desired::{BackendView, PoolView};
-use crate::health::pool_view::{self, Slot};
+use crate::health::pool_view::{self, Admin, Slot};
 use crate::health::{Applier, BackendKey, GuardEvent, HealthEvent, NoWay, Which, Wrapped};
 
 /// The views of all backends as the slots have them.
@@ -92,8 +92,8 @@ impl Sink {
     }
 
     /// What the operator wants of a backend, as its slot says.
-    pub(super) fn admin(&self, key: &BackendKey) -> Option<AdminBits> {
-        self.lock().views.get(key).map(|view| view.admin)
+    pub(super) fn admin(&self, key: &BackendKey) -> Option<Admin> {
+        self.lock().views.get(key).map(views::admin)
     }
 
     /// The writer in force.

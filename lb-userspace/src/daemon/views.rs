@@ -10,7 +10,7 @@ use crate::apply::labels;
 use crate::config::model::{Backend, Config, Pool};
 use crate::desired::{BackendView, PoolView};
 use crate::health::machine::{FULL_ADMIT, FailureKind, Health, TRIAL_ADMIT};
-use crate::health::pool_view::{self, Admin, Member, PoolRules, SlotState};
+use crate::health::pool_view::{self, Admin, Member, PoolRules, Remaining, SlotState};
 use crate::health::split::Split;
 use crate::health::{Adopted, BackendHealth, BackendKey, Wish};
 use crate::maps::set::MapSet;
@@ -93,10 +93,10 @@ pub(super) fn known_in_maps(maps: &MapSet, config: &Config) -> HashMap<BackendKe
 /// What the operator wants of a backend: the config's weight and service, unless a runtime change says otherwise.
 pub(super) fn wish(overlay: &Overlay, pool: &Pool, backend: &Backend, now: Timestamp) -> Wish {
     let name = BackendName::new(&pool.name, &backend.name);
-    let admin = match overlay.admin(&name, now).map(|change| change.state) {
+    let admin = match overlay.admin(&name, now).map(|change| (change.state, change.remaining)) {
         None => Admin::Active,
-        Some(Out::Draining) => Admin::Draining,
-        Some(Out::Maintenance) => Admin::Maintenance,
+        Some((Out::Draining, remaining)) => Admin::Draining(remaining),
+        Some((Out::Maintenance, remaining)) => Admin::Maintenance(remaining),
     };
     Wish { admin, weight: overlay.weight(&name, backend.weight, now) }
 }
@@ -188,14 +188,28 @@ pub(super) fn state(state: SlotState) -> BackendState {
         SlotState::Suspect => BackendState::Suspect,
         SlotState::DownSoft => BackendState::DownSoft,
         SlotState::Down => BackendState::Down,
+        SlotState::Resetting => BackendState::Resetting,
+    }
+}
+
+/// What the operator wants, as a slot says.
+pub(super) fn admin(view: &BackendView) -> Admin {
+    let remaining = match view.state {
+        BackendState::Resetting => Remaining::Reset,
+        _ => Remaining::Usual,
+    };
+    match view.admin {
+        AdminBits::Active => Admin::Active,
+        AdminBits::Draining => Admin::Draining(remaining),
+        AdminBits::Maintenance => Admin::Maintenance(remaining),
     }
 }
 
 pub(super) fn admin_bits(admin: Admin) -> AdminBits {
     match admin {
         Admin::Active => AdminBits::Active,
-        Admin::Draining => AdminBits::Draining,
-        Admin::Maintenance => AdminBits::Maintenance,
+        Admin::Draining(_) => AdminBits::Draining,
+        Admin::Maintenance(_) => AdminBits::Maintenance,
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Backend {
     /// Why.
     #[serde(default)]
     pub why: String,
-    /// The operator's: `active`, `draining`, `maintenance`.
+    /// The operator's: `active`, `draining`, `maintenance`, `resetting`.
     pub admin: String,
     /// Weight in force.
     pub weight: u16,

@@ -228,6 +228,7 @@ fn state(state: BackendState) -> &'static str {
         BackendState::Suspect => "suspect",
         BackendState::DownSoft => "down (soft)",
         BackendState::Down => "down",
+        BackendState::Resetting => "taken out, its connections are reset",
     }
 }
 

@@ -11,7 +11,7 @@ use super::*;
 use crate::config::model::{Backend, Check, Inside, LastResort, Pool, PortOf, Through};
 use crate::health::event::{GuardEvent, NoWay, Wrapped};
 use crate::health::machine::{FailureKind, Health};
-use crate::health::pool_view::{Admin, Slot, SlotState};
+use crate::health::pool_view::{Admin, Remaining, Slot, SlotState};
 use crate::health::snapshot::Adopted;
 
 #[path = "board_tests/doubt.rs"]
@@ -263,7 +263,7 @@ fn adopted_health_and_admin_state_hold_from_the_first_store() {
         (key("b"), adopted(Health::Down, Some(FailureKind::Hard))),
         (key("c"), adopted(Health::Up, None)),
     ]);
-    let admin = HashMap::from([(key("c"), Admin::Draining)]);
+    let admin = HashMap::from([(key("c"), Admin::Draining(Remaining::Usual))]);
     board.update(&Targets { pools, admin, adopted, ..Targets::default() }, at(0));
     let told = recorder.take();
     let wanted = [("x/a", SlotState::Active), ("x/b", SlotState::Down), ("x/c", SlotState::Draining)];

@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
+
 use super::machine::{FULL_ADMIT, FailureKind, Health};
 use crate::config::model::LastResort;
 
@@ -15,19 +17,31 @@ pub enum Admin {
     #[default]
     Active,
     /// Takes no new flows.
-    Draining,
+    Draining(Remaining),
     /// Takes nothing.
-    Maintenance,
+    Maintenance(Remaining),
+}
+
+/// What becomes of the flows that a backend has when it is taken out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Remaining {
+    /// What the admin state says: they stay while it drains, and are selected anew in maintenance.
+    #[default]
+    Usual,
+    /// TCP connections are answered with a reset, other flows are selected anew.
+    Reset,
 }
 
 impl Admin {
-    /// The name used in tables and JSON.
+    /// The name used in events and the log.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Active => "active",
-            Self::Draining => "draining",
-            Self::Maintenance => "maintenance",
+            Self::Draining(Remaining::Usual) => "draining",
+            Self::Maintenance(Remaining::Usual) => "maintenance",
+            Self::Draining(Remaining::Reset) | Self::Maintenance(Remaining::Reset) => "resetting",
         }
     }
 }
@@ -45,6 +59,8 @@ pub enum SlotState {
     DownSoft,
     /// None.
     Down,
+    /// None, and TCP connections are reset.
+    Resetting,
 }
 
 /// The content of a backend's hot word, as far as detection decides it.
@@ -141,7 +157,10 @@ pub fn combine(rules: &PoolRules, members: &[Member], previous_tier: Option<u8>)
 /// The state that a member's own admin state and health give it.
 fn own_state(member: &Member) -> SlotState {
     match (member.admin, member.health, member.kind) {
-        (Admin::Maintenance, ..) => SlotState::Down,
+        (Admin::Draining(Remaining::Reset) | Admin::Maintenance(Remaining::Reset), ..) => {
+            SlotState::Resetting
+        }
+        (Admin::Maintenance(Remaining::Usual), ..) => SlotState::Down,
         (_, Health::Down, Some(FailureKind::Soft)) => SlotState::DownSoft,
         (_, Health::Down, _) => SlotState::Down,
         _ if !member.wanted() => SlotState::Draining,

@@ -26,14 +26,16 @@ fn states(members: &[Member]) -> Vec<SlotState> {
 
 #[test]
 fn admin_and_health_of_one_backend_give_its_state() {
-    use SlotState::{Active, Down, DownSoft, Draining, Suspect};
+    use SlotState::{Active, Down, DownSoft, Draining, Resetting, Suspect};
     let health =
         [member(Health::Up), member(Health::Trial), member(Health::Suspect), soft(), member(Health::Down)];
     let rows = [
         (Admin::Active, 100, [Active, Active, Suspect, DownSoft, Down]),
         (Admin::Active, 0, [Draining, Draining, Draining, DownSoft, Down]),
-        (Admin::Draining, 100, [Draining, Draining, Draining, DownSoft, Down]),
-        (Admin::Maintenance, 100, [Down; 5]),
+        (Admin::Draining(Remaining::Usual), 100, [Draining, Draining, Draining, DownSoft, Down]),
+        (Admin::Maintenance(Remaining::Usual), 100, [Down; 5]),
+        (Admin::Draining(Remaining::Reset), 100, [Resetting; 5]),
+        (Admin::Maintenance(Remaining::Reset), 100, [Resetting; 5]),
     ];
     for (admin, weight, wanted) in rows {
         for (own, wanted) in health.into_iter().zip(wanted) {
@@ -130,12 +132,12 @@ fn tier_below_the_threshold_serves_when_there_is_no_better() {
 
 #[test]
 fn last_resort_keeps_the_softly_failed_before_the_dead_and_nobody_in_maintenance() {
-    let out = Member { admin: Admin::Maintenance, ..member(Health::Up) };
+    let out = Member { admin: Admin::Maintenance(Remaining::Usual), ..member(Health::Up) };
     let view = combine(&RULES, &[soft(), member(Health::Down), out], None);
     assert_eq!((view.usable, view.last_resort), (vec![0], Some(LastResort::Keep)));
     let view = combine(&RULES, &[member(Health::Down), member(Health::Down), out], None);
     assert_eq!((view.usable, view.active_tier), (vec![0, 1], Some(0)));
-    let drained = Member { admin: Admin::Draining, ..member(Health::Up) };
+    let drained = Member { admin: Admin::Draining(Remaining::Usual), ..member(Health::Up) };
     let view = combine(&RULES, &[drained], None);
     assert_eq!((view.slots[0].state, view.usable), (SlotState::Draining, vec![]));
     let rules = PoolRules { last_resort: LastResort::Drop, ..RULES };
@@ -159,7 +161,13 @@ fn share_of_new_flows_needs_somebody_to_take_the_rest() {
 fn any_member() -> impl Strategy<Value = Member> {
     let health =
         prop::sample::select(vec![Health::Unknown, Health::Up, Health::Suspect, Health::Trial, Health::Down]);
-    let admin = prop::sample::select(vec![Admin::Active, Admin::Active, Admin::Draining, Admin::Maintenance]);
+    let admin = prop::sample::select(vec![
+        Admin::Active,
+        Admin::Active,
+        Admin::Draining(Remaining::Usual),
+        Admin::Draining(Remaining::Reset),
+        Admin::Maintenance(Remaining::Usual),
+    ]);
     (health, any::<bool>(), admin, 0u16..=1000, 0u8..3).prop_map(|(health, soft, admin, weight, tier)| {
         let kind = if soft { FailureKind::Soft } else { FailureKind::Hard };
         let kind = (health == Health::Down).then_some(kind);
@@ -176,8 +184,14 @@ proptest! {
         let rules = PoolRules { last_resort: LastResort::Drop, ..RULES };
         let view = combine(&rules, &members, previous);
         for (member, slot) in members.iter().zip(&view.slots) {
+            // What the operator ends is ended, whatever health says.
+            let ends = matches!(member.admin, Admin::Draining(Remaining::Reset));
+            prop_assert_eq!(slot.state == SlotState::Resetting, ends);
+            if ends {
+                continue;
+            }
             // Promise 4: a backend that is down for certain gets nothing.
-            if member.admin == Admin::Maintenance || member.kind == Some(FailureKind::Hard) {
+            if member.admin == Admin::Maintenance(Remaining::Usual) || member.kind == Some(FailureKind::Hard) {
                 prop_assert_eq!(slot.state, SlotState::Down);
             }
             // A wish of the operator is never overruled.
@@ -185,7 +199,7 @@ proptest! {
                 prop_assert_ne!(slot.state, SlotState::Active);
             }
             // Known flows stay with everybody else.
-            if member.kind.is_none() && member.admin != Admin::Maintenance {
+            if member.kind.is_none() && member.admin != Admin::Maintenance(Remaining::Usual) {
                 prop_assert_ne!(slot.state, SlotState::Down);
             }
         }

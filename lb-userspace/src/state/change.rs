@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::overlay::{AdminChange, BackendName, Note, Out, Overlay, WeightChange};
 use super::request::{Action, BackendRequest, Changed, ChangedBackend, Force, Targets, check_record};
 use crate::failure::{Code, Failure};
+use crate::health::pool_view::Remaining;
 use crate::view::filter::Pattern;
 use crate::view::nearest::not_found;
 use crate::view::{Api, number};
@@ -102,16 +103,20 @@ pub fn change(
     let chosen = select(members, &request.targets)?;
     let until = request.for_s.map(|seconds| now + Duration::from_secs(seconds));
     let note = || Note { by: by.to_owned(), since: now, reason: request.reason.clone() };
+    let out = |state| AdminChange { state, remaining: Remaining::Usual, until, note: note() };
     let mut next = overlay.clone();
     let mut backends = Vec::with_capacity(chosen.len());
     for member in &chosen {
         let backend = BackendName::new(member.pool, member.name);
         match request.action {
-            Action::Drain => {
-                next.set_admin(&backend, Some(AdminChange { state: Out::Draining, until, note: note() }))
-            }
-            Action::Maintenance => {
-                next.set_admin(&backend, Some(AdminChange { state: Out::Maintenance, until, note: note() }));
+            Action::Drain => next.set_admin(&backend, Some(out(Out::Draining))),
+            Action::Maintenance => next.set_admin(&backend, Some(out(Out::Maintenance))),
+            Action::Reset => {
+                let Some(change) = overlay.admin(&backend, now).cloned() else {
+                    let message = format!("{backend} is active: drain it before its flows are reset");
+                    return Err(Failure::new(Code::Refused, message));
+                };
+                next.set_admin(&backend, Some(AdminChange { remaining: Remaining::Reset, ..change }));
             }
             Action::Ready => next.set_admin(&backend, None),
             Action::Weight { weight: None } => next.set_weight(&backend, None),
@@ -175,7 +180,7 @@ fn check(request: &BackendRequest) -> Result<(), Failure> {
         (Action::Weight { weight: Some(weight) }, _) if weight > MAX_WEIGHT => {
             usage(format!("weight {weight}: allowed are 0 to {MAX_WEIGHT}"))
         }
-        (Action::Ready | Action::Weight { weight: None }, Some(_)) => {
+        (Action::Ready | Action::Reset | Action::Weight { weight: None }, Some(_)) => {
             usage("--for: only a drain, maintenance or a weight can end by itself".to_owned())
         }
         _ => check_record(&request.reason, request.for_s),
@@ -200,6 +205,7 @@ impl Effect {
         let verb = match self.action {
             Action::Drain => "drains".to_owned(),
             Action::Maintenance => "takes out for maintenance".to_owned(),
+            Action::Reset => "resets what is left on".to_owned(),
             Action::Ready => "readies".to_owned(),
             Action::Weight { weight: None } => "gives back its configured weight to".to_owned(),
             Action::Weight { weight: Some(weight) } => format!("sets weight {weight} for"),
@@ -392,9 +398,32 @@ mod tests {
     }
 
     #[test]
+    fn flows_are_reset_of_what_is_taken_out_alone_until_it_is_ready() {
+        let web_1 = BackendName::new("web", "web-1");
+        let reset = request(Action::Reset, &["web/web-1"]);
+        let refused = run(&reset).expect_err("active");
+        assert_eq!(
+            (refused.code, refused.message.as_str()),
+            (Code::Refused, "web/web-1 is active: drain it before its flows are reset")
+        );
+        let drain = BackendRequest { for_s: Some(60), ..request(Action::Drain, &["web/web-1"]) };
+        let (drained, _) = run(&drain).expect("drains");
+        let (overlay, changed) = run_on(&drained, &reset).expect("resets");
+        assert_eq!(changed.effects, ["resets what is left on 1 of 3 backends of pool web, 812 live flows"]);
+        assert_eq!(changed.backends[0].admin, "draining");
+        let (before, after) = (drained.admin(&web_1, NOW).cloned(), overlay.admin(&web_1, NOW).cloned());
+        let expected = before.map(|change| AdminChange { remaining: Remaining::Reset, ..change });
+        assert_eq!(after, expected, "who drained it, why and until when stay on record");
+        assert!(overlay.changes(NOW, |_| Some(100))[0].resets);
+        let (overlay, _) = run_on(&overlay, &request(Action::Ready, &["web/web-1"])).expect("readies");
+        assert_eq!(overlay, Overlay::default());
+    }
+
+    #[test]
     fn requests_that_make_no_sense_are_usage_errors() {
         let mut cases = vec![request(Action::Weight { weight: Some(1001) }, &["web-1"])];
         cases.push(BackendRequest { for_s: Some(60), ..request(Action::Ready, &["web-1"]) });
+        cases.push(BackendRequest { for_s: Some(60), ..request(Action::Reset, &["web-1"]) });
         cases.push(BackendRequest { for_s: Some(0), ..request(Action::Drain, &["web-1"]) });
         cases.push(BackendRequest { for_s: Some(u64::MAX), ..request(Action::Drain, &["web-1"]) });
         cases.push(BackendRequest { reason: "x".repeat(501), ..request(Action::Drain, &["web-1"]) });

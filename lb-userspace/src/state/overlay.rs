@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::denied::Denied;
 use super::limited::Limited;
+use crate::health::pool_view::Remaining;
 use crate::view::status::Change;
 
 /// A backend of a pool, by name.
@@ -70,6 +71,9 @@ pub struct Note {
 pub struct AdminChange {
     /// The state.
     pub state: Out,
+    /// What becomes of the flows that are left.
+    #[serde(default)]
+    pub remaining: Remaining,
     /// When it ends by itself.
     pub until: Option<Timestamp>,
     /// Who, when, why.
@@ -234,27 +238,29 @@ impl Overlay {
         let mut changes = Vec::new();
         for (backend, entry) in &self.entries {
             let file = file_weight(backend);
-            let mut add = |kind: &str, weight: Option<u16>, until: Option<Timestamp>, note: &Note| {
-                changes.push(Change {
-                    pool: backend.pool.clone(),
-                    backend: backend.name.clone(),
-                    kind: kind.to_owned(),
-                    weight,
-                    by: note.by.clone(),
-                    since: note.since,
-                    reason: note.reason.clone(),
-                    until,
-                    configured: file.is_some(),
-                });
-            };
+            let mut add =
+                |kind: &str, of: (Option<u16>, Remaining), until: Option<Timestamp>, note: &Note| {
+                    changes.push(Change {
+                        pool: backend.pool.clone(),
+                        backend: backend.name.clone(),
+                        kind: kind.to_owned(),
+                        weight: of.0,
+                        resets: of.1 == Remaining::Reset,
+                        by: note.by.clone(),
+                        since: note.since,
+                        reason: note.reason.clone(),
+                        until,
+                        configured: file.is_some(),
+                    });
+                };
             if let Some(change) = entry.admin.as_ref().filter(|change| live(change.until, now)) {
-                add(change.state.name(), None, change.until, &change.note);
+                add(change.state.name(), (None, change.remaining), change.until, &change.note);
             }
             let weight = entry.weight.as_ref().filter(|change| {
                 live(change.until, now) && file.is_none_or(|file| file == change.file_weight)
             });
             if let Some(change) = weight {
-                add("weight", Some(change.weight), change.until, &change.note);
+                add("weight", (Some(change.weight), Remaining::Usual), change.until, &change.note);
             }
         }
         changes
@@ -285,7 +291,10 @@ mod tests {
 
     fn drained_for(until: Option<Timestamp>) -> Overlay {
         let mut overlay = Overlay::default();
-        overlay.set_admin(&web_1(), Some(AdminChange { state: Out::Draining, until, note: note() }));
+        overlay.set_admin(
+            &web_1(),
+            Some(AdminChange { state: Out::Draining, remaining: Remaining::Usual, until, note: note() }),
+        );
         overlay
     }
 
@@ -354,7 +363,12 @@ mod tests {
         let mut overlay = weighted(50, 100);
         overlay.set_admin(
             &web_1(),
-            Some(AdminChange { state: Out::Maintenance, until: Some(after(60)), note: note() }),
+            Some(AdminChange {
+                state: Out::Maintenance,
+                remaining: Remaining::Usual,
+                until: Some(after(60)),
+                note: note(),
+            }),
         );
         let kinds = |now| {
             let changes = overlay.changes(now, |_| Some(100));

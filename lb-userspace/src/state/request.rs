@@ -16,6 +16,8 @@ pub enum Action {
     Drain,
     /// Out of service for work on it.
     Maintenance,
+    /// Reset the flows that are left, of what drains or is in maintenance.
+    Reset,
     /// Back to active.
     Ready,
     /// Another weight; `None` is the config's.
@@ -121,6 +123,7 @@ struct BackendBody {
 enum Verb {
     Drain,
     Maintenance,
+    Reset,
     Ready,
     Weight,
 }
@@ -134,6 +137,7 @@ impl TryFrom<BackendBody> for BackendRequest {
             (_, Some(_)) => return Err("weight: only the action `weight` takes one".to_owned()),
             (Verb::Drain, None) => Action::Drain,
             (Verb::Maintenance, None) => Action::Maintenance,
+            (Verb::Reset, None) => Action::Reset,
             (Verb::Ready, None) => Action::Ready,
         };
         Ok(Self {
@@ -152,6 +156,7 @@ impl From<BackendRequest> for BackendBody {
         let (action, weight) = match request.action {
             Action::Drain => (Verb::Drain, None),
             Action::Maintenance => (Verb::Maintenance, None),
+            Action::Reset => (Verb::Reset, None),
             Action::Ready => (Verb::Ready, None),
             Action::Weight { weight } => (Verb::Weight, weight),
         };

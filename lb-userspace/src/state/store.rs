@@ -241,6 +241,7 @@ fn io_error(operation: &'static str, path: &Path, source: io::Error) -> StateErr
 mod tests {
     use super::super::overlay::{AdminChange, Note, Out, WeightChange};
     use super::*;
+    use crate::health::pool_view::Remaining;
 
     const NOW: Timestamp = Timestamp::constant(1_795_000_000, 0);
 
@@ -254,14 +255,27 @@ mod tests {
         let note = || Note { by: "root".to_owned(), since: NOW, reason: "kernel update".to_owned() };
         let mut overlay = Overlay::default();
         let web_1 = BackendName::new("web", "web-1");
-        overlay.set_admin(&web_1, Some(AdminChange { state: Out::Draining, until: Some(NOW), note: note() }));
+        overlay.set_admin(
+            &web_1,
+            Some(AdminChange {
+                state: Out::Draining,
+                remaining: Remaining::Reset,
+                until: Some(NOW),
+                note: note(),
+            }),
+        );
         overlay.set_weight(
             &web_1,
             Some(WeightChange { weight: 50, file_weight: 100, until: None, note: note() }),
         );
         overlay.set_admin(
             &BackendName::new("api", "gone"),
-            Some(AdminChange { state: Out::Maintenance, until: None, note: note() }),
+            Some(AdminChange {
+                state: Out::Maintenance,
+                remaining: Remaining::Usual,
+                until: None,
+                note: note(),
+            }),
         );
         let target = |vip| Target { vip, prefix: "192.0.2.0/24".parse().expect("a prefix") };
         let denial = |until| Denial { until, note: note() };

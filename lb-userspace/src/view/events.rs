@@ -78,7 +78,7 @@ fn cells(event: &Event) -> [String; 6] {
 fn tone(event: &Event) -> Tone {
     match event.to.as_deref() {
         Some("down" | "refused" | "aborted" | "detached" | "frozen") => Tone::Bad,
-        Some("suspect" | "trial" | "draining" | "maintenance") => Tone::Notice,
+        Some("suspect" | "trial" | "draining" | "maintenance" | "resetting") => Tone::Notice,
         Some("up" | "attached") => Tone::Good,
         _ => Tone::Plain,
     }

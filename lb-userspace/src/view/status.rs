@@ -141,6 +141,9 @@ pub struct Change {
     pub kind: String,
     /// Weight in force, of a `weight` change.
     pub weight: Option<u16>,
+    /// Whether the flows that are left are reset.
+    #[serde(default)]
+    pub resets: bool,
     /// Who asked for it.
     pub by: String,
     /// When.
@@ -313,6 +316,7 @@ impl Change {
     fn line(&self, now: Timestamp) -> String {
         let what = match self.weight {
             Some(weight) => format!("weight {weight}"),
+            None if self.resets => format!("{}, its flows are reset,", self.kind),
             None => self.kind.clone(),
         };
         let until = self.until.map(|until| format!(", {} left", age(now, until))).unwrap_or_default();

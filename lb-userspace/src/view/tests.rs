@@ -354,6 +354,7 @@ fn status_puts_what_is_wrong_first() {
     ];
     let mut status = from_maps::status(&maps, &counters(), &counts(&maps), interfaces);
     status.changes.push(Change {
+        resets: false,
         pool: "web".to_owned(),
         backend: "web-2".to_owned(),
         kind: "draining".to_owned(),

@@ -255,7 +255,7 @@ pub(super) fn state(code: usize) -> BackendState {
         BackendState::DownSoft,
         BackendState::Down,
         BackendState::Absent,
-        BackendState::Active,
+        BackendState::Resetting,
         BackendState::Active,
     ][code % 8]
 }
