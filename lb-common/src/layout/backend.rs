@@ -37,7 +37,8 @@ pub enum BackendState {
     DownSoft = 4,
     /// Failed: no packet, unless the service keeps.
     Down = 5,
-    /// Taken out by admin for good: no packet; TCP connections are reset, other flows are selected anew, whatever the service says.
+    /// Taken out by admin, who ends its flows: no packet; TCP connections are reset, other flows are selected anew, whatever
+    /// the service says.
     Resetting = 6,
 }
 
